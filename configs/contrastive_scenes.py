@@ -1,0 +1,14 @@
+"""The baselines on the generated scenes: `:method=vsepp|info_nce|sigmoid,text=bigru|bow`."""
+
+from configs.dias_scenes import setting
+from jax_itm.config import default, options
+
+
+def get_config(arg: str = ""):
+    chosen = options(arg, method="info_nce", text="bigru", view="regions")
+    config = setting(default(chosen["method"]), chosen["view"])
+    config.name = "contrastive_scenes"
+    config.text.name = chosen["text"]
+    if chosen["text"] == "bow":
+        config.text.pooling = "mean"
+    return config

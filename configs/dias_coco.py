@@ -1,0 +1,19 @@
+"""DIAS on MSCOCO with bottom-up-attention regions, as reported: batch 256, cutoff 1.9.
+
+For features in SCAN's layout (`{train,dev,test}_ims.npy`, 36 x 2048). Evaluate with
+`--protocol folds` (the mean of five 1K folds) and `--protocol full` (5K).
+
+    python -m jax_itm prepare precomp --source FOLDER --data_dir data/coco
+    python -m jax_itm train --config configs/dias_coco.py --workdir runs/dias_coco
+"""
+
+from configs.dias_f30k import get_config as f30k
+
+
+def get_config():
+    config = f30k()
+    config.name, config.batch_size = "dias_coco", 256
+    config.method.cutoff = 1.9
+    config.data.data_dir = "data/coco"
+    config.evaluate.protocol = "folds"
+    return config

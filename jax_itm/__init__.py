@@ -1,0 +1,18 @@
+"""Image-text matching in JAX: DIAS and contrastive baselines with exact protocols.
+
+import jax_itm
+matcher = jax_itm.load("runs/dias_scenes")
+"""
+
+from jax_itm.version import __version__
+
+__all__ = ["Matcher", "__version__", "load"]
+
+
+def __getattr__(name: str):
+    # Late, so that the command answers a typo without waiting for JAX.
+    if name in ("load", "Matcher"):
+        from jax_itm import infer
+
+        return getattr(infer, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

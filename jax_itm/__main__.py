@@ -1,0 +1,164 @@
+"""The command: python -m jax_itm prepare | train | evaluate | search | report. Arguments only."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
+
+from jax_itm.types import UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = argparse.ArgumentParser(prog="python -m jax_itm", description=__doc__)
+    root.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = root.add_subparsers(dest="command", required=True)
+
+    prepare = commands.add_parser("prepare", help="build a data set from its raw files")
+    prepare.add_argument("dataset", nargs="?", help="scenes, precomp or folder")
+    prepare.add_argument("--source", help="the folder of raw files")
+    prepare.add_argument("--data_dir", help="where prepared data sets lie (default: data)")
+    prepare.add_argument("--config", help="take dataset, source and data_dir from FILE[:ARG]")
+
+    train = commands.add_parser("train", help="train a run, or go on with one")
+    train.add_argument("--config", required=True, metavar="FILE[:ARG]")
+    train.add_argument("--workdir", required=True)
+
+    evaluate = commands.add_parser("evaluate", help="retrieval numbers of a run on a split")
+    evaluate.add_argument("--workdir", required=True)
+    evaluate.add_argument("--data", help="another prepared data set (default: the run's)")
+    evaluate.add_argument("--data_dir", help="where it lies (default: the run's)")
+    evaluate.add_argument("--split", default="test")
+    evaluate.add_argument("--protocol", choices=("full", "folds"), default="full")
+    evaluate.add_argument("--out", help="also write the result here, as JSON")
+    evaluate.add_argument(
+        "--bag_of_words", action="store_true", help="add what an order-blind text model reaches"
+    )
+
+    search = commands.add_parser("search", help="rank pictures or regions for a caption")
+    search.add_argument("--workdir", required=True)
+    search.add_argument(
+        "--images", required=True, help="a folder of pictures, or a .npy of regions"
+    )
+    search.add_argument("caption")
+    search.add_argument("--top", type=int, default=10)
+
+    report = commands.add_parser("report", help="tables and a figure of finished runs")
+    report.add_argument("workdirs", nargs="+")
+    report.add_argument("--out", required=True, help="the figure, a .png")
+    return root
+
+
+def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Builds a data set, named directly or by a config."""
+    from jax_itm import config
+    from jax_itm.data.builders import prepare
+
+    name, source, data_dir = args.dataset, args.source, args.data_dir
+    if args.config:
+        data = config.read(args.config, overrides).data
+        name, source = name or data.name, source or data.source
+        data_dir = data_dir or data.data_dir
+    if not name:
+        raise UserError("prepare: name a data set (scenes, precomp, folder) or a --config")
+    found = prepare(name, data_dir or "data", source or None)
+    print(f"{found['name']} in {found['path']}" + (" (was there)" if found["reused"] else ""))
+    for split, counts in found["splits"].items():
+        print(f"  {split}: {counts['images']:,} images, {counts['captions']:,} captions")
+    shape = f", first image's regions {found['regions']}" if found["regions"] else ""
+    print(f"  holds {', '.join(found['holds'])}{shape}")
+    return 0
+
+
+def run_train(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Trains a run."""
+    from jax_itm import config
+    from jax_itm.train import train
+
+    return train(config.read(args.config, overrides), args.workdir)
+
+
+def run_evaluate(args: argparse.Namespace, _) -> int:
+    """Evaluates a run on a split, prints the table, writes the JSON."""
+    import jax_itm
+    from jax_itm.baseline import bag_of_words
+    from jax_itm.data.builders import open_split
+    from jax_itm.evaluate import evaluate
+    from jax_itm.report import table
+
+    matcher = jax_itm.load(args.workdir)
+    data = matcher.config.data
+    name, data_dir = args.data or data.name, args.data_dir or data.data_dir
+    split = open_split(name, data_dir, args.split, data.view)
+    result = evaluate(matcher, split, args.protocol)
+    if args.bag_of_words:
+        training = open_split(data.name, args.data_dir or data.data_dir, data.train, data.view)
+        result["baselines"] = [bag_of_words(matcher, training, split, args.protocol)]
+    print(table([result]))
+    if args.out:
+        out = Path(args.out)
+        partial = out.with_name(out.name + ".partial")
+        partial.write_text(json.dumps(result, indent=2) + "\n")
+        partial.replace(out)
+    return 0
+
+
+def run_search(args: argparse.Namespace, _) -> int:
+    """Prints the images that match a caption best."""
+    import numpy as np
+
+    import jax_itm
+    from jax_itm.data.collate import PICTURES
+
+    where, boxes = Path(args.images), None
+    if where.suffix == ".npy":
+        images = np.load(where, mmap_mode="r", allow_pickle=False)
+        names = [f"{where.name}[{k}]" for k in range(len(images))]
+        if (beside := where.with_name("boxes.npy")).exists():
+            boxes = [np.load(beside, allow_pickle=False)] * len(images)
+    elif where.is_dir():
+        images = sorted(p for p in where.rglob("*") if p.suffix.lower() in PICTURES)
+        names = [str(p) for p in images]
+    else:
+        raise UserError(f"--images {where}: neither a folder of pictures nor a .npy of regions")
+    if not len(images):
+        raise UserError(f"--images {where}: no pictures there ({', '.join(sorted(PICTURES))})")
+    matcher = jax_itm.load(args.workdir)
+    gallery = matcher.encode_images(images, boxes)
+    order, scores = matcher.rank(matcher.encode_texts([args.caption]), gallery, args.top)
+    for index, score in zip(order[0], scores[0], strict=True):
+        print(f"{score:7.4f}  {names[index]}")
+    return 0
+
+
+def run_report(args: argparse.Namespace, _) -> int:
+    """Prints the table of runs and draws their figure."""
+    from jax_itm.report import report
+
+    print(report(args.workdirs, args.out))
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; a UserError becomes one line and exit status 2."""
+    root = parser()
+    args, rest = root.parse_known_args(argv)
+    unknown = [
+        a for a in rest if not a.startswith("--config.") or not getattr(args, "config", None)
+    ]
+    if unknown:
+        root.error(f"{unknown[0]}: not an option of {args.command}")
+    try:
+        return globals()[f"run_{args.command}"](args, rest)
+    except UserError as error:
+        if args.debug:
+            raise
+        print(f"jax_itm: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

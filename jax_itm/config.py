@@ -1,0 +1,239 @@
+"""The configuration of a run: every field with its default, reading a file, checking, durations.
+
+A file in `configs/` starts from `default(method)` and changes fields. A *duration* is a string:
+"1000 steps", "30 epochs" (an epoch is as many examples as the split has captions) or "1e6 examples".
+"""
+
+import ast
+import contextlib
+import difflib
+import json
+import math
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jax_itm.types import UserError
+
+CHOICES = {
+    "image.name": ("regions", "vit"),
+    "image.pooling": ("gpo", "mean", "max"),
+    "text.name": ("bigru", "bert", "bow"),
+    "text.pooling": ("gpo", "mean", "max"),
+    "data.view": ("regions", "pixels"),
+    "data.tokenizer": ("words", "wordpiece"),
+    "optimizer.schedule": ("constant", "cosine", "linear", "step"),
+    "dtype": ("float32", "bfloat16"),
+    "evaluate.protocol": ("full", "folds"),
+    "method.negatives": ("distance_weighted", "hardest", "sum"),
+    "method.dim_form": ("ratio", "infonce", "barlow", "diagonal"),
+    "method.dim_phi": ("relu", "abs", "square", "exp"),
+    "method.dim_samples": ("global", "attended"),
+    "method.dim_reduce": ("sum", "mean"),
+    "method.select_on": ("proximity", "distance", "discrepancy_large", "none"),
+    "method.mask": ("hard", "soft"),
+}
+
+
+def default(method: str) -> ConfigDict:
+    """The defaults of a run of `method`; unknown fields are errors from here on."""
+    from jax_itm.methods import DEFAULTS
+
+    if method not in DEFAULTS:
+        raise UserError(f"config: no method {method!r}{_nearest(method, list(DEFAULTS))}")
+    return ConfigDict(
+        {
+            "name": "",
+            "seed": 0,
+            "batch_size": 128,  # global, over all devices
+            "micro_batches": 1,  # exact accumulation: encode in so many parts, one loss on all
+            "duration": "30 epochs",
+            "dtype": "float32",  # of the encoders' compute; parameters and losses stay float32
+            "dim": 1024,  # of the shared embedding
+            "ema": 0.0,  # decay of averaged parameters; 0 keeps none
+            "method": {"name": method, **DEFAULTS[method]()},
+            "image": {
+                "name": "regions",
+                "pooling": "gpo",
+                "drop": 0.2,  # share of regions hidden in training
+                "boxes": False,  # regions: append the location to the features
+                "hidden": 0,  # regions: of the MLP; 0 is dim // 2
+                "patch": 16,  # vit, from here on
+                "width": 192,
+                "layers": 6,
+                "heads": 3,
+            },
+            "text": {
+                "name": "bigru",
+                "pooling": "gpo",
+                "drop": 0.2,
+                "word_dim": 300,  # bigru
+                "width": 256,  # bert, from here on
+                "layers": 4,
+                "heads": 4,
+                "dropout": 0.1,
+            },
+            "data": {
+                "name": "scenes",
+                "source": "",  # the raw files, for `prepare`
+                "data_dir": "data",
+                "train": "train",
+                "validation": "val",
+                "view": "regions",
+                "max_words": 32,
+                "max_regions": 36,
+                "image_size": 96,
+                "region_dim": 0,  # 0: as the data set says; kept with the run
+                "tokenizer": "words",
+                "min_count": 1,
+                "vocab_size": 30000,
+                "workers": 0,  # processes that read; 0 reads in threads
+            },
+            "optimizer": {
+                "lr": 5e-4,
+                "schedule": "step",
+                "warmup": "0 steps",
+                "step_at": ("15 epochs",),
+                "step_factor": 0.1,
+                "betas": (0.9, 0.999),
+                "eps": 1e-8,
+                "weight_decay": 1e-4,
+                "decay_on": (r"(kernel|recurrent|embedding)$",),
+                "lr_factors": (),  # (pattern, factor) pairs over parameter paths
+                "freeze": (),  # patterns
+                "clip": 2.0,  # of the global norm; 0 does not clip
+            },
+            "evaluate": {"every": "1 epochs", "batch_size": 250, "protocol": "full"},
+            "log_every": 20,  # steps
+        }
+    ).lock()
+
+
+def options(arg: str, **defaults: str) -> dict[str, str]:
+    """Reads a config file's argument, "key=value,key=value", over the file's own defaults."""
+    found = dict(defaults)
+    for part in filter(None, arg.split(",")):
+        name, _, value = part.partition("=")
+        if name not in defaults:
+            raise UserError(f"config argument {part!r}{_nearest(name, list(defaults))}")
+        found[name] = value
+    return found
+
+
+def read(path: str, overrides: list[str]) -> ConfigDict:
+    """Runs `get_config` of `FILE[:ARG]`, applies `--config.x=y` overrides, and checks all.
+
+    Raises:
+        UserError: a file, a field or a value is wrong; the nearest field is suggested.
+    """
+    file, _, arg = path.partition(":")
+    if not Path(file).is_file():
+        raise UserError(f"--config {file}: no such file")
+    sys.path.insert(0, str(Path(file).resolve().parents[1]))  # so that a config may import another
+    try:
+        get_config = runpy.run_path(file)["get_config"]
+        config = get_config(arg) if arg else get_config()
+    except (AttributeError, KeyError, TypeError, ImportError, SyntaxError) as error:
+        raise UserError(f"--config {path}: {' '.join(str(error).split())}") from error
+    finally:
+        sys.path.pop(0)
+    for override in overrides:
+        _override(config, *override.removeprefix("--config.").partition("=")[::2])
+    check(config)
+    return config
+
+
+def _override(config: ConfigDict, name: str, text: str) -> None:
+    fields = flatten(config)
+    if name not in fields:
+        raise UserError(f"config.{name}: no such field{_nearest(name, list(fields))}")
+    old, new = fields[name], text
+    if not isinstance(old, str):
+        with contextlib.suppress(ValueError, SyntaxError):  # stays a string: the wrong type
+            new = ast.literal_eval(text)
+    if type(old) is bool and type(new) is not bool:
+        raise UserError(f"config.{name}={text}: must be True or False")
+    try:
+        config.update_from_flattened_dict({name: new})
+    except (TypeError, ValueError) as error:
+        kind = type(old).__name__
+        raise UserError(f"config.{name}={text}: must be of type {kind}, such as {old!r}") from error
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(names))}"
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """{"optimizer.lr": 5e-4, ..}: every field under its dotted name."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= {f"{key}.{name}": leaf for name, leaf in flatten(value).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError for a value that no run could use."""
+    flat = flatten(config)
+    for name, choices in CHOICES.items():
+        if name in flat and flat[name] not in choices:
+            raise UserError(
+                f"config.{name}={flat[name]!r}: must be one of {', '.join(map(repr, choices))}"
+            )
+    for name in ("batch_size", "micro_batches", "dim", "log_every", "evaluate.batch_size"):
+        if flat[name] < 1:
+            raise UserError(f"config.{name}={flat[name]}: must be at least 1")
+    if config.batch_size % config.micro_batches:
+        raise UserError(
+            f"config.micro_batches={config.micro_batches}: does not divide"
+            f" config.batch_size={config.batch_size}"
+        )
+    wanted = {"regions": "regions", "vit": "pixels"}[config.image.name]
+    if config.data.view != wanted:
+        raise UserError(
+            f"config.image.name={config.image.name!r} reads config.data.view={wanted!r},"
+            f" not {config.data.view!r}"
+        )
+    if config.method.get("learn_alpha") and config.method.mask != "soft":
+        raise UserError("config.method.learn_alpha: needs config.method.mask='soft'")
+    durations = ["duration", "evaluate.every", "optimizer.warmup", "method.sum_for"]
+    for name in durations:
+        if name in flat:
+            steps_of(flat[name], 1, 1, f"config.{name}")
+    for duration in config.optimizer.step_at:
+        steps_of(duration, 1, 1, "config.optimizer.step_at")
+
+
+def steps_of(
+    duration: str, batch_size: int, epoch_examples: int, field: str = "config.duration"
+) -> int:
+    """Steps in a duration, rounded up; see the module's docstring for the form."""
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*(step|epoch|example)s?\s*", str(duration))
+    if not match:
+        raise UserError(f'{field}={duration!r}: write "1000 steps", "30 epochs" or "1e6 examples"')
+    unit = {"step": batch_size, "epoch": epoch_examples, "example": 1}[match[2]]
+    return math.ceil(round(float(match[1]) * unit / batch_size, 6))
+
+
+def to_json(config: ConfigDict) -> str:
+    """The config as JSON; tuples become lists and come back as tuples."""
+    return json.dumps(config.to_dict(), indent=2)
+
+
+def from_json(text: str) -> ConfigDict:
+    """The config of a saved run."""
+
+    def tuples(value):
+        if isinstance(value, list):
+            return tuple(tuples(item) for item in value)
+        return {k: tuples(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    return ConfigDict(tuples(json.loads(text))).lock()

@@ -1,0 +1,61 @@
+"""From records to arrays of one shape: used by training, evaluation and inference alike."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from jax_itm.types import UserError
+
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
+
+
+def read_picture(source: str | Path | bytes, name: str = "image") -> np.ndarray:
+    """An RGB picture, uint8 (h, v, 3), from a path or from the bytes of a file.
+
+    Raises:
+        UserError: the file is missing, truncated or no picture.
+    """
+    where = name if isinstance(source, bytes) else str(source)
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except FileNotFoundError as error:
+        raise UserError(f"{where}: no such image") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{where}: not a readable image ({error})") from error
+
+
+def resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Bilinear, to size x size, whatever the aspect ratio was."""
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    picture = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(picture)
+
+
+def collate_images(
+    records: Sequence[dict[str, np.ndarray]], max_regions: int, image_size: int
+) -> dict[str, np.ndarray]:
+    """`batch["image"]` (see `jax_itm.types`) of the records' regions and boxes, or pixels.
+
+    Regions are padded to `max_regions` and stay float16: the device makes them float32.
+
+    Raises:
+        UserError: an image has more regions than `max_regions`.
+    """
+    if "pixels" in records[0]:
+        return {"pixels": np.stack([resize(record["pixels"], image_size) for record in records])}
+    rows, dim = len(records), records[0]["regions"].shape[1]
+    regions = np.zeros((rows, max_regions, dim), np.float16)
+    boxes = np.zeros((rows, max_regions, 4), np.float32)
+    mask = np.zeros((rows, max_regions), bool)
+    for row, record in enumerate(records):
+        count = len(record["regions"])
+        if count > max_regions:
+            raise UserError(f"config.data.max_regions={max_regions}: an image has {count} regions")
+        regions[row, :count], boxes[row, :count] = record["regions"], record["boxes"]
+        mask[row, :count] = True
+    return {"regions": regions, "boxes": boxes, "mask": mask}

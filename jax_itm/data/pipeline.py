@@ -1,0 +1,150 @@
+"""From a split to batches: the global batch at step k is a pure function of (seed, k).
+
+So the data's whole state is the integer k: a run may go on from any step, on another number of
+hosts, and see the same batches.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from jax_itm.data.collate import collate_images
+from jax_itm.data.split import Split
+from jax_itm.data.text import Tokenizer
+from jax_itm.types import Batch
+
+STEPS = 2**40  # more than any run takes: a Grain dataset must have a length
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
+    # RandomState, because numpy freezes its streams; a Generator's may change with its version.
+    bits = np.random.MT19937(np.random.SeedSequence((seed, epoch)))
+    return np.random.RandomState(bits).permutation(size)
+
+
+def batch_captions(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """The caption numbers int (batch_size,) of the global batch at `step`.
+
+    The epochs, each a permutation of `size` captions, follow one another without a gap: a batch
+    that meets the end of one goes on with the next, so that none is dropped.
+    """
+    stream = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs, places = np.divmod(stream, size)
+    chosen = np.empty(batch_size, np.int64)
+    for epoch in range(epochs[0], epochs[-1] + 1):
+        rows = epochs == epoch
+        chosen[rows] = _permutation(size, seed, epoch)[places[rows]]
+    return chosen
+
+
+class _TrainSource:
+    """Random access to this process's rows of the batches: item k is step `first_step + k`."""
+
+    def __init__(self, split: Split, tokenizer: Tokenizer, settings: dict[str, int]):
+        self._split, self._tokenizer, self._settings = split, tokenizer, settings
+        self._captions = split.captions()
+
+    def __len__(self) -> int:
+        return STEPS
+
+    def __getitem__(self, item: int) -> Batch:
+        s = self._settings
+        step = s["first_step"] + int(item)
+        rows = s["batch_size"] // s["process_count"]
+        captions = batch_captions(len(self._captions), s["batch_size"], s["seed"], step)
+        captions = captions[s["process_index"] * rows :][:rows]
+        images = self._split.caption_image[captions]
+        ids, mask = self._tokenizer.encode([self._captions[c] for c in captions], s["max_words"])
+        records = self._split.records(images)
+        return {
+            "image": collate_images(records, s["max_regions"], s["image_size"]),
+            "text": {"ids": ids, "mask": mask},
+            "image_id": images.astype(np.int32),
+        }
+
+
+def train_batches(
+    split: Split,
+    tokenizer: Tokenizer,
+    *,
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    max_words: int,
+    max_regions: int,
+    image_size: int,
+    workers: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Endless training batches (see `jax_itm.types`), read ahead of the device.
+
+    Args:
+        split: the training split.
+        tokenizer: encodes the captions.
+        batch_size: rows of the global batch: caption-image pairs.
+        seed: chooses the order; not negative.
+        first_step: the step of the first batch.
+        max_words: width of the captions, [CLS] and [SEP] included.
+        max_regions: to which regions are padded.
+        image_size: height and width to which pixels are resized.
+        workers: processes that read; 0 reads in threads of this one.
+        process_index: whose rows these are: a contiguous slice of each global batch.
+        process_count: divides `batch_size`.
+    """
+    settings = {
+        "batch_size": batch_size,
+        "seed": seed,
+        "first_step": first_step,
+        "max_words": max_words,
+        "max_regions": max_regions,
+        "image_size": image_size,
+        "process_index": process_index,
+        "process_count": process_count,
+    }
+    return _read_ahead(_TrainSource(split, tokenizer, settings), workers)
+
+
+class _ImageSource:
+    """Random access to a split's images in order, so many an item."""
+
+    def __init__(self, split: Split, batch_size: int, max_regions: int, image_size: int):
+        self._split, self._batch_size = split, batch_size
+        self._max_regions, self._image_size = max_regions, image_size
+
+    def __len__(self) -> int:
+        return -(-len(self._split) // self._batch_size)
+
+    def __getitem__(self, item: int) -> tuple[dict[str, np.ndarray], int]:
+        wanted = np.arange(item * self._batch_size, (item + 1) * self._batch_size)
+        records = self._split.records(np.minimum(wanted, len(self._split) - 1))
+        real = int(np.sum(wanted < len(self._split)))
+        return collate_images(records, self._max_regions, self._image_size), real
+
+
+def image_batches(
+    split: Split, batch_size: int, *, max_regions: int, image_size: int, workers: int = 0
+) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """All images of a split in order: `batch["image"]` and how many of its rows are real.
+
+    Every batch has `batch_size` rows; the last one is filled with its last image.
+    """
+    return _read_ahead(_ImageSource(split, batch_size, max_regions, image_size), workers)
+
+
+def _read_ahead(source: Any, workers: int) -> Iterator[Any]:
+    # An item is a whole batch, tens of megabytes of regions: a few in flight are plenty.
+    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
+    dataset = grain.MapDataset.source(source).to_iter_dataset(options)
+    if workers:
+        if not flags.FLAGS.is_parsed():  # Grain's workers take settings from absl's flags
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        )
+    return iter(dataset)

@@ -1,0 +1,46 @@
+"""What a raw data set is to `prepare`, and reading its text files.
+
+A record is {"name": str, "captions": list[str]} and, as the set has them, "image" (the bytes of a
+JPEG or PNG file, or uint8 (h, v, 3)), "regions" float16 (r, f), "boxes" float32 (r, 4), "phrases".
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jax_itm.types import UserError
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A raw data set: how to read each split (again and again), and what its records hold."""
+
+    splits: dict[str, Callable[[], Iterator[Record]]]
+    holds: tuple[str, ...]  # of image, regions, boxes, phrases
+    region_dim: int | None = None
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file; UserError names the line that is none."""
+    try:
+        data = path.read_bytes()
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}:{line}: not UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, stripped; UserError where one is empty."""
+    # Not splitlines(): it would also split at U+2028 and the like inside a caption.
+    lines = [line.strip() for line in read_text(path).split("\n")]
+    lines = lines[:-1] if lines[-1] == "" else lines
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            raise UserError(f"{path}:{number}: empty line; every line must be a caption or an id")
+    return lines

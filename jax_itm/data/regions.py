@@ -1,0 +1,117 @@
+"""Region features that were computed beforehand: SCAN's layout of .npy files."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from jax_itm.data.readers import Raw, Record, read_lines
+from jax_itm.types import UserError
+
+REPEATS = 5  # VSE++ wrote the images of dev and test once for each of their five captions
+
+
+def read_precomp(source: Path) -> Raw:
+    """{split}_ims.npy (n, r, f), {split}_caps.txt, optional {split}_ids.txt and boxes.npy (r, 4).
+
+    Each image has as many captions as there are caption lines an image. Where there are as many
+    rows as captions, and they come in fives of equal rows, five rows are one image.
+
+    Raises:
+        UserError: a file is missing, or its contents do not fit; checked before reading all.
+    """
+    found = [s for s in ("train", "dev", "val", "test") if (source / f"{s}_ims.npy").exists()]
+    if not found:
+        raise UserError(f"{source}: none of train_ims.npy, dev_ims.npy, val_ims.npy, test_ims.npy")
+    boxes = _boxes(source / "boxes.npy") if (source / "boxes.npy").exists() else None
+    splits, shapes = {}, {}
+    for split in found:
+        path = source / f"{split}_ims.npy"
+        images = _array(path)
+        if images.ndim != 3:
+            raise UserError(f"{path}: shape {images.shape}, must be (images, regions, features)")
+        shapes[split] = images.shape[1:]
+        if shapes[split][1] != shapes[found[0]][1]:
+            raise UserError(
+                f"{path}: features of size {images.shape[2]}, but {found[0]}_ims.npy has"
+                f" {shapes[found[0]][1]}"
+            )
+        if boxes is not None and len(boxes) != images.shape[1]:
+            raise UserError(
+                f"{source / 'boxes.npy'}: {len(boxes)} boxes, but {path.name} has"
+                f" {images.shape[1]} regions an image"
+            )
+        splits[split] = _precomp_split(source, split, images, boxes)
+    holds = ("regions",) if boxes is None else ("regions", "boxes")
+    return Raw(splits, holds, shapes[found[0]][1])
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: not a readable .npy array ({error})") from error
+    if array.dtype.kind != "f":
+        raise UserError(f"{path}: dtype {array.dtype}, must be floating")
+    return array
+
+
+def _boxes(path: Path) -> np.ndarray:
+    boxes = np.asarray(_array(path), np.float32)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise UserError(f"{path}: shape {boxes.shape}, must be (regions, 4)")
+    inside = np.all((boxes >= 0) & (boxes <= 1), axis=1)  # False for NaN, too
+    for row in np.flatnonzero(~inside | np.any(boxes[:, :2] > boxes[:, 2:], axis=1)):
+        raise UserError(f"{path}: row {row} is not x1 y1 x2 y2 in units of the image, 0 to 1")
+    return boxes
+
+
+def _precomp_split(
+    source: Path, split: str, images: np.ndarray, boxes: np.ndarray | None
+) -> Callable[[], Iterator[Record]]:
+    path = source / f"{split}_ims.npy"
+    captions = read_lines(source / f"{split}_caps.txt")
+    rows = range(len(images))
+    if len(images) == len(captions) and _repeated(images, path):
+        rows = rows[::REPEATS]
+    if not captions or not rows or len(captions) % len(rows):
+        raise UserError(
+            f"{path}: {len(images)} rows do not match the {len(captions)} captions of"
+            f" {split}_caps.txt: captions an image must be a whole number"
+        )
+    each = len(captions) // len(rows)
+    names = [f"{split}/{row // rows.step}" for row in rows]
+    ids = source / f"{split}_ids.txt"
+    if ids.exists():
+        names = read_lines(ids)
+        if len(names) == len(images):
+            names = names[:: rows.step]
+        if len(names) != len(rows):
+            raise UserError(f"{ids}: {len(names)} lines, but {path.name} has {len(rows)} images")
+
+    def read() -> Iterator[Record]:
+        for i, row in enumerate(rows):
+            with np.errstate(over="ignore"):  # what float16 cannot hold is refused just below
+                regions = images[row].astype(np.float16)
+            if not np.isfinite(regions).all():
+                raise UserError(f"{path}: row {row}: a region is not finite in float16")
+            record = {"name": names[i], "regions": regions}
+            record["captions"] = captions[i * each : (i + 1) * each]
+            yield record if boxes is None else record | {"boxes": boxes}
+
+    return read
+
+
+def _repeated(images: np.ndarray, path: Path) -> bool:
+    """Whether rows come in fives of equal ones; the first five tell, the others must agree."""
+    for start in range(0, len(images), REPEATS):
+        rows = images[start : start + REPEATS]
+        equal = len(rows) == REPEATS and bool(np.all(rows == rows[:1]))
+        if not equal and start == 0:
+            return False
+        if not equal:
+            raise UserError(
+                f"{path}: the first five rows are one image's, but not rows {start} to"
+                f" {start + REPEATS - 1}: images must be repeated five times throughout, or nowhere"
+            )
+    return len(images) > 0

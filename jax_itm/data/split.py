@@ -1,0 +1,93 @@
+"""Reading a prepared data set: random access to the images of one split."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tensorflow_datasets.proto import tf_example_pb2
+
+from jax_itm.data.collate import read_picture
+from jax_itm.types import UserError
+
+
+class Split:
+    """Random access to the images of one split; may be sent to other processes.
+
+    Attributes:
+        name: of the data set.
+        split: its name in the data set.
+        view: "regions" or "pixels".
+        region_dim: size f of a region's features; None where the set has none.
+        has_boxes: whether the set has boxes; where not, records give zeros.
+        caption_image: int32 (t,), the image of each caption, ascending.
+    """
+
+    def __init__(self, builder: Any, split: str, view: str):  # a tfds.core.DatasetBuilder
+        metadata, features = builder.info.metadata, builder.info.features
+        captions = metadata["captions"][split]
+        self.name, self.split, self.view = builder.name, split, view
+        self.region_dim: int | None = metadata["region_dim"]
+        self.has_boxes = "boxes" in features
+        self.caption_image = np.repeat(
+            np.arange(len(captions), dtype=np.int32), [len(c) for c in captions]
+        )
+        self._captions = [caption for image in captions for caption in image]
+        self._holds = tuple(features)
+        # TFDS's source of bytes. Its decoding turns every feature into an array by way of Python
+        # objects; a record's regions are one string of bytes, and numpy reads that as it is.
+        self._bytes = builder.as_data_source(split).data_source
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def captions(self) -> list[str]:
+        """All captions, in the order of `caption_image`."""
+        return self._captions
+
+    def record(self, image: int) -> dict[str, Any]:
+        """{"captions", "regions" (r, f) float16, "boxes" (r, 4)} or {"captions", "pixels"}."""
+        found = self._features(image)
+        record: dict[str, Any] = {
+            "captions": [c.decode() for c in found["captions"].bytes_list.value]
+        }
+        if self.view == "pixels":
+            return record | {"pixels": self._picture(found)}
+        regions = np.frombuffer(found["regions"].bytes_list.value[0], np.float16)
+        regions = regions.reshape(-1, self.region_dim or 0)
+        if not self.has_boxes:
+            return record | {"regions": regions, "boxes": np.zeros((len(regions), 4), np.float32)}
+        boxes = np.frombuffer(found["boxes"].bytes_list.value[0], np.float32)
+        return record | {"regions": regions, "boxes": boxes.reshape(-1, 4)}
+
+    def records(self, images: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+        """The records of many images."""
+        return [self.record(int(image)) for image in images]
+
+    def picture(self, image: int) -> np.ndarray:
+        """The picture uint8 (h, v, 3), whatever the view; UserError where the set has none."""
+        if "image" not in self._holds:
+            raise UserError(f"{self.name}: holds no pictures")
+        return self._picture(self._features(image))
+
+    def phrases(self, image: int) -> list[dict[str, int]]:
+        """{"caption", "start", "end", "box"} of each: captions[caption][start:end] is the box's."""
+        if "phrases" not in self._holds:
+            raise UserError(f"{self.name}: holds no phrases")
+        found = self._features(image)
+        keys = ("caption", "start", "end", "box")
+        columns = [found[f"phrases/{key}"].int64_list.value for key in keys]
+        return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+
+    def _features(self, image: int):
+        try:
+            if not (data := self._bytes[image]):
+                raise RuntimeError("empty record")
+        except RuntimeError as error:  # what ArrayRecord says of a damaged or missing file
+            where = f"{self.name}/{self.split}"
+            raise UserError(f"{where}: damaged; remove it and prepare again ({error})") from error
+        example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+        return example.FromString(data).features.feature
+
+    def _picture(self, found) -> np.ndarray:
+        name = found["name"].bytes_list.value[0].decode()
+        return read_picture(found["image"].bytes_list.value[0], name)

@@ -1,0 +1,113 @@
+"""Tokenizers: fitted once on the training captions, saved with the run, the same everywhere."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import tokenizers
+from tokenizers import models, normalizers, pre_tokenizers, trainers
+
+from jax_itm.types import UserError
+
+PAD, UNKNOWN, START, END = SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+KINDS = ("words", "wordpiece")
+
+
+class Tokenizer:
+    """Lower-cased, accents stripped, split at blanks and punctuation, then words or word pieces."""
+
+    def __init__(self, fitted: tokenizers.Tokenizer):
+        self._fitted = fitted
+        ids = [fitted.token_to_id(token) for token in SPECIAL]
+        if None in ids or ids[0] != 0:
+            raise UserError(f"tokenizer: needs the tokens {', '.join(SPECIAL)}, with {PAD} as 0")
+        self._start, self._end = ids[2], ids[3]
+
+    @classmethod
+    def fit(
+        cls,
+        captions: Iterable[str],
+        kind: str = "words",
+        min_count: int = 1,
+        vocab_size: int = 30000,
+    ) -> "Tokenizer":
+        """A tokenizer of the captions' vocabulary.
+
+        Args:
+            captions: the training captions.
+            kind: "words" or "wordpiece".
+            min_count: rarer words (or pairs of pieces) are left out.
+            vocab_size: at most so many entries, the four special ones included.
+
+        Raises:
+            UserError: no such kind.
+        """
+        if kind not in KINDS:
+            raise UserError(f"config.data.tokenizer={kind!r}: must be one of {', '.join(KINDS)}")
+        model, trainer = (
+            (models.WordLevel, trainers.WordLevelTrainer)
+            if kind == "words"
+            else (models.WordPiece, trainers.WordPieceTrainer)
+        )
+        normalizer, captions = normalizers.BertNormalizer(), list(captions)
+        # The trainer numbers the pieces of one letter as its hash map happens to give them; told
+        # beforehand, they and so the whole vocabulary are the same on every host and every run.
+        letters = sorted(set("".join(map(normalizer.normalize_str, captions))) - set(" "))
+        pieces = ["##" + letter for letter in letters] if kind == "wordpiece" else []
+        learner = _tokenizer(model(unk_token=UNKNOWN))
+        learner.train_from_iterator(
+            captions,
+            trainer(
+                vocab_size=vocab_size,
+                min_frequency=min_count,
+                special_tokens=SPECIAL + pieces,
+                show_progress=False,
+            ),
+        )
+        vocabulary = learner.get_vocab(with_added_tokens=True)
+        return cls(_tokenizer(model(vocabulary, unk_token=UNKNOWN)))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Tokenizer":
+        """The tokenizer that `to_json` wrote.
+
+        Raises:
+            UserError: the text is not a tokenizer's JSON, or lacks the special tokens.
+        """
+        try:
+            return cls(tokenizers.Tokenizer.from_str(text))
+        except UserError:
+            raise
+        except Exception as error:  # the library raises nothing narrower
+            raise UserError(f"tokenizer: not a tokenizer's JSON ({error})") from error
+
+    def to_json(self) -> str:
+        """The whole tokenizer, in the `tokenizers` library's format."""
+        return self._fitted.to_str()
+
+    def __len__(self) -> int:
+        return self._fitted.get_vocab_size()
+
+    def encode(self, captions: Sequence[str], max_words: int) -> tuple[np.ndarray, np.ndarray]:
+        """[CLS] .. [SEP], padded with 0 on the right; a long caption loses its end, never [SEP].
+
+        Args:
+            captions: n captions.
+            max_words: the width w, [CLS] and [SEP] included.
+
+        Returns:
+            ids int32 (n, w), and mask bool (n, w), True on what is not padding.
+        """
+        ids = np.zeros((len(captions), max_words), np.int32)
+        mask = np.zeros((len(captions), max_words), bool)
+        encodings = self._fitted.encode_batch(list(captions), add_special_tokens=False)
+        for row, encoding in enumerate(encodings):
+            tokens = [self._start, *encoding.ids[: max_words - 2], self._end]
+            ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, True
+        return ids, mask
+
+
+def _tokenizer(model: models.Model) -> tokenizers.Tokenizer:
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer

@@ -1,0 +1,61 @@
+"""From a split to its retrieval numbers: encode, stream blocks of scores, count ranks."""
+
+from typing import Any
+
+import jax
+
+from jax_itm import retrieval
+from jax_itm.infer import Matcher
+from jax_itm.types import UserError
+
+
+def check_fits(matcher: Matcher, split) -> None:
+    """Raises UserError where a split's inputs are not those that the run was trained on."""
+    wanted = matcher.config.data.region_dim
+    if split.view == "regions" and split.region_dim != wanted:
+        raise UserError(
+            f"{split.name}/{split.split}: regions of size {split.region_dim}, but this run was"
+            f" trained on size {wanted} (config.data.region_dim)"
+        )
+
+
+def evaluate(matcher: Matcher, split, protocol: str = "full") -> dict[str, Any]:
+    """Retrieval in both directions over a whole split.
+
+    Args:
+        matcher: the run.
+        split: an opened split (`data.builders.open_split`).
+        protocol: "full", every image against every caption; "folds", the mean of five equal folds
+            of images (COCO 1K).
+
+    Returns:
+        {"protocol": {..}, "i2t": {"r1", "r5", "r10", "medr", ..}, "t2i": {..}, "rsum"}; recalls are
+        percentages.
+    """
+    check_fits(matcher, split)
+    images = matcher.encode_records(split.record(i) for i in range(len(split)))
+    texts = matcher.encode_texts(split.captions())
+    numbers = retrieval.evaluate(
+        lambda i, t: matcher.score(_rows(images, *i), _rows(texts, *t)),
+        split.caption_image,
+        protocol=protocol,
+    )
+    config = matcher.config
+    described = {
+        "dataset": split.name,
+        "split": split.split,
+        "images": len(split),
+        "captions": len(split.caption_image),
+        "folds": 5 if protocol == "folds" else 1,
+        "score": "cosine",
+        "ties": "pessimistic",
+        "preset": config.method.name,
+        "run": config.name,
+        "seed": config.seed,
+        "step": matcher.step,
+    }
+    return {"protocol": described, **numbers}
+
+
+def _rows(encoded, start: int, stop: int):
+    return jax.tree.map(lambda x: x[start:stop], encoded)

@@ -1,0 +1,158 @@
+"""The Matcher: a trained run, restored on whatever devices there are, without TensorFlow."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jax_itm import config as config_lib
+from jax_itm.checkpoint import Checkpoints
+from jax_itm.data.collate import collate_images, read_picture
+from jax_itm.data.text import Tokenizer
+from jax_itm.methods import Method, build, example_batch
+from jax_itm.parallel import make_mesh, replicated, shard_whole
+from jax_itm.step import embed_steps, score_step
+from jax_itm.types import Params, PyTree, UserError
+
+
+class Matcher:
+    """A method with its parameters and tokenizer: encodes, scores and ranks.
+
+    Encodings are what the method's `score` takes: one L2-normalised row an item for dual encoders.
+    Every caption or image is encoded alone: its place in a batch changes nothing.
+    """
+
+    def __init__(
+        self,
+        config,
+        method: Method,
+        tokenizer: Tokenizer,
+        mesh: Mesh,
+        params: Params = None,
+        step: int = 0,
+    ):
+        self.config, self.method, self.tokenizer, self.mesh = config, method, tokenizer, mesh
+        self.params, self.step = params, step  # the trainer sets them anew before each evaluation
+        self._encode_image, self._encode_text = embed_steps(method, mesh)
+        self._score = score_step(method)
+        self._rows = -(-config.evaluate.batch_size // mesh.size) * mesh.size
+
+    def encode_images(
+        self, images: Sequence[Any] | np.ndarray, boxes: Sequence[np.ndarray] | None = None
+    ) -> PyTree:
+        """Encodes images in the form that the run was trained on.
+
+        Args:
+            images: for a run on pixels, paths or uint8 arrays (h, v, 3); for a run on regions,
+                feature arrays (r, f), or one array (i, r, f).
+            boxes: for a run on regions, an array (r, 4) an image, x1 y1 x2 y2 in [0, 1]; zeros
+                where absent, which a run with `config.image.boxes` refuses.
+
+        Raises:
+            UserError: an unreadable file, another form, or another size of features.
+        """
+        return self.encode_records([self._record(k, images, boxes) for k in range(len(images))])
+
+    def _record(self, k: int, images: Sequence[Any] | np.ndarray, boxes) -> dict[str, np.ndarray]:
+        image, data = images[k], self.config.data
+        if data.view == "pixels":
+            pixels = read_picture(image) if isinstance(image, str | Path) else np.asarray(image)
+            if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+                raise UserError(
+                    f"image {k}: this run reads pixels, uint8 (h, v, 3), not"
+                    f" {pixels.dtype} {pixels.shape}"
+                )
+            return {"pixels": pixels}
+        if isinstance(image, str | Path):
+            raise UserError(f"{image}: this run reads region features, not picture files")
+        regions = np.asarray(image)
+        if regions.ndim != 2 or regions.shape[1] != data.region_dim:
+            raise UserError(
+                f"image {k}: this run reads regions (r, {data.region_dim}), not {regions.shape}"
+            )
+        if boxes is None and self.config.image.boxes:
+            raise UserError("boxes: this run reads the regions' boxes too")
+        box = np.zeros((len(regions), 4)) if boxes is None else np.asarray(boxes[k])
+        return {"regions": regions, "boxes": box.astype(np.float32)}
+
+    def encode_records(self, records: Iterable[dict[str, np.ndarray]]) -> PyTree:
+        """Encodes image records (`regions` and `boxes`, or `pixels`) in padded batches."""
+        data = self.config.data
+
+        def batches() -> Iterator[tuple[dict[str, np.ndarray], int]]:
+            rows = []
+            for record in records:
+                rows.append(record)
+                if len(rows) == self._rows:
+                    yield collate_images(rows, data.max_regions, data.image_size), len(rows)
+                    rows = []
+            if rows:
+                padded = rows + [rows[-1]] * (self._rows - len(rows))
+                yield collate_images(padded, data.max_regions, data.image_size), len(rows)
+
+        return self._run(self._encode_image, batches())
+
+    def encode_texts(self, texts: Sequence[str]) -> PyTree:
+        """Encodes captions."""
+
+        def batches() -> Iterator[tuple[dict[str, np.ndarray], int]]:
+            for start in range(0, len(texts), self._rows):
+                part = list(texts[start : start + self._rows])
+                padded = part + [part[-1]] * (self._rows - len(part))
+                ids, mask = self.tokenizer.encode(padded, self.config.data.max_words)
+                yield {"ids": ids, "mask": mask}, len(part)
+
+        return self._run(self._encode_text, batches())
+
+    def _run(self, encode, batches: Iterable[tuple[dict[str, np.ndarray], int]]) -> PyTree:
+        parts = []
+        for batch, real in batches:
+            encoded = encode(self.params, shard_whole(self.mesh, batch))
+            parts.append(jax.tree.map(lambda x, n=real: x[:n], encoded))
+        if not parts:
+            raise UserError("nothing to encode: the list is empty")
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+    def score(self, images: PyTree, texts: PyTree) -> np.ndarray:
+        """The scores (i, t) of encoded images with encoded texts: higher is better."""
+        return np.asarray(self._score(self.params, images, texts))
+
+    def rank(self, texts: PyTree, images: PyTree, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+        """For every encoded text, the `k` best images: indices and scores, each (t, k), best first.
+
+        Equal scores keep the gallery's order.
+        """
+        scores = self.score(images, texts).T
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return order, np.take_along_axis(scores, order, axis=1)
+
+
+def load(workdir: str, step: int | None = None, devices: int | None = None) -> Matcher:
+    """Restores a trained run for inference, on this machine's devices, whatever it was trained on.
+
+    Args:
+        workdir: the run's directory.
+        step: a saved step; by default the best by validation rSum.
+        devices: how many of the local devices to use; all by default.
+
+    Raises:
+        UserError: there is no checkpoint, or it is damaged.
+    """
+    checkpoints = Checkpoints(workdir)
+    chosen = checkpoints.best if step is None else step
+    saved, vocabulary = checkpoints.description(chosen)
+    config = config_lib.from_json(json.dumps(saved))
+    tokenizer = Tokenizer.from_json(json.dumps(vocabulary))
+    method, mesh = build(config, len(tokenizer)), make_mesh(devices)
+    shapes = jax.eval_shape(method.init, jax.random.key(0), example_batch(config))
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), shapes
+    )
+    params = checkpoints.params(chosen, abstract, averaged=config.ema > 0)
+    checkpoints.close()
+    return Matcher(config, method, tokenizer, mesh, params, chosen)

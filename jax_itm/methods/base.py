@@ -1,0 +1,176 @@
+"""What a method is, and what all dual encoders share."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+from jax_itm.config import steps_of
+from jax_itm.models import image as image_models
+from jax_itm.models import text as text_models
+from jax_itm.models.layers import Encoded
+from jax_itm.types import Array, Batch, Float, Inputs, Params, PRNGKeyArray, PyTree, Terms
+
+
+@runtime_checkable
+class Method(Protocol):
+    """All that the trainer, the evaluator and the Matcher know of a method."""
+
+    def init(self, rng: PRNGKeyArray, batch: Batch) -> Params:
+        """Float32 parameters for inputs shaped like `batch`."""
+        ...
+
+    def loss(
+        self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array
+    ) -> tuple[Array, Terms]:
+        """The weighted sum of the loss terms, and the terms as they are, with diagnostics."""
+        ...
+
+    def encode_image(self, params: Params, image: Inputs) -> PyTree:
+        """What `score` needs of images; every leaf has the images on axis 0."""
+        ...
+
+    def encode_text(self, params: Params, text: Inputs) -> PyTree:
+        """What `score` needs of texts; every leaf has the texts on axis 0."""
+        ...
+
+    def score(self, params: Params, images: PyTree, texts: PyTree) -> Float[Array, "i t"]:
+        """The score of every image with every text: higher is better."""
+        ...
+
+
+REGISTRY: dict[str, Callable[..., Method]] = {}
+DEFAULTS: dict[str, Callable[[], dict[str, Any]]] = {}
+
+
+def register(name: str, defaults: Callable[[], dict[str, Any]]) -> Callable[[Any], Any]:
+    """Makes a method known under `config.method.name`, with the default options of its section."""
+
+    def keep(method):
+        REGISTRY[name] = method
+        DEFAULTS[name] = defaults
+        return method
+
+    return keep
+
+
+def weighted(terms: Terms, weights: Mapping[str, float]) -> Float[Array, ""]:
+    """The sum of `weights[name] * terms[name]`; terms without a weight are diagnostics."""
+    return jnp.sum(jnp.stack([weights[name] * terms[name] for name in weights if weights[name]]))
+
+
+class DualEncoder:
+    """Two encoders whose embeddings meet only in a cosine: an embedding never sees its partner.
+
+    `loss_steps` turns a duration of the config ("1 epochs") into steps. Subclasses give `terms` and,
+    where the loss itself has parameters, `loss_params`.
+    """
+
+    def __init__(self, config, vocab: int, loss_steps: Callable[[str], int]):
+        self.config = config
+        self.options = config.method
+        self.loss_steps = loss_steps
+        self.image = image_models.build(config.image, config.dim, config.dtype)
+        self.text = text_models.build(
+            config.text, config.dim, config.dtype, vocab, config.data.max_words
+        )
+
+    def loss_params(self) -> dict[str, Array]:
+        """The parameters of the loss itself, such as a temperature."""
+        return {}
+
+    def terms(
+        self,
+        params: Mapping[str, Array],
+        image: Encoded,
+        text: Encoded,
+        batch: Batch,
+        rng: PRNGKeyArray,
+        step: Array,
+    ) -> Terms:
+        """The named loss terms, unweighted; `params` are those of `loss_params`."""
+        raise NotImplementedError
+
+    def init(self, rng: PRNGKeyArray, batch: Batch) -> Params:
+        """Float32 parameters: {"image": .., "text": .., "loss": ..}."""
+        image, text = jax.random.split(rng)
+        return {
+            "image": self.image.init(image, batch["image"])["params"],
+            "text": self.text.init(text, batch["text"])["params"],
+            "loss": self.loss_params(),
+        }
+
+    def loss(
+        self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array
+    ) -> tuple[Array, Terms]:
+        """Encodes micro-batch by micro-batch, then takes one loss over the whole batch.
+
+        Averaging the losses of micro-batches would be another loss: each pair would meet fewer
+        negatives. Only the encoders' activations are recomputed in the backward pass.
+        """
+        encode_rng, terms_rng = jax.random.split(rng)
+
+        def encode(inputs):
+            index, image, text = inputs
+            image_rng, text_rng = jax.random.split(jax.random.fold_in(encode_rng, index))
+            return (
+                self.image.apply(
+                    {"params": params["image"]}, image, train=True, rngs={"dropout": image_rng}
+                ),
+                self.text.apply(
+                    {"params": params["text"]}, text, train=True, rngs={"dropout": text_rng}
+                ),
+            )
+
+        parts = self.config.micro_batches
+        if parts == 1:
+            image, text = encode((0, batch["image"], batch["text"]))
+        else:
+            split = lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)  # noqa: E731
+            join = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])  # noqa: E731
+            inputs = (jnp.arange(parts), *jax.tree.map(split, (batch["image"], batch["text"])))
+            image, text = jax.tree.map(join, jax.lax.map(jax.checkpoint(encode), inputs))
+        terms = self.terms(params["loss"], image, text, batch, terms_rng, step)
+        return weighted(terms, self.options.weights.to_dict()), terms
+
+    def encode_image(self, params: Params, image: Inputs) -> Float[Array, "i d"]:
+        """L2-normalised float32 embeddings."""
+        return self.image.apply({"params": params["image"]}, image).embedding
+
+    def encode_text(self, params: Params, text: Inputs) -> Float[Array, "t d"]:
+        """L2-normalised float32 embeddings."""
+        return self.text.apply({"params": params["text"]}, text).embedding
+
+    def score(
+        self, params: Params, images: Float[Array, "i d"], texts: Float[Array, "t d"]
+    ) -> Float[Array, "i t"]:
+        """Cosines."""
+        del params
+        return images @ texts.T
+
+
+def example_batch(config, rows: int = 1) -> Batch:
+    """A batch of zeros in the shapes that `config` describes, to make parameters with."""
+    if config.data.view == "pixels":
+        size = config.data.image_size
+        image = {"pixels": jnp.zeros((rows, size, size, 3), jnp.uint8)}
+    else:
+        regions = config.data.max_regions
+        image = {
+            "regions": jnp.zeros((rows, regions, config.data.region_dim), jnp.float16),
+            "boxes": jnp.zeros((rows, regions, 4), jnp.float32),
+            "mask": jnp.ones((rows, regions), bool),
+        }
+    words = (rows, config.data.max_words)
+    text = {"ids": jnp.zeros(words, jnp.int32), "mask": jnp.ones(words, bool)}
+    return {"image": image, "text": text, "image_id": jnp.arange(rows)}
+
+
+def build(config, vocab: int, epoch_examples: int = 1) -> Method:
+    """The method that `config.method` describes, for a vocabulary of `vocab` ids.
+
+    `epoch_examples` turns durations in epochs into steps; only training needs it.
+    """
+    steps = lambda duration: steps_of(duration, config.batch_size, epoch_examples)  # noqa: E731
+    return REGISTRY[config.method.name](config, vocab, steps)

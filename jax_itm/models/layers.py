@@ -1,0 +1,181 @@
+"""Layers that several encoders share. Compute in `dtype`, parameters in float32."""
+
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jax_itm.types import Array, Bool, Float
+
+MASKED = -1e9  # a score or a feature that must lose; finite, so that 0 * MASKED stays a number
+
+
+class Encoded(NamedTuple):
+    """What an encoder returns: float32 whatever the compute type."""
+
+    embedding: Float[Array, "b d"]  # L2-normalised
+    tokens: Float[Array, "b n d"]  # regions, patches or words before pooling
+    mask: Bool[Array, "b n"]  # those that took part
+
+
+def l2_normalise(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+    """Rows of length one; a zero row stays zero, with a zero gradient."""
+    square = jnp.sum(x * x, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(square, 1e-12))
+
+
+def drop_tokens(module: nn.Module, mask: Bool[Array, "b n"], rate: float) -> Bool[Array, "b n"]:
+    """Hides each token with probability `rate` (training only); never all tokens of a row."""
+    if rate == 0:
+        return mask
+    kept = mask & jax.random.bernoulli(module.make_rng("dropout"), 1 - rate, mask.shape)
+    return jnp.where(jnp.any(kept, axis=1, keepdims=True), kept, mask)
+
+
+class Mlp(nn.Module):
+    """Linear, ReLU (or GELU), linear."""
+
+    hidden: int
+    out: int
+    dtype: jnp.dtype = jnp.dtype("float32")
+    gelu: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b f"]) -> Float[Array, "*b out"]:
+        """Applies the two layers to the last axis."""
+        x = nn.Dense(self.hidden, dtype=self.dtype)(x)
+        x = nn.gelu(x) if self.gelu else nn.relu(x)
+        return nn.Dense(self.out, dtype=self.dtype)(x)
+
+
+class Gru(nn.Module):
+    """A GRU over axis 1 (Cho et al., 2014, in cuDNN's form) that steps over masked positions.
+
+    A masked step leaves the state as it was: a padded or dropped word is as if it were not there, in
+    either direction. The input products of all steps are one matrix product before the scan.
+    """
+
+    hidden: int
+    reverse: bool = False
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n f"], mask: Bool[Array, "b n"]
+    ) -> Float[Array, "b n hidden"]:
+        """The state after each step; zeros before the first real one."""
+        size = self.hidden
+        gates = nn.Dense(3 * size, dtype=self.dtype, name="input")(x)
+        recurrent = self.param("recurrent", nn.initializers.orthogonal(), (size, 3 * size))
+        bias = self.param("recurrent_bias", nn.initializers.zeros, (3 * size,))
+        recurrent, bias = recurrent.astype(self.dtype), bias.astype(self.dtype)
+
+        def step(state, inputs):
+            gate, real = inputs
+            own = state @ recurrent + bias
+            reset, update = jnp.split(
+                nn.sigmoid(gate[:, : 2 * size] + own[:, : 2 * size]), 2, axis=1
+            )
+            candidate = jnp.tanh(gate[:, 2 * size :] + reset * own[:, 2 * size :])
+            state = jnp.where(real[:, None], (1 - update) * candidate + update * state, state)
+            return state, state
+
+        start = jnp.zeros((x.shape[0], size), self.dtype)
+        steps = (jnp.moveaxis(gates, 1, 0), jnp.moveaxis(mask, 1, 0))
+        _, states = jax.lax.scan(step, start, steps, reverse=self.reverse)
+        return jnp.moveaxis(states, 0, 1)
+
+
+class BiGru(nn.Module):
+    """Two GRUs, forward and backward, averaged."""
+
+    hidden: int
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n f"], mask: Bool[Array, "b n"]
+    ) -> Float[Array, "b n hidden"]:
+        """The mean of the two directions' states at each step."""
+        forward = Gru(self.hidden, dtype=self.dtype, name="forward")(x, mask)
+        backward = Gru(self.hidden, reverse=True, dtype=self.dtype, name="backward")(x, mask)
+        return (forward + backward) / 2
+
+
+class TransformerLayer(nn.Module):
+    """A transformer layer: pre-norm as ViT (`post_norm=False`) or post-norm as BERT."""
+
+    heads: int
+    mlp: int
+    dropout: float = 0.0
+    post_norm: bool = False
+    norm_eps: float = 1e-6
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"], train: bool
+    ) -> Float[Array, "b n d"]:
+        """Self-attention over the true positions, then the MLP, each with its residual."""
+        norm = lambda name: nn.LayerNorm(self.norm_eps, dtype=self.dtype, name=name)  # noqa: E731
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        attention = nn.MultiHeadDotProductAttention(
+            self.heads, dtype=self.dtype, deterministic=True, force_fp32_for_softmax=True
+        )
+        mlp = Mlp(self.mlp, x.shape[-1], dtype=self.dtype, gelu=True)
+        see = mask[:, None, None, :]
+        if self.post_norm:
+            x = norm("norm_attention")(x + drop(attention(x, x, mask=see)))
+            return norm("norm_mlp")(x + drop(mlp(x)))
+        y = norm("norm_attention")(x)
+        x = x + drop(attention(y, y, mask=see))
+        return x + drop(mlp(norm("norm_mlp")(x)))
+
+
+def mean_pool(x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
+    """The mean over the true tokens."""
+    weight = mask[..., None].astype(x.dtype)
+    return jnp.sum(x * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1)
+
+
+def max_pool(x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
+    """The maximum over the true tokens, dimension by dimension."""
+    return jnp.max(jnp.where(mask[..., None], x, MASKED), axis=1)
+
+
+def sinusoidal(positions: int, size: int) -> Float[Array, "n size"]:
+    """Sine and cosine position codes (Vaswani et al., 2017, section 3.5)."""
+    angle = jnp.arange(positions)[:, None] * jnp.exp(
+        jnp.arange(0, size, 2) * (-math.log(10_000.0) / size)
+    )
+    return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(positions, size)
+
+
+class Gpo(nn.Module):
+    """Generalised pooling (Chen et al., 2021, VSE-infinity, section 3.2).
+
+    Weights for rank positions, from a small BiGRU over position codes, applied to each dimension's
+    features in descending order. One weight vector a number of true tokens, shared by dimensions.
+    """
+
+    size: int = 32
+    temperature: float = 0.1
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
+        """Pools the true tokens of each row."""
+        n = x.shape[1]
+        rank = jnp.arange(n)[None, :] < jnp.sum(mask, axis=1, keepdims=True)  # (b, n), true first
+        codes = jnp.broadcast_to(sinusoidal(n, self.size), (x.shape[0], n, self.size))
+        logits = nn.Dense(1, use_bias=False)(BiGru(self.size)(codes, rank))[..., 0]
+        weights = nn.softmax(jnp.where(rank, logits / self.temperature, MASKED), axis=1)
+        ordered = -jnp.sort(jnp.where(mask[..., None], -x, -MASKED), axis=1)
+        return jnp.einsum("bnd,bn->bd", jnp.where(rank[..., None], ordered, 0), weights)
+
+
+def pool(name: str, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
+    """`gpo`, `mean` or `max` pooling, in float32; call it inside a module's compact method."""
+    pools = {"gpo": lambda x, mask: Gpo(name="gpo")(x, mask), "mean": mean_pool, "max": max_pool}
+    return pools[name](x.astype(jnp.float32), mask)

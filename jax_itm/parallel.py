@@ -1,0 +1,74 @@
+"""Distributed start, the mesh, and arrays from host to devices and back."""
+
+import os
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jax_itm.similarity import AXIS
+from jax_itm.types import PyTree, UserError
+
+
+def start() -> Mesh:
+    """Joins the cluster where there is one and returns a mesh over all devices.
+
+    `jax.distributed.initialize` finds Cloud TPU and SLURM by itself and raises without a cluster,
+    so it is called only where one announces itself.
+    """
+    announced = ("TPU_WORKER_HOSTNAMES", "SLURM_JOB_NUM_NODES", "JAX_COORDINATOR_ADDRESS")
+    several = any("," in os.environ.get(name, "") for name in announced[:1]) or any(
+        os.environ.get(name, "1") not in ("", "1") for name in announced[1:]
+    )
+    if several and not jax.distributed.is_initialized():
+        jax.distributed.initialize()
+    return make_mesh()
+
+
+def make_mesh(devices: int | None = None) -> Mesh:
+    """A mesh over the first `devices` devices (all by default), one axis.
+
+    Linen needs Auto axes; JAX's default became Explicit in 0.9.
+    """
+    chosen = jax.devices()[: devices or len(jax.devices())]
+    return jax.make_mesh((len(chosen),), (AXIS,), axis_types=(AxisType.Auto,), devices=chosen)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of parameters: all of it on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def by_rows(mesh: Mesh) -> NamedSharding:
+    """The sharding of a batch: axis 0 split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def shard_rows(mesh: Mesh, local: PyTree) -> PyTree:
+    """Global arrays from each process's own rows (its contiguous slice of the global batch)."""
+    sharding = by_rows(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), local
+    )
+
+
+def shard_whole(mesh: Mesh, batch: PyTree) -> PyTree:
+    """Global arrays from a batch that every process holds whole."""
+    sharding = by_rows(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index]), batch
+    )
+
+
+def check_batch(batch_size: int, devices: int, field: str) -> None:
+    """Raises UserError where a batch cannot be split evenly."""
+    if batch_size % devices:
+        near = max(devices, batch_size // devices * devices)
+        raise UserError(
+            f"{field}={batch_size}: {devices} devices do not divide it; {near} would do"
+        )
+
+
+def is_main() -> bool:
+    """Whether this process writes the logs."""
+    return jax.process_index() == 0

@@ -1,0 +1,77 @@
+"""The jitted steps: one training step, one embedding step, one block of scores."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh
+
+from jax_itm.methods import Method
+from jax_itm.parallel import by_rows, replicated
+from jax_itm.types import Array, Batch, Params, PyTree, Terms
+
+
+@struct.dataclass
+class State:
+    """All that a run needs to go on; the data's state is `step` itself."""
+
+    step: Array
+    params: Params
+    opt_state: PyTree
+    ema: Params | None
+
+    @property
+    def best_params(self) -> Params:
+        """What evaluation uses: the averaged parameters where there are any."""
+        return self.params if self.ema is None else self.ema
+
+
+def init_state(
+    params: Params, optimizer: optax.GradientTransformation, ema: bool, mesh: Mesh
+) -> State:
+    """The state before the first step, replicated over the mesh."""
+
+    def make(params):
+        average = jax.tree.map(jnp.copy, params) if ema else None
+        return State(jnp.zeros((), jnp.int32), params, optimizer.init(params), average)
+
+    return jax.jit(make, out_shardings=replicated(mesh))(params)
+
+
+def train_step(
+    method: Method, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int, ema: float
+) -> Callable[[State, Batch], tuple[State, Terms]]:
+    """One update. Random numbers depend on (seed, step) alone, so a resumed run repeats them."""
+
+    def update(state: State, batch: Batch) -> tuple[State, Terms]:
+        rng = jax.random.fold_in(jax.random.key(seed), state.step)
+        objective = jax.value_and_grad(method.loss, has_aux=True)
+        (loss, terms), grads = objective(state.params, batch, rng, state.step)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = state.ema
+        if average is not None:
+            average = optax.incremental_update(params, average, 1 - ema)
+        scalars = terms | {"loss": loss, "grad_norm": optax.global_norm(grads)}
+        return State(state.step + 1, params, opt_state, average), scalars
+
+    whole, rows = replicated(mesh), by_rows(mesh)
+    return jax.jit(
+        update, in_shardings=(whole, rows), out_shardings=(whole, whole), donate_argnums=0
+    )
+
+
+def embed_steps(method: Method, mesh: Mesh) -> tuple[Callable, Callable]:
+    """`encode_image` and `encode_text`, each (params, rows) -> embeddings on every device."""
+    shardings = {
+        "in_shardings": (replicated(mesh), by_rows(mesh)),
+        "out_shardings": replicated(mesh),
+    }
+    return jax.jit(method.encode_image, **shardings), jax.jit(method.encode_text, **shardings)
+
+
+def score_step(method: Method) -> Callable[[Params, PyTree, PyTree], Array]:
+    """One block of scores, (params, images, texts) -> (i, t)."""
+    return jax.jit(method.score)

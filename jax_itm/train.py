@@ -1,0 +1,198 @@
+"""Training: set up a run, then evaluate on the old state, save, next batch, step, log."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jax_itm import config as config_lib
+from jax_itm import optim, parallel, step
+from jax_itm.checkpoint import Checkpoints
+from jax_itm.config import steps_of
+from jax_itm.data.builders import open_split
+from jax_itm.data.pipeline import train_batches
+from jax_itm.data.text import Tokenizer
+from jax_itm.evaluate import evaluate
+from jax_itm.infer import Matcher
+from jax_itm.logs import CollapseAlarm, Logger
+from jax_itm.methods import build, example_batch
+from jax_itm.types import UserError
+
+# What may change when a run goes on: where things lie and how much is said, never what is computed.
+FREE = ("data.data_dir", "data.source", "data.workers", "evaluate.batch_size", "log_every")
+
+
+class Run:
+    """A run before its first step: data, method, state, and what has been saved of it."""
+
+    def __init__(self, config, workdir: str):
+        data = config.data
+        self.mesh = parallel.start()
+        parallel.check_batch(
+            config.batch_size // config.micro_batches, self.mesh.size, "config.batch_size"
+        )
+        self.split = open_split(data.name, data.data_dir, data.train, data.view)
+        self.validation = open_split(data.name, data.data_dir, data.validation, data.view)
+        with config.unlocked():
+            data.region_dim = self.split.region_dim or 0
+        self.checkpoints = Checkpoints(workdir, create=True)
+        self.config = config
+        self.tokenizer = (
+            self._resume_tokenizer() if self.checkpoints.last else self._fit_tokenizer()
+        )
+        examples = len(self.split.caption_image)
+        to_steps = lambda duration: steps_of(duration, config.batch_size, examples)  # noqa: E731
+        self.total, self.evaluate_every = to_steps(config.duration), to_steps(config.evaluate.every)
+        self.method = build(config, len(self.tokenizer), examples)
+        params = jax.jit(self.method.init)(jax.random.key(config.seed), example_batch(config))
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+        self.optimizer, self.rate = optim.build(config, params, self.total, examples)
+        self.state = step.init_state(params, self.optimizer, config.ema > 0, self.mesh)
+        if self.checkpoints.last:
+            self.state = self.checkpoints.state(self.checkpoints.last, self.state)
+        self.matcher = Matcher(config, self.method, self.tokenizer, self.mesh)
+
+    def _fit_tokenizer(self) -> Tokenizer:
+        data = self.config.data
+        return Tokenizer.fit(self.split.captions(), data.tokenizer, data.min_count, data.vocab_size)
+
+    def _resume_tokenizer(self) -> Tokenizer:
+        saved, tokenizer = self.checkpoints.description(self.checkpoints.last)
+        old = config_lib.flatten(config_lib.from_json(json.dumps(saved)))
+        new = config_lib.flatten(self.config)
+        changed = [name for name in new if name not in FREE and old.get(name) != new[name]]
+        if changed:
+            name = changed[0]
+            raise UserError(
+                f"config.{name}={new[name]!r}: the run in {self.checkpoints.workdir} was started"
+                f" with {old.get(name)!r}; go on with that, or take another --workdir"
+            )
+        return Tokenizer.from_json(json.dumps(tokenizer))
+
+    def batches(self):
+        """The batches from the state's step on; this process's rows of each."""
+        data = self.config.data
+        return train_batches(
+            self.split,
+            self.tokenizer,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            first_step=int(self.state.step),
+            max_words=data.max_words,
+            max_regions=data.max_regions,
+            image_size=data.image_size,
+            workers=data.workers,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def validate(self) -> dict:
+        """The validation split's retrieval numbers of the present state."""
+        self.matcher.params, self.matcher.step = self.state.best_params, int(self.state.step)
+        return evaluate(self.matcher, self.validation, self.config.evaluate.protocol)
+
+    def save(self, result: dict | None) -> None:
+        """Writes a checkpoint, with its validation rSum where there is one."""
+        self.checkpoints.save(
+            self.state,
+            self.config.to_dict(),
+            json.loads(self.tokenizer.to_json()),
+            {"rsum": result["rsum"]} if result else None,
+        )
+
+
+class Interrupts:
+    """Remembers the first Ctrl-C or SIGTERM, so that the loop can save; a second Ctrl-C is at once."""
+
+    def __init__(self):
+        self.signal = 0
+
+    def __enter__(self) -> "Interrupts":
+        self._old = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, number: int, _) -> None:
+        self.signal = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+
+def check_finite(scalars: dict[str, float], at: int, last_good: int | None) -> None:
+    """Raises UserError that names the first term that is not finite."""
+    for name, value in scalars.items():
+        if not np.isfinite(value):
+            kept = "no checkpoint yet" if last_good is None else f"checkpoint {last_good} is kept"
+            raise UserError(f"step {at}: {name} is {value}; training stopped, {kept}")
+
+
+def train(config, workdir: str) -> int:
+    """Trains, or goes on training, the run of `config` in `workdir`.
+
+    Returns:
+        The exit status: 0 when the run is complete, 128 + the signal's number when it was stopped
+        by Ctrl-C or SIGTERM after saving, so that a scheduler starts it again.
+    """
+    run = Run(config, workdir)
+    if parallel.is_main():
+        (Path(workdir) / "config.json").write_text(config_lib.to_json(config))
+    with Interrupts() as interrupts, jax.set_mesh(run.mesh):
+        loop(run, workdir, interrupts)
+    run.checkpoints.close()
+    return 128 + interrupts.signal if interrupts.signal else 0
+
+
+def loop(run: Run, workdir: str, interrupts: Interrupts) -> None:
+    """Evaluate and save the state, take a batch, step, log; until the last step or a signal."""
+    config, first = run.config, int(run.state.step)
+    update = step.train_step(run.method, run.optimizer, run.mesh, config.seed, config.ema)
+    alarm = CollapseAlarm(config.method.get("margin", 0.0), patience=10)
+    scalars, batches, start = {}, iter(run.batches()), time.perf_counter()
+    with Logger(workdir, run.total, first, is_main=parallel.is_main()) as log:
+        log.message(f"{run.parameters:,} parameters, {run.mesh.size} devices, {run.total} steps")
+        for at in range(first, run.total + 1):
+            due = at > first and (at % run.evaluate_every == 0 or at == run.total)
+            if due or (interrupts.signal and at > first):
+                check_finite(jax.device_get(scalars), at, run.checkpoints.last)
+                result = run.validate() if due else None
+                if result:
+                    log.evaluation(at, {"rsum": result["rsum"]} | _flat(result))
+                run.save(result)
+                start = time.perf_counter()
+            if at == run.total or interrupts.signal:
+                break
+            batch = parallel.shard_rows(run.mesh, next(batches))
+            run.state, scalars = update(run.state, batch)
+            if (at + 1) % config.log_every == 0:
+                values = {k: float(v) for k, v in jax.device_get(scalars).items()}
+                check_finite(values, at + 1, run.checkpoints.last)
+                seconds = (time.perf_counter() - start) / config.log_every
+                start = time.perf_counter()
+                log.train(at + 1, describe(run, values, at, seconds))
+                hinge = values.get("hardest", values.get("triplet", np.inf))
+                if warning := alarm.update(hinge / (2 * config.batch_size)):
+                    log.message(warning)
+
+
+def describe(run: Run, values: dict[str, float], at: int, seconds: float) -> dict[str, float]:
+    """What is logged of a step: terms as they are and weighted, rate, times."""
+    weights = run.config.method.weights
+    weighted = {f"weighted/{k}": w * values[k] for k, w in weights.items() if k in values}
+    return (
+        values
+        | weighted
+        | {
+            "learning_rate": float(run.rate(at)),
+            "step_seconds": seconds,
+            "examples_per_second": run.config.batch_size / seconds,
+        }
+    )
+
+
+def _flat(result: dict) -> dict[str, float]:
+    return {f"{way}/{k}": v for way in ("i2t", "t2i") for k, v in result[way].items()}

@@ -1,0 +1,52 @@
+"""Shape letters, the batch, and the one error that a user may meet.
+
+Letters used in every shape annotation:
+
+    b  batch: images = captions in a training batch      i  images      t  texts (captions)
+    r  regions or patches of one image                   w  words (sub-words) of one caption
+    f  features of one region                            d  embedding   n  devices
+    h  height and v  width of an image in pixels
+
+A *batch* is a dict of arrays, the same on the host (numpy) and on the devices (sharded on axis 0):
+
+    image     {"regions": (b, r, f) float, "boxes": (b, r, 4) float32, "mask": (b, r) bool}
+              or {"pixels": (b, h, v, 3) uint8}
+    text      {"ids": (b, w) int32, "mask": (b, w) bool}       row k is a caption of image row k
+    image_id  (b,) int32     equal numbers mark captions of one image: never negatives of each other
+
+Boxes are [x1, y1, x2, y2] in units of the image's width and height. Masks are True on what is real.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
+
+Batch = dict[str, Any]
+Inputs = Mapping[str, Any]  # batch["image"] or batch["text"]
+Params = PyTree
+Terms = dict[str, Array]
+
+
+class UserError(Exception):
+    """An error that the user can cause and mend: one line naming the field, file or value.
+
+    The command prints it without a traceback and exits with status 2.
+    """
+
+
+__all__ = [
+    "Array",
+    "Batch",
+    "Bool",
+    "Float",
+    "Inputs",
+    "Int",
+    "NamedTuple",
+    "PRNGKeyArray",
+    "Params",
+    "PyTree",
+    "Shaped",
+    "Terms",
+    "UserError",
+]

@@ -1,0 +1,75 @@
+"""The table says the numbers, the figure is drawn, and a missing file is one line."""
+
+import json
+
+import pytest
+
+from jax_itm.report import report, table
+from jax_itm.types import UserError
+
+WAY = {"r1": 10.0, "r5": 20.0, "r10": 30.04, "medr": 7.0}
+RESULT = {
+    "protocol": {
+        "dataset": "scenes",
+        "split": "test",
+        "images": 500,
+        "captions": 2500,
+        "folds": 1,
+        "score": "cosine",
+        "ties": "pessimistic",
+        "preset": "dias",
+        "run": "dias_scenes",
+        "seed": 3,
+        "step": 1250,
+    },
+    "i2t": WAY,
+    "t2i": WAY | {"r1": 12.5},
+    "rsum": 122.6,
+}
+BASELINE = {"name": "bag of words", "i2t": WAY, "t2i": WAY, "rsum": 120.1}
+
+
+def test_table_has_the_numbers_the_baseline_and_the_protocol():
+    lines = table([RESULT | {"baselines": [BASELINE]}]).splitlines()
+    cells = [cell.strip() for cell in lines[2].split("|")[1:-1]]
+    assert cells == ["dias (dias_scenes)", "10.0", "20.0", "30.0", "12.5", "20.0", "30.0", "122.6"]
+    assert lines[3].startswith("| bag of words")
+    assert len({len(line) for line in lines[:4]}) == 1
+    assert "2,500 captions, one fold, cosine scores, ties pessimistic, seed 3" in lines[-1]
+
+
+def run(folder, result=RESULT):
+    folder.mkdir()
+    lines = [
+        {"step": s, "train/loss": 1.0, "train/weighted/dim": -1.0 * s, "val/rsum": 100.0 + s}
+        for s in range(5)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "result.json").write_text(json.dumps(result))
+    return str(folder)
+
+
+def test_report_draws_and_returns_the_table(tmp_path):
+    runs = [run(tmp_path / "a"), run(tmp_path / "b", RESULT | {"baselines": [BASELINE]})]
+    text = report(runs, str(tmp_path / "figure.png"))
+    assert text.count("dias (dias_scenes)") == 2 and "bag of words" in text
+    assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("result.json", None, "jax_itm evaluate"),
+        ("result.json", "{}", "not what evaluate writes"),
+        ("metrics.jsonl", None, "train the run first"),
+        ("metrics.jsonl", "{oops", "not what training writes"),
+    ],
+)
+def test_a_missing_or_broken_file_is_named(tmp_path, name, content, message):
+    workdir = run(tmp_path / "a")
+    (tmp_path / "a" / name).unlink()
+    if content is not None:
+        (tmp_path / "a" / name).write_text(content)
+    with pytest.raises(UserError, match=message) as error:
+        report([workdir], str(tmp_path / "figure.png"))
+    assert name in str(error.value) and not (tmp_path / "figure.png").exists()

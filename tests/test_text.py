@@ -1,0 +1,86 @@
+"""Tokenizers: what they cut, number and keep."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jax_itm.data.text import Tokenizer
+from jax_itm.types import UserError
+
+CAPTIONS = ["A dog runs .", "A dog jumps over a log .", "Two cats, one café !", "a dog"] * 3
+
+
+@pytest.mark.parametrize("kind", ["words", "wordpiece"])
+def test_encode(kind):
+    tokenizer = Tokenizer.fit(CAPTIONS, kind)
+    ids, mask = tokenizer.encode(["A dog runs .", "a dog", ""], 8)
+    assert ids.shape == mask.shape == (3, 8)
+    assert ids.dtype == np.int32 and mask.dtype == bool
+    np.testing.assert_array_equal(mask.sum(1), [6, 4, 2])
+    assert np.all(ids[~mask] == 0) and np.all(ids[mask] > 0)
+    start, end = ids[2, :2]
+    assert np.all(ids[:, 0] == start) and ids[0, 5] == end and ids[1, 3] == end
+    assert ids[0, 2] == ids[1, 2] and ids.max() < len(tokenizer)
+
+
+def test_truncation_keeps_the_end():
+    tokenizer = Tokenizer.fit(CAPTIONS)
+    long, _ = tokenizer.encode(["a dog jumps over a log ."], 20)
+    ids, mask = tokenizer.encode(["a dog jumps over a log ."], 5)
+    np.testing.assert_array_equal(ids[0], [*long[0, :4], long[0, 8]])
+    assert mask.all()
+
+
+def test_case_accents_and_punctuation():
+    tokenizer = Tokenizer.fit(CAPTIONS)
+    a, _ = tokenizer.encode(["Two CATS, one Café!"], 9)
+    b, _ = tokenizer.encode(["two cats , one cafe !"], 9)
+    np.testing.assert_array_equal(a, b)
+
+
+def test_min_count_and_vocab_size():
+    captions = ["red red red blue blue green"]
+    assert len(Tokenizer.fit(captions)) == 4 + 3
+    assert len(Tokenizer.fit(captions, min_count=2)) == 4 + 2
+    smallest = Tokenizer.fit(captions, vocab_size=5)
+    ids, _ = smallest.encode(["red green"], 4)
+    assert len(smallest) == 5 and ids[0, 1] == 4 and ids[0, 2] == 1  # green is [UNK]
+
+
+def test_word_pieces_spell_unseen_words():
+    tokenizer = Tokenizer.fit(CAPTIONS, "wordpiece")
+    ids, mask = tokenizer.encode(["dogs"], 8)
+    assert 1 not in ids[mask] and mask.sum() > 3
+
+
+@pytest.mark.parametrize("kind", ["words", "wordpiece"])
+def test_json_keeps_all(kind):
+    tokenizer = Tokenizer.fit(CAPTIONS, kind)
+    again = Tokenizer.from_json(tokenizer.to_json())
+    assert len(again) == len(tokenizer) and again.to_json() == tokenizer.to_json()
+    for a, b in zip(again.encode(CAPTIONS, 12), tokenizer.encode(CAPTIONS, 12), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kind", ["words", "wordpiece"])
+def test_fit_is_the_same_in_every_process(kind):
+    # Hosts fit on their own: hash maps must not number their pieces differently.
+    captions = [f"{a}{b}{a} {b}{a}" for a in "abcdefghij" for b in "klmnopqrst"]
+    code = (
+        "from jax_itm.data.text import Tokenizer;"
+        f"print(Tokenizer.fit({captions!r}, {kind!r}, 1, 90).to_json())"
+    )
+    runs = {subprocess.check_output([sys.executable, "-c", code]) for _ in range(3)}
+    assert len(runs) == 1
+
+
+def test_errors():
+    with pytest.raises(UserError, match=r"config\.data\.tokenizer='letters'"):
+        Tokenizer.fit(CAPTIONS, "letters")
+    with pytest.raises(UserError, match="not a tokenizer"):
+        Tokenizer.from_json("{}")
+    lacking = Tokenizer.fit(CAPTIONS).to_json().replace("[SEP]", "[END]")
+    with pytest.raises(UserError, match=r"\[SEP\]"):
+        Tokenizer.from_json(lacking)
