@@ -40,9 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
     search = commands.add_parser("search", help="rank pictures or regions for a caption")
     search.add_argument("--workdir", required=True)
-    search.add_argument(
-        "--images", required=True, help="a folder of pictures, or a .npy of regions"
-    )
+    search.add_argument("--images", required=True, help="a folder of pictures, or a .npy of regions")
     search.add_argument("caption")
     search.add_argument("--top", type=int, default=10)
 
@@ -146,9 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; a UserError becomes one line and exit status 2."""
     root = parser()
     args, rest = root.parse_known_args(argv)
-    unknown = [
-        a for a in rest if not a.startswith("--config.") or not getattr(args, "config", None)
-    ]
+    unknown = [a for a in rest if not a.startswith("--config.") or not getattr(args, "config", None)]
     if unknown:
         root.error(f"{unknown[0]}: not an option of {args.command}")
     try:

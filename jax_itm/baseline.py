@@ -33,13 +33,13 @@ def bag_of_words(matcher: Matcher, training, split, protocol: str = "full") -> d
 
     bags, images = counts(training.captions()), vision(training)
     idf = np.log(len(bags) / np.maximum(np.sum(bags > 0, axis=0), 1)).astype(np.float32)
-    weigh = lambda bags: _unit(bags * idf)  # noqa: E731
+    weigh = lambda bags: _unit(bags * idf)
     bags, centre = weigh(bags), images.mean(axis=0)
     targets = _unit(images - centre)[training.caption_image]
 
     def numbers(weights, bags, images, caption_image, protocol):
         texts, images = _unit(bags @ weights), _unit(images - centre)
-        block = lambda i, t: images[slice(*i)] @ texts[slice(*t)].T  # noqa: E731
+        block = lambda i, t: images[slice(*i)] @ texts[slice(*t)].T
         return retrieval.evaluate(block, caption_image, protocol=protocol)
 
     held = training.caption_image % 5 == 0
@@ -51,9 +51,7 @@ def bag_of_words(matcher: Matcher, training, split, protocol: str = "full") -> d
 
     penalty = max((0.01, 0.1, 1.0, 10.0), key=held_out)
     weights = _ridge(bags, targets, penalty)
-    result = numbers(
-        weights, weigh(counts(split.captions())), vision(split), split.caption_image, protocol
-    )
+    result = numbers(weights, weigh(counts(split.captions())), vision(split), split.caption_image, protocol)
     return {"name": "bag of words, same vision", **result}
 
 

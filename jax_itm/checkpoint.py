@@ -70,9 +70,7 @@ class Checkpoints:
         best = self.manager.best_step()
         return self.manager.latest_step() if best is None else best  # type: ignore[return-value]
 
-    def save(
-        self, state: State, config: dict, tokenizer: dict, metrics: dict[str, float] | None
-    ) -> None:
+    def save(self, state: State, config: dict, tokenizer: dict, metrics: dict[str, float] | None) -> None:
         """Writes the state after `state.step` updates, in the background."""
         step = int(state.step)
         items: dict[str, Any] = {

@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jax_itm.types import UserError
+from jax_itm.types import Config, UserError
 
 CHOICES = {
     "image.name": ("regions", "vit"),
@@ -39,7 +39,7 @@ CHOICES = {
 }
 
 
-def default(method: str) -> ConfigDict:
+def default(method: str) -> Config:
     """The defaults of a run of `method`; unknown fields are errors from here on."""
     from jax_itm.methods import DEFAULTS
 
@@ -124,7 +124,7 @@ def options(arg: str, **defaults: str) -> dict[str, str]:
     return found
 
 
-def read(path: str, overrides: list[str]) -> ConfigDict:
+def read(path: str, overrides: list[str]) -> Config:
     """Runs `get_config` of `FILE[:ARG]`, applies `--config.x=y` overrides, and checks all.
 
     Raises:
@@ -147,7 +147,7 @@ def read(path: str, overrides: list[str]) -> ConfigDict:
     return config
 
 
-def _override(config: ConfigDict, name: str, text: str) -> None:
+def _override(config: Config, name: str, text: str) -> None:
     fields = flatten(config)
     if name not in fields:
         raise UserError(f"config.{name}: no such field{_nearest(name, list(fields))}")
@@ -169,7 +169,7 @@ def _nearest(name: str, names: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(names))}"
 
 
-def flatten(config: ConfigDict) -> dict[str, Any]:
+def flatten(config: Config) -> dict[str, Any]:
     """{"optimizer.lr": 5e-4, ..}: every field under its dotted name."""
     flat = {}
     for key, value in config.items():
@@ -180,14 +180,12 @@ def flatten(config: ConfigDict) -> dict[str, Any]:
     return flat
 
 
-def check(config: ConfigDict) -> None:
+def check(config: Config) -> None:
     """Raises UserError for a value that no run could use."""
     flat = flatten(config)
     for name, choices in CHOICES.items():
         if name in flat and flat[name] not in choices:
-            raise UserError(
-                f"config.{name}={flat[name]!r}: must be one of {', '.join(map(repr, choices))}"
-            )
+            raise UserError(f"config.{name}={flat[name]!r}: must be one of {', '.join(map(repr, choices))}")
     for name in ("batch_size", "micro_batches", "dim", "log_every", "evaluate.batch_size"):
         if flat[name] < 1:
             raise UserError(f"config.{name}={flat[name]}: must be at least 1")
@@ -212,9 +210,7 @@ def check(config: ConfigDict) -> None:
         steps_of(duration, 1, 1, "config.optimizer.step_at")
 
 
-def steps_of(
-    duration: str, batch_size: int, epoch_examples: int, field: str = "config.duration"
-) -> int:
+def steps_of(duration: str, batch_size: int, epoch_examples: int, field: str = "config.duration") -> int:
     """Steps in a duration, rounded up; see the module's docstring for the form."""
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*(step|epoch|example)s?\s*", str(duration))
     if not match:
@@ -223,12 +219,12 @@ def steps_of(
     return math.ceil(round(float(match[1]) * unit / batch_size, 6))
 
 
-def to_json(config: ConfigDict) -> str:
+def to_json(config: Config) -> str:
     """The config as JSON; tuples become lists and come back as tuples."""
     return json.dumps(config.to_dict(), indent=2)
 
 
-def from_json(text: str) -> ConfigDict:
+def from_json(text: str) -> Config:
     """The config of a saved run."""
 
     def tuples(value):
@@ -236,4 +232,5 @@ def from_json(text: str) -> ConfigDict:
             return tuple(tuples(item) for item in value)
         return {k: tuples(v) for k, v in value.items()} if isinstance(value, dict) else value
 
-    return ConfigDict(tuples(json.loads(text))).lock()
+    fields: Any = tuples(json.loads(text))
+    return ConfigDict(fields).lock()

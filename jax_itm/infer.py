@@ -64,17 +64,14 @@ class Matcher:
             pixels = read_picture(image) if isinstance(image, str | Path) else np.asarray(image)
             if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
                 raise UserError(
-                    f"image {k}: this run reads pixels, uint8 (h, v, 3), not"
-                    f" {pixels.dtype} {pixels.shape}"
+                    f"image {k}: this run reads pixels, uint8 (h, v, 3), not {pixels.dtype} {pixels.shape}"
                 )
             return {"pixels": pixels}
         if isinstance(image, str | Path):
             raise UserError(f"{image}: this run reads region features, not picture files")
         regions = np.asarray(image)
         if regions.ndim != 2 or regions.shape[1] != data.region_dim:
-            raise UserError(
-                f"image {k}: this run reads regions (r, {data.region_dim}), not {regions.shape}"
-            )
+            raise UserError(f"image {k}: this run reads regions (r, {data.region_dim}), not {regions.shape}")
         if boxes is None and self.config.image.boxes:
             raise UserError("boxes: this run reads the regions' boxes too")
         box = np.zeros((len(regions), 4)) if boxes is None else np.asarray(boxes[k])

@@ -41,9 +41,7 @@ class Logger:
         path = Path(workdir) / "metrics.jsonl"
         _keep_until(path, first_step)
         self._jsonl = path.open("a")
-        self._tensorboard = SummaryWriter(
-            str(Path(workdir) / "tensorboard"), purge_step=first_step + 1
-        )
+        self._tensorboard = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=first_step + 1)
 
     def __enter__(self) -> "Logger":
         self._bar.start()
@@ -71,9 +69,7 @@ class Logger:
         """Logs and prints scalars of a validation."""
         self._write(step, "val", scalars)
         i2t, t2i = scalars["i2t/r1"], scalars["t2i/r1"]
-        self.message(
-            f"step {step}: validation rSum {scalars['rsum']:.1f}, R@1 i2t {i2t:.1f}, t2i {t2i:.1f}"
-        )
+        self.message(f"step {step}: validation rSum {scalars['rsum']:.1f}, R@1 i2t {i2t:.1f}, t2i {t2i:.1f}")
 
     def message(self, text: str) -> None:
         """Prints a line above the bar."""

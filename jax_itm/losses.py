@@ -137,9 +137,7 @@ def draw_negatives(rows: Rows, log_w: Float[Array, "k b"], key: PRNGKeyArray) ->
     return jnp.argmax(jnp.where(rows.negative, log_w + noise, -jnp.inf), axis=1)
 
 
-def distance_log_weights(
-    scores: Float[Array, "*n"], cutoff: float, sphere_dim: int
-) -> Float[Array, "*n"]:
+def distance_log_weights(scores: Float[Array, "*n"], cutoff: float, sphere_dim: int) -> Float[Array, "*n"]:
     """`log w` of `triplet_distance_weighted`; -inf where the distance reaches `cutoff`."""
     distance = jnp.maximum(jnp.sqrt(jnp.maximum(2 - 2 * scores, 0)), 0.5)
     tail = jnp.maximum(1 - distance**2 / 4, 1e-6)  # cutoff < 2 discards all that this floor touches

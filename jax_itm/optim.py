@@ -32,8 +32,7 @@ def matching(params: Params, patterns: tuple[str, ...], field: str) -> PyTree:
             raise UserError(f"{field}: {pattern!r} is no regular expression ({error})") from error
         if not found:
             raise UserError(
-                f"{field}: {pattern!r} matches no parameter path, such as"
-                f" {jax.tree.leaves(names)[0]!r}"
+                f"{field}: {pattern!r} matches no parameter path, such as {jax.tree.leaves(names)[0]!r}"
             )
     return jax.tree.map(lambda name: any(re.search(p, name) for p in patterns), names)
 
@@ -84,13 +83,11 @@ def build(
         ),
     ]
     labels = jax.tree.map(lambda off: "frozen" if off else "trained", frozen)
-    transform = optax.partition(
-        {"trained": optax.chain(*steps), "frozen": optax.set_to_zero()}, labels
-    )
+    transform = optax.partition({"trained": optax.chain(*steps), "frozen": optax.set_to_zero()}, labels)
     return transform, rate
 
 
 def _like(tree: PyTree, masked: PyTree) -> PyTree:
     """`tree` with optax's placeholder wherever `partition` has one."""
-    is_mask = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
+    is_mask = lambda x: isinstance(x, optax.MaskedNode)
     return jax.tree.map(lambda m, t: m if is_mask(m) else t, masked, tree, is_leaf=is_mask)

@@ -47,9 +47,7 @@ def by_rows(mesh: Mesh) -> NamedSharding:
 def shard_rows(mesh: Mesh, local: PyTree) -> PyTree:
     """Global arrays from each process's own rows (its contiguous slice of the global batch)."""
     sharding = by_rows(mesh)
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), local
-    )
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), local)
 
 
 def shard_whole(mesh: Mesh, batch: PyTree) -> PyTree:
@@ -64,9 +62,7 @@ def check_batch(batch_size: int, devices: int, field: str) -> None:
     """Raises UserError where a batch cannot be split evenly."""
     if batch_size % devices:
         near = max(devices, batch_size // devices * devices)
-        raise UserError(
-            f"{field}={batch_size}: {devices} devices do not divide it; {near} would do"
-        )
+        raise UserError(f"{field}={batch_size}: {devices} devices do not divide it; {near} would do")
 
 
 def is_main() -> bool:

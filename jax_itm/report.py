@@ -18,18 +18,14 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
     for result in results:
         name = f"{result['protocol']['preset']} ({result['protocol']['run']})"
-        for title, numbers in [(name, result)] + [
-            (b["name"], b) for b in result.get("baselines", [])
-        ]:
+        for title, numbers in [(name, result)] + [(b["name"], b) for b in result.get("baselines", [])]:
             cells = [f"{numbers[way][at]:.1f}" for way, at in COLUMNS]
             rows.append([title, *cells, f"{numbers['rsum']:.1f}"])
     widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
     rows[1] = ["-" * widths[0]] + ["-" * (w - 1) + ":" for w in widths[1:]]
 
     def line(row: list[str]) -> str:
-        cells = [row[0].ljust(widths[0])] + [
-            c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)
-        ]
+        cells = [row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
         return f"| {' | '.join(cells)} |"
 
     protocols = dict.fromkeys(protocol_line(result["protocol"]) for result in results)

@@ -6,6 +6,7 @@ so that a tie never helps. Image to text counts the best of an image's captions 
 of other images; text to image has one right image. Recall@K is the share of ranks <= K, in percent.
 """
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,9 +26,9 @@ def block_plan(caption_image: np.ndarray, images_per_block: int) -> list[tuple[R
     """
     images = int(caption_image[-1]) + 1
     edges = [*range(0, images, images_per_block), images]
-    rows = list(zip(edges[:-1], edges[1:], strict=True))
+    rows = list(itertools.pairwise(edges))
     cuts = np.searchsorted(caption_image, edges)
-    columns = [(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    columns = [(int(a), int(b)) for a, b in itertools.pairwise(cuts)]
     diagonal = list(zip(rows, columns, strict=True))
     rest = [(r, c) for k, r in enumerate(rows) for j, c in enumerate(columns) if j != k]
     return diagonal + rest
@@ -56,9 +57,7 @@ def ranks(blocks: Iterable[Block], caption_image: np.ndarray) -> tuple[np.ndarra
     for (i0, i1), (t0, t1), scores in blocks:
         scores = np.asarray(scores)
         if not np.all(np.isfinite(scores)):
-            raise UserError(
-                f"scores of images {i0}:{i1} with captions {t0}:{t1} are not all finite: no rank"
-            )
+            raise UserError(f"scores of images {i0}:{i1} with captions {t0}:{t1} are not all finite: no rank")
         mine = caption_image[None, t0:t1] == np.arange(i0, i1)[:, None]
         if mine.any():
             row, column = np.nonzero(mine)

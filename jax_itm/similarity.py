@@ -71,9 +71,7 @@ class Rows(NamedTuple):
         return jnp.sum(jnp.where(self.own, self.scores, 0), axis=1)
 
 
-def score_rows(
-    queries: Float[Array, "k d"], gallery: Float[Array, "k d"], image_id: Int[Array, "k"]
-) -> Rows:
+def score_rows(queries: Float[Array, "k d"], gallery: Float[Array, "k d"], image_id: Int[Array, "k"]) -> Rows:
     """This device's rows of `queries @ gallery.T` with the masks. Call it inside `over_rows`."""
     ids = row_ids(queries.shape[0])
     columns, column_image = gather((gallery, image_id))

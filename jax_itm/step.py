@@ -28,9 +28,7 @@ class State:
         return self.params if self.ema is None else self.ema
 
 
-def init_state(
-    params: Params, optimizer: optax.GradientTransformation, ema: bool, mesh: Mesh
-) -> State:
+def init_state(params: Params, optimizer: optax.GradientTransformation, ema: bool, mesh: Mesh) -> State:
     """The state before the first step, replicated over the mesh."""
 
     def make(params):
@@ -58,9 +56,7 @@ def train_step(
         return State(state.step + 1, params, opt_state, average), scalars
 
     whole, rows = replicated(mesh), by_rows(mesh)
-    return jax.jit(
-        update, in_shardings=(whole, rows), out_shardings=(whole, whole), donate_argnums=0
-    )
+    return jax.jit(update, in_shardings=(whole, rows), out_shardings=(whole, whole), donate_argnums=0)
 
 
 def embed_steps(method: Method, mesh: Mesh) -> tuple[Callable, Callable]:

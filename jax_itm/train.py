@@ -31,36 +31,33 @@ class Run:
     def __init__(self, config, workdir: str):
         data = config.data
         self.mesh = parallel.start()
-        parallel.check_batch(
-            config.batch_size // config.micro_batches, self.mesh.size, "config.batch_size"
-        )
+        parallel.check_batch(config.batch_size // config.micro_batches, self.mesh.size, "config.batch_size")
         self.split = open_split(data.name, data.data_dir, data.train, data.view)
         self.validation = open_split(data.name, data.data_dir, data.validation, data.view)
         with config.unlocked():
             data.region_dim = self.split.region_dim or 0
         self.checkpoints = Checkpoints(workdir, create=True)
         self.config = config
-        self.tokenizer = (
-            self._resume_tokenizer() if self.checkpoints.last else self._fit_tokenizer()
-        )
+        last = self.checkpoints.last
+        self.tokenizer = self._fit_tokenizer() if last is None else self._resume_tokenizer(last)
         examples = len(self.split.caption_image)
-        to_steps = lambda duration: steps_of(duration, config.batch_size, examples)  # noqa: E731
+        to_steps = lambda duration: steps_of(duration, config.batch_size, examples)
         self.total, self.evaluate_every = to_steps(config.duration), to_steps(config.evaluate.every)
         self.method = build(config, len(self.tokenizer), examples)
         params = jax.jit(self.method.init)(jax.random.key(config.seed), example_batch(config))
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         self.optimizer, self.rate = optim.build(config, params, self.total, examples)
         self.state = step.init_state(params, self.optimizer, config.ema > 0, self.mesh)
-        if self.checkpoints.last:
-            self.state = self.checkpoints.state(self.checkpoints.last, self.state)
+        if last is not None:
+            self.state = self.checkpoints.state(last, self.state)
         self.matcher = Matcher(config, self.method, self.tokenizer, self.mesh)
 
     def _fit_tokenizer(self) -> Tokenizer:
         data = self.config.data
         return Tokenizer.fit(self.split.captions(), data.tokenizer, data.min_count, data.vocab_size)
 
-    def _resume_tokenizer(self) -> Tokenizer:
-        saved, tokenizer = self.checkpoints.description(self.checkpoints.last)
+    def _resume_tokenizer(self, step: int) -> Tokenizer:
+        saved, tokenizer = self.checkpoints.description(step)
         old = config_lib.flatten(config_lib.from_json(json.dumps(saved)))
         new = config_lib.flatten(self.config)
         changed = [name for name in new if name not in FREE and old.get(name) != new[name]]
@@ -152,7 +149,7 @@ def loop(run: Run, workdir: str, interrupts: Interrupts) -> None:
     config, first = run.config, int(run.state.step)
     update = step.train_step(run.method, run.optimizer, run.mesh, config.seed, config.ema)
     alarm = CollapseAlarm(config.method.get("margin", 0.0), patience=10)
-    scalars, batches, start = {}, iter(run.batches()), time.perf_counter()
+    scalars, batches, start = {}, iter(run.batches()), (first, time.perf_counter())
     with Logger(workdir, run.total, first, is_main=parallel.is_main()) as log:
         log.message(f"{run.parameters:,} parameters, {run.mesh.size} devices, {run.total} steps")
         for at in range(first, run.total + 1):
@@ -163,7 +160,7 @@ def loop(run: Run, workdir: str, interrupts: Interrupts) -> None:
                 if result:
                     log.evaluation(at, {"rsum": result["rsum"]} | _flat(result))
                 run.save(result)
-                start = time.perf_counter()
+                start = (at, time.perf_counter())  # a step's time is not the evaluation's
             if at == run.total or interrupts.signal:
                 break
             batch = parallel.shard_rows(run.mesh, next(batches))
@@ -171,8 +168,8 @@ def loop(run: Run, workdir: str, interrupts: Interrupts) -> None:
             if (at + 1) % config.log_every == 0:
                 values = {k: float(v) for k, v in jax.device_get(scalars).items()}
                 check_finite(values, at + 1, run.checkpoints.last)
-                seconds = (time.perf_counter() - start) / config.log_every
-                start = time.perf_counter()
+                seconds = (time.perf_counter() - start[1]) / (at + 1 - start[0])
+                start = (at + 1, time.perf_counter())
                 log.train(at + 1, describe(run, values, at, seconds))
                 hinge = values.get("hardest", values.get("triplet", np.inf))
                 if warning := alarm.update(hinge / (2 * config.batch_size)):
@@ -187,7 +184,7 @@ def describe(run: Run, values: dict[str, float], at: int, seconds: float) -> dic
         values
         | weighted
         | {
-            "learning_rate": float(run.rate(at)),
+            "learning_rate": float(np.asarray(run.rate(at))),
             "step_seconds": seconds,
             "examples_per_second": run.config.batch_size / seconds,
         }

@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 Batch = dict[str, Any]
 Inputs = Mapping[str, Any]  # batch["image"] or batch["text"]
+Config = Any  # an ml_collections.ConfigDict, whose fields no type checker knows
 Params = PyTree
 Terms = dict[str, Array]
 
@@ -39,6 +40,7 @@ __all__ = [
     "Array",
     "Batch",
     "Bool",
+    "Config",
     "Float",
     "Inputs",
     "Int",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jax_itm.data import scenes
 from jax_itm.data.builders import open_split, prepare
 from jax_itm.types import UserError
 
@@ -137,7 +138,7 @@ def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setattr("jax_itm.data.builders._Writer.write", fail)
-    with pytest.raises(UserError, match="cannot be written .*No space left"):
+    with pytest.raises(UserError, match=r"cannot be written .*No space left"):
         prepare("precomp", tmp_path / "data", tmp_path / "raw")
     assert not [p for p in (tmp_path / "data").rglob("*") if p.is_file()]
     with pytest.raises(UserError, match="is not prepared"):
@@ -371,3 +372,21 @@ def test_real_regions(tmp_path, real_data):
     images = np.load(source / "dev_ims.npy", mmap_mode="r")
     for i in (0, 123, 999):
         np.testing.assert_array_equal(split.record(i)["regions"], images[i])
+
+
+def test_scenes(tmp_path, monkeypatch):
+    monkeypatch.setattr(scenes, "SPLITS", {"train": 4, "val": 2})
+    facts = prepare("scenes", tmp_path / "data")
+    assert {s: n["images"] for s, n in facts["splits"].items()} == {"train": 4, "val": 2}
+    assert facts["holds"] == ["image", "regions", "boxes", "phrases"]
+    regions = open_split("scenes", tmp_path / "data", "val", "regions")
+    pixels = open_split("scenes", tmp_path / "data", "val", "pixels")
+    for i, scene in enumerate(scenes.generate("val", 2, 0)):
+        record = regions.record(i)
+        assert record["captions"] == list(scene["captions"])
+        np.testing.assert_array_equal(record["regions"], scene["regions"])
+        np.testing.assert_array_equal(record["boxes"], scene["boxes"])
+        np.testing.assert_array_equal(pixels.record(i)["pixels"], scene["image"])
+        np.testing.assert_array_equal(regions.picture(i), scene["image"])
+        assert regions.phrases(i) == [dict(phrase) for phrase in scene["phrases"]]
+    assert prepare("scenes", tmp_path / "data")["reused"]

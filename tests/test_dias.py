@@ -39,7 +39,7 @@ def loop_dim(v, t, form, phi):
     }[phi]
     out = 0.0
     for k in range(D):
-        c = lambda p, q: np.mean(v[:, p] * t[:, q])  # noqa: E731
+        c = lambda p, q: np.mean(v[:, p] * t[:, q])
         row = phi(c(k, k)) / (sum(phi(c(k, q)) for q in range(D)) + 1e-6)
         column = phi(c(k, k)) / (sum(phi(c(q, k)) for q in range(D)) + 1e-6)
         out += {
@@ -135,7 +135,7 @@ def test_kept_share_is_neither_none_nor_all():
 
 def test_only_the_soft_mask_gives_alpha_a_gradient():
     v, t = pairs()
-    of = lambda soft: jax.grad(lambda a: spatial(v, t, alpha=a, soft=soft)["inter"])(ALPHA)  # noqa: E731
+    of = lambda soft: jax.grad(lambda a: spatial(v, t, alpha=a, soft=soft)["inter"])(ALPHA)
     assert of(True)[0] != 0
     np.testing.assert_array_equal(of(False), 0)
 
@@ -147,7 +147,7 @@ def test_attended_pairs_are_the_attention_of_the_loop():
     none = jnp.zeros((2, D))
     image, text = Encoded(none, regions, region_mask), Encoded(none, words, word_mask)
     a, b, valid = dias.attended_pairs(image, text)
-    unit = lambda x: np.asarray(x) / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
+    unit = lambda x: np.asarray(x) / np.linalg.norm(x, axis=-1, keepdims=True)
     at = 0
     for k in range(2):
         for own, own_mask, other, other_mask, swap in (
@@ -158,9 +158,7 @@ def test_attended_pairs_are_the_attention_of_the_loop():
                 assert valid[at] == own_mask[n]
                 seen = [q for q in range(3) if other_mask[q]]
                 weight = np.exp([9 * unit(own[n]) @ unit(other[q]) for q in seen])
-                mixture = sum(
-                    w * other[q] for w, q in zip(weight / weight.sum(), seen, strict=True)
-                )
+                mixture = sum(w * other[q] for w, q in zip(weight / weight.sum(), seen, strict=True))
                 mine, mixed = (b, a) if swap else (a, b)
                 np.testing.assert_allclose(mine[at], own[n], rtol=1e-5)
                 np.testing.assert_allclose(mixed[at], mixture, rtol=2e-4, atol=1e-5)

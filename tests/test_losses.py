@@ -24,9 +24,7 @@ def loop_triplet(v, t, margin, hardest):
     s, out = v @ t.T, 0.0
     for scores in (s, s.T):
         for i in range(B):
-            hinges = [
-                max(0, margin + scores[i, j] - scores[i, i]) for j in range(B) if IDS[j] != IDS[i]
-            ]
+            hinges = [max(0, margin + scores[i, j] - scores[i, i]) for j in range(B) if IDS[j] != IDS[i]]
             out += max(hinges) if hardest else sum(hinges)
     return out
 

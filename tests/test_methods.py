@@ -86,7 +86,7 @@ def test_every_encoder_parameter_gets_a_gradient(name):
     config = small(name)
     method, data = build(config, VOCAB, 100), batch()
     params = method.init(jax.random.key(0), data)
-    loss = lambda params: method.loss(params, data, jax.random.key(1), jnp.int32(0))[0]  # noqa: E731
+    loss = lambda params: method.loss(params, data, jax.random.key(1), jnp.int32(0))[0]
     grads = jax.tree_util.tree_leaves_with_path(jax.grad(loss)(params))
     dead = [jax.tree_util.keystr(path) for path, grad in grads if not np.any(grad)]
     assert not dead

@@ -105,8 +105,7 @@ def test_resume_sees_the_same_batches(split, tokenizer):
 def test_hosts_slices_make_the_global_batch(split, tokenizer, hosts):
     whole = take(4, split, tokenizer, batch_size=8)
     parts = [
-        take(4, split, tokenizer, batch_size=8, process_index=h, process_count=hosts)
-        for h in range(hosts)
+        take(4, split, tokenizer, batch_size=8, process_index=h, process_count=hosts) for h in range(hosts)
     ]
     for step, batch in enumerate(whole):
         slices = [part[step] for part in parts]

@@ -9,7 +9,7 @@ from jax_itm.types import UserError
 
 def of(scores, caption_image, **options):
     scores = np.asarray(scores, np.float32)
-    block = lambda i, t: scores[slice(*i), slice(*t)]  # noqa: E731
+    block = lambda i, t: scores[slice(*i), slice(*t)]
     return retrieval.evaluate(block, np.asarray(caption_image), **options)
 
 
@@ -72,9 +72,7 @@ def test_a_score_that_is_not_finite_is_an_error(value):
 def test_folds_are_the_mean_of_equal_parts():
     rng = np.random.default_rng(0)
     scores, caption_image = rng.random((10, 20)), np.repeat(np.arange(10), 2)
-    parts = [
-        of(scores[2 * k : 2 * k + 2, 4 * k : 4 * k + 4], [0, 0, 1, 1])["rsum"] for k in range(5)
-    ]
+    parts = [of(scores[2 * k : 2 * k + 2, 4 * k : 4 * k + 4], [0, 0, 1, 1])["rsum"] for k in range(5)]
     np.testing.assert_allclose(of(scores, caption_image, protocol="folds")["rsum"], np.mean(parts))
     with pytest.raises(UserError, match="9 images do not make 5"):
         of(scores[:9, :18], caption_image[:18], protocol="folds")

@@ -1,0 +1,1 @@
+"""Data sets, tokenizers and the pipeline; TensorFlow is imported in this room alone."""

@@ -22,6 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from jax_itm.data import scenes
 from jax_itm.data.folder import read_folder
 from jax_itm.data.readers import Raw, Record
 from jax_itm.data.regions import read_precomp
@@ -34,11 +35,7 @@ VERSION = "1.0.0"
 
 
 def _read_scenes() -> Raw:
-    from jax_itm.data import scenes
-
-    splits = {
-        split: partial(scenes.generate, split, count, 0) for split, count in scenes.SPLITS.items()
-    }
+    splits = {split: partial(scenes.generate, split, count, 0) for split, count in scenes.SPLITS.items()}
     region_dim = next(scenes.generate("train", 1, 0))["regions"].shape[1]
     return Raw(splits, ("image", "regions", "boxes", "phrases"), region_dim)
 
@@ -142,8 +139,7 @@ def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -
         known = _open(path).info.metadata["source"]
         if where and where != known:
             raise UserError(
-                f"--source {source}: {path} was prepared from {known}; take another --data_dir or"
-                " remove it"
+                f"--source {source}: {path} was prepared from {known}; take another --data_dir or remove it"
             )
     else:
         if name in READERS and not where:
@@ -173,11 +169,8 @@ def _build(name: str, data_dir: Path, source: str | None) -> None:
 def _facts(path: Path) -> dict[str, Any]:
     builder = _open(path)
     captions = builder.info.metadata["captions"]
-    split, view = (
-        next(iter(captions)),
-        "regions" if "regions" in builder.info.features else "pixels",
-    )
-    first = Split(builder, split, view).record(0)
+    view = "regions" if "regions" in builder.info.features else "pixels"
+    first = Split(builder, next(iter(captions)), view).record(0)
     return {
         "name": builder.name,
         "path": str(path),
@@ -185,9 +178,7 @@ def _facts(path: Path) -> dict[str, Any]:
             split: {"images": len(images), "captions": sum(map(len, images))}
             for split, images in captions.items()
         },
-        "holds": [
-            k for k in ("image", "regions", "boxes", "phrases") if k in builder.info.features
-        ],
+        "holds": [k for k in ("image", "regions", "boxes", "phrases") if k in builder.info.features],
         "regions": first["regions"].shape if "regions" in first else None,
     }
 

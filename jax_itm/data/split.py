@@ -28,9 +28,7 @@ class Split:
         self.name, self.split, self.view = builder.name, split, view
         self.region_dim: int | None = metadata["region_dim"]
         self.has_boxes = "boxes" in features
-        self.caption_image = np.repeat(
-            np.arange(len(captions), dtype=np.int32), [len(c) for c in captions]
-        )
+        self.caption_image = np.repeat(np.arange(len(captions), dtype=np.int32), [len(c) for c in captions])
         self._captions = [caption for image in captions for caption in image]
         self._holds = tuple(features)
         # TFDS's source of bytes. Its decoding turns every feature into an array by way of Python
@@ -47,21 +45,22 @@ class Split:
     def record(self, image: int) -> dict[str, Any]:
         """{"captions", "regions" (r, f) float16, "boxes" (r, 4)} or {"captions", "pixels"}."""
         found = self._features(image)
-        record: dict[str, Any] = {
-            "captions": [c.decode() for c in found["captions"].bytes_list.value]
-        }
+        captions = [caption.decode() for caption in found["captions"].bytes_list.value]
+        return {"captions": captions, **self._image(found)}
+
+    def images(self, images: Sequence[int] | np.ndarray) -> list[dict[str, np.ndarray]]:
+        """The records of many images without their captions: what `collate_images` takes."""
+        return [self._image(self._features(int(image))) for image in images]
+
+    def _image(self, found) -> dict[str, np.ndarray]:
         if self.view == "pixels":
-            return record | {"pixels": self._picture(found)}
+            return {"pixels": self._picture(found)}
         regions = np.frombuffer(found["regions"].bytes_list.value[0], np.float16)
         regions = regions.reshape(-1, self.region_dim or 0)
         if not self.has_boxes:
-            return record | {"regions": regions, "boxes": np.zeros((len(regions), 4), np.float32)}
+            return {"regions": regions, "boxes": np.zeros((len(regions), 4), np.float32)}
         boxes = np.frombuffer(found["boxes"].bytes_list.value[0], np.float32)
-        return record | {"regions": regions, "boxes": boxes.reshape(-1, 4)}
-
-    def records(self, images: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
-        """The records of many images."""
-        return [self.record(int(image)) for image in images]
+        return {"regions": regions, "boxes": boxes.reshape(-1, 4)}
 
     def picture(self, image: int) -> np.ndarray:
         """The picture uint8 (h, v, 3), whatever the view; UserError where the set has none."""

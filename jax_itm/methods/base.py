@@ -21,9 +21,7 @@ class Method(Protocol):
         """Float32 parameters for inputs shaped like `batch`."""
         ...
 
-    def loss(
-        self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array
-    ) -> tuple[Array, Terms]:
+    def loss(self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array) -> tuple[Array, Terms]:
         """The weighted sum of the loss terms, and the terms as they are, with diagnostics."""
         ...
 
@@ -72,9 +70,7 @@ class DualEncoder:
         self.options = config.method
         self.loss_steps = loss_steps
         self.image = image_models.build(config.image, config.dim, config.dtype)
-        self.text = text_models.build(
-            config.text, config.dim, config.dtype, vocab, config.data.max_words
-        )
+        self.text = text_models.build(config.text, config.dim, config.dtype, vocab, config.data.max_words)
 
     def loss_params(self) -> dict[str, Array]:
         """The parameters of the loss itself, such as a temperature."""
@@ -101,9 +97,7 @@ class DualEncoder:
             "loss": self.loss_params(),
         }
 
-    def loss(
-        self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array
-    ) -> tuple[Array, Terms]:
+    def loss(self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array) -> tuple[Array, Terms]:
         """Encodes micro-batch by micro-batch, then takes one loss over the whole batch.
 
         Averaging the losses of micro-batches would be another loss: each pair would meet fewer
@@ -111,24 +105,20 @@ class DualEncoder:
         """
         encode_rng, terms_rng = jax.random.split(rng)
 
-        def encode(inputs):
+        def encode(inputs) -> tuple[Any, Any]:  # Encoded, which apply() does not tell
             index, image, text = inputs
             image_rng, text_rng = jax.random.split(jax.random.fold_in(encode_rng, index))
             return (
-                self.image.apply(
-                    {"params": params["image"]}, image, train=True, rngs={"dropout": image_rng}
-                ),
-                self.text.apply(
-                    {"params": params["text"]}, text, train=True, rngs={"dropout": text_rng}
-                ),
+                self.image.apply({"params": params["image"]}, image, train=True, rngs={"dropout": image_rng}),
+                self.text.apply({"params": params["text"]}, text, train=True, rngs={"dropout": text_rng}),
             )
 
         parts = self.config.micro_batches
         if parts == 1:
             image, text = encode((0, batch["image"], batch["text"]))
         else:
-            split = lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)  # noqa: E731
-            join = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])  # noqa: E731
+            split = lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
+            join = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
             inputs = (jnp.arange(parts), *jax.tree.map(split, (batch["image"], batch["text"])))
             image, text = jax.tree.map(join, jax.lax.map(jax.checkpoint(encode), inputs))
         terms = self.terms(params["loss"], image, text, batch, terms_rng, step)
@@ -136,11 +126,13 @@ class DualEncoder:
 
     def encode_image(self, params: Params, image: Inputs) -> Float[Array, "i d"]:
         """L2-normalised float32 embeddings."""
-        return self.image.apply({"params": params["image"]}, image).embedding
+        encoded: Any = self.image.apply({"params": params["image"]}, image)
+        return encoded.embedding
 
     def encode_text(self, params: Params, text: Inputs) -> Float[Array, "t d"]:
         """L2-normalised float32 embeddings."""
-        return self.text.apply({"params": params["text"]}, text).embedding
+        encoded: Any = self.text.apply({"params": params["text"]}, text)
+        return encoded.embedding
 
     def score(
         self, params: Params, images: Float[Array, "i d"], texts: Float[Array, "t d"]
@@ -172,5 +164,5 @@ def build(config, vocab: int, epoch_examples: int = 1) -> Method:
 
     `epoch_examples` turns durations in epochs into steps; only training needs it.
     """
-    steps = lambda duration: steps_of(duration, config.batch_size, epoch_examples)  # noqa: E731
+    steps = lambda duration: steps_of(duration, config.batch_size, epoch_examples)
     return REGISTRY[config.method.name](config, vocab, steps)

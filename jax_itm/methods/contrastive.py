@@ -68,7 +68,5 @@ class Sigmoid(DualEncoder):
     def terms(self, params, image, text, batch, rng, step) -> Terms:
         """`sigmoid`, summed over a row's pairs, a mean over rows."""
         scale = jnp.minimum(jnp.exp(params["log_scale"]), self.options.max_scale)
-        loss = losses.sigmoid(
-            image.embedding, text.embedding, batch["image_id"], scale, params["bias"]
-        )
+        loss = losses.sigmoid(image.embedding, text.embedding, batch["image_id"], scale, params["bias"])
         return {"sigmoid": loss, "scale": scale, "bias": params["bias"]}

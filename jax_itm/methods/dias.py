@@ -72,9 +72,7 @@ def dimension_correlation(
     return over_rows(rows, a, b, valid)
 
 
-def dimension_loss(
-    c: Float[Array, "d d"], form: str, phi: str, eps: float = 1e-6
-) -> Float[Array, "d"]:
+def dimension_loss(c: Float[Array, "d d"], form: str, phi: str, eps: float = 1e-6) -> Float[Array, "d"]:
     """L_dim of each dimension k, from the correlations of dimensions (spec section 3).
 
     ratio     -(phi(C_kk) / (sum_l phi(C_kl) + eps) + phi(C_kk) / (sum_l phi(C_lk) + eps))
@@ -112,7 +110,7 @@ def attended_pairs(
 
     of_words = mixture(cosine, text.mask, text.tokens)
     of_regions = mixture(jnp.swapaxes(cosine, 1, 2), image.mask, image.tokens)
-    flat = lambda *parts: jnp.concatenate(parts, axis=1).reshape(-1, words.shape[-1])  # noqa: E731
+    flat = lambda *parts: jnp.concatenate(parts, axis=1).reshape(-1, words.shape[-1])
     valid = jnp.concatenate([image.mask, text.mask], axis=1).reshape(-1)
     return flat(image.tokens, of_regions), flat(of_words, text.tokens), valid
 
@@ -187,9 +185,7 @@ def spatial_losses(
             kept = total(jnp.sum(mask)) / jnp.maximum(pairs, 1)
             return total(jnp.sum((mask * discrepancy) ** 2)), kept
 
-        inter, inter_kept = constraint(
-            x_t.scores - x.scores, 1 - x.scores, 1 - x_t.scores, alpha[0]
-        )
+        inter, inter_kept = constraint(x_t.scores - x.scores, 1 - x.scores, 1 - x_t.scores, alpha[0])
         near = 1 - (y.scores + z.scores) / 2  # symmetric: its own transpose
         intra, intra_kept = constraint(z.scores - y.scores, near, near, alpha[1])
         return {"inter": inter, "intra": intra, "inter_kept": inter_kept, "intra_kept": intra_kept}
@@ -227,9 +223,7 @@ class Dias(DualEncoder):
         if weights.dim:
             attended = options.dim_samples == "attended"
             samples = attended_pairs(image, text) if attended else (v, t, jnp.ones(len(v), bool))
-            each = dimension_loss(
-                dimension_correlation(*samples), options.dim_form, options.dim_phi
-            )
+            each = dimension_loss(dimension_correlation(*samples), options.dim_form, options.dim_phi)
             terms["dim"] = jnp.sum(each) if options.dim_reduce == "sum" else jnp.mean(each)
         if weights.inter or weights.intra:
             alpha = params.get("alpha", jnp.full((2,), options.alpha))

@@ -77,9 +77,7 @@ class Vit(nn.Module):
         if train:  # dropped patches are unseen by the others too, as in masked autoencoders
             mask = drop_tokens(self, mask, self.drop)
         for index in range(self.layers):
-            layer = TransformerLayer(
-                self.heads, 4 * self.width, dtype=self.dtype, name=f"layer_{index}"
-            )
+            layer = TransformerLayer(self.heads, 4 * self.width, dtype=self.dtype, name=f"layer_{index}")
             x = layer(x, mask, train)
         x = nn.LayerNorm(dtype=self.dtype, name="norm")(x)
         tokens = nn.Dense(self.dim, dtype=self.dtype, name="project")(x).astype(jnp.float32)
@@ -91,6 +89,4 @@ def build(config, dim: int, dtype: str) -> nn.Module:
     shared = {"dim": dim, "pooling": config.pooling, "drop": config.drop, "dtype": jnp.dtype(dtype)}
     if config.name == "regions":
         return RegionEncoder(boxes=config.boxes, hidden=config.hidden, **shared)
-    return Vit(
-        patch=config.patch, width=config.width, layers=config.layers, heads=config.heads, **shared
-    )
+    return Vit(patch=config.patch, width=config.width, layers=config.layers, heads=config.heads, **shared)

@@ -62,9 +62,7 @@ class Gru(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "b n f"], mask: Bool[Array, "b n"]
-    ) -> Float[Array, "b n hidden"]:
+    def __call__(self, x: Float[Array, "b n f"], mask: Bool[Array, "b n"]) -> Float[Array, "b n hidden"]:
         """The state after each step; zeros before the first real one."""
         size = self.hidden
         gates = nn.Dense(3 * size, dtype=self.dtype, name="input")(x)
@@ -75,9 +73,7 @@ class Gru(nn.Module):
         def step(state, inputs):
             gate, real = inputs
             own = state @ recurrent + bias
-            reset, update = jnp.split(
-                nn.sigmoid(gate[:, : 2 * size] + own[:, : 2 * size]), 2, axis=1
-            )
+            reset, update = jnp.split(nn.sigmoid(gate[:, : 2 * size] + own[:, : 2 * size]), 2, axis=1)
             candidate = jnp.tanh(gate[:, 2 * size :] + reset * own[:, 2 * size :])
             state = jnp.where(real[:, None], (1 - update) * candidate + update * state, state)
             return state, state
@@ -95,9 +91,7 @@ class BiGru(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "b n f"], mask: Bool[Array, "b n"]
-    ) -> Float[Array, "b n hidden"]:
+    def __call__(self, x: Float[Array, "b n f"], mask: Bool[Array, "b n"]) -> Float[Array, "b n hidden"]:
         """The mean of the two directions' states at each step."""
         forward = Gru(self.hidden, dtype=self.dtype, name="forward")(x, mask)
         backward = Gru(self.hidden, reverse=True, dtype=self.dtype, name="backward")(x, mask)
@@ -119,7 +113,7 @@ class TransformerLayer(nn.Module):
         self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"], train: bool
     ) -> Float[Array, "b n d"]:
         """Self-attention over the true positions, then the MLP, each with its residual."""
-        norm = lambda name: nn.LayerNorm(self.norm_eps, dtype=self.dtype, name=name)  # noqa: E731
+        norm = lambda name: nn.LayerNorm(self.norm_eps, dtype=self.dtype, name=name)
         drop = nn.Dropout(self.dropout, deterministic=not train)
         attention = nn.MultiHeadDotProductAttention(
             self.heads, dtype=self.dtype, deterministic=True, force_fp32_for_softmax=True
@@ -147,9 +141,7 @@ def max_pool(x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array,
 
 def sinusoidal(positions: int, size: int) -> Float[Array, "n size"]:
     """Sine and cosine position codes (Vaswani et al., 2017, section 3.5)."""
-    angle = jnp.arange(positions)[:, None] * jnp.exp(
-        jnp.arange(0, size, 2) * (-math.log(10_000.0) / size)
-    )
+    angle = jnp.arange(positions)[:, None] * jnp.exp(jnp.arange(0, size, 2) * (-math.log(10_000.0) / size))
     return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(positions, size)
 
 

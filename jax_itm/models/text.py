@@ -9,7 +9,7 @@ from jax_itm.types import Inputs
 
 def word_vectors(vocab: int, size: int, dtype: jnp.dtype) -> nn.Embed:
     """A word table with the field's start values, uniform in [-0.1, 0.1] (VSE++)."""
-    start = lambda key, shape, dtype: nn.initializers.uniform(0.2)(key, shape, dtype) - 0.1  # noqa: E731
+    start = lambda key, shape, dtype: nn.initializers.uniform(0.2)(key, shape, dtype) - 0.1
     return nn.Embed(vocab, size, dtype=dtype, embedding_init=start, name="words")
 
 
@@ -51,9 +51,7 @@ class BertText(nn.Module):
         """Takes `batch["text"]`. Dropped words are hidden from attention and pooling."""
         mask = drop_tokens(self, text["mask"], self.drop) if train else text["mask"]
         normal = nn.initializers.normal(0.02)
-        words = nn.Embed(
-            self.vocab, self.width, dtype=self.dtype, embedding_init=normal, name="words"
-        )
+        words = nn.Embed(self.vocab, self.width, dtype=self.dtype, embedding_init=normal, name="words")
         positions = self.param("positions", normal, (self.max_words, self.width))
         x = words(text["ids"]) + positions[: text["ids"].shape[1]].astype(self.dtype)
         x = nn.LayerNorm(1e-12, dtype=self.dtype, name="norm")(x)
