@@ -28,7 +28,7 @@ def bag_of_words(matcher: Matcher, training, split, protocol: str = "full") -> d
         return bags
 
     def vision(part) -> np.ndarray:
-        images = matcher.encode_records(part.record(i) for i in range(len(part)))
+        images = matcher.encode_records(part.image(i) for i in range(len(part)))
         return np.asarray(images)
 
     bags, images = counts(training.captions()), vision(training)

@@ -23,12 +23,18 @@ def _rsum(metrics: dict[str, float]) -> float:
     return metrics[METRIC]
 
 
+def found(workdir: str) -> bool:
+    """Whether a run has saved anything."""
+    path = epath.Path(workdir) / "checkpoints"
+    return path.exists() and any(step.name.isdigit() for step in path.iterdir())
+
+
 class Checkpoints:
-    """The checkpoints of one work directory."""
+    """The checkpoints of one work directory; read-only unless `create`."""
 
     def __init__(self, workdir: str, create: bool = False):
         path = epath.Path(workdir).absolute()
-        if not create and not (path / "checkpoints").exists():
+        if not create and not found(workdir):
             raise UserError(f"--workdir {workdir}: no checkpoint there; train one first")
         keep = policies.AnyPreservationPolicy(
             [
@@ -42,6 +48,7 @@ class Checkpoints:
             preservation_policy=keep,
             create=create,
             read_only=not create,
+            save_interval_steps=1 if create else 0,  # what read_only sets, with a warning
         )
         self.workdir = workdir
         self.manager = ocp.CheckpointManager(
@@ -56,19 +63,16 @@ class Checkpoints:
                 "tokenizer": ocp.JsonCheckpointHandler(),
             },
         )
-        if not create and self.last is None:
-            raise UserError(f"--workdir {workdir}: no checkpoint there; train one first")
 
     @property
-    def last(self) -> int | None:
-        """The newest step that was saved."""
-        return self.manager.latest_step()
+    def last(self) -> int:
+        """The newest step that was saved; 0 before the first."""
+        return self.manager.latest_step() or 0
 
     @property
     def best(self) -> int:
         """The step with the best validation rSum; the newest where none was evaluated."""
-        best = self.manager.best_step()
-        return self.manager.latest_step() if best is None else best  # type: ignore[return-value]
+        return self.manager.best_step() or self.last
 
     def save(self, state: State, config: dict, tokenizer: dict, metrics: dict[str, float] | None) -> None:
         """Writes the state after `state.step` updates, in the background."""
@@ -100,14 +104,14 @@ class Checkpoints:
 
     def state(self, step: int, like: State) -> State:
         """The whole state at `step`, on the devices and with the shardings of `like`."""
-        abstract = jax.tree.map(_abstract, like)
+        params, opt_state, ema = jax.tree.map(_abstract, (like.params, like.opt_state, like.ema))
         items = {
-            "params": ocp.args.StandardRestore(abstract.params),  # type: ignore[call-arg]
-            "opt_state": ocp.args.StandardRestore(abstract.opt_state),  # type: ignore[call-arg]
+            "params": ocp.args.StandardRestore(params),  # type: ignore[call-arg]
+            "opt_state": ocp.args.StandardRestore(opt_state),  # type: ignore[call-arg]
             "data": ocp.args.JsonRestore(),
         }
         if like.ema is not None:
-            items["ema"] = ocp.args.StandardRestore(abstract.ema)  # type: ignore[call-arg]
+            items["ema"] = ocp.args.StandardRestore(ema)  # type: ignore[call-arg]
         read = self._read(step, **items)
         count = jax.device_put(jax.numpy.int32(read["data"]["step"]), like.step.sharding)
         return State(count, read["params"], read["opt_state"], read.get("ema"))

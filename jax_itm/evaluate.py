@@ -9,14 +9,23 @@ from jax_itm.infer import Matcher
 from jax_itm.types import UserError
 
 
-def check_fits(matcher: Matcher, split) -> None:
-    """Raises UserError where a split's inputs are not those that the run was trained on."""
-    wanted = matcher.config.data.region_dim
-    if split.view == "regions" and split.region_dim != wanted:
+def check_fits(config, split) -> None:
+    """Raises UserError where a split's inputs are not those that `config` describes."""
+    if split.view != "regions":
+        return
+    wanted, where = config.data.region_dim, f"{split.name}/{split.split}"
+    if split.region_dim != wanted:
         raise UserError(
-            f"{split.name}/{split.split}: regions of size {split.region_dim}, but this run was"
-            f" trained on size {wanted} (config.data.region_dim)"
+            f"{where}: regions of size {split.region_dim}, but this run was trained on size {wanted}"
+            " (config.data.region_dim)"
         )
+    if split.max_regions > config.data.max_regions:
+        raise UserError(
+            f"config.data.max_regions={config.data.max_regions}: an image of {where} has"
+            f" {split.max_regions} regions"
+        )
+    if config.image.boxes and not split.has_boxes:
+        raise UserError(f"config.image.boxes: {where} has no boxes; set it to False")
 
 
 def evaluate(matcher: Matcher, split, protocol: str = "full") -> dict[str, Any]:
@@ -32,8 +41,8 @@ def evaluate(matcher: Matcher, split, protocol: str = "full") -> dict[str, Any]:
         {"protocol": {..}, "i2t": {"r1", "r5", "r10", "medr", ..}, "t2i": {..}, "rsum"}; recalls are
         percentages.
     """
-    check_fits(matcher, split)
-    images = matcher.encode_records(split.record(i) for i in range(len(split)))
+    check_fits(matcher.config, split)
+    images = matcher.encode_records(split.image(i) for i in range(len(split)))
     texts = matcher.encode_texts(split.captions())
     numbers = retrieval.evaluate(
         lambda i, t: matcher.score(_rows(images, *i), _rows(texts, *t)),

@@ -1,7 +1,7 @@
 """The Matcher: a trained run, restored on whatever devices there are, without TensorFlow."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ class Matcher:
         box = np.zeros((len(regions), 4)) if boxes is None else np.asarray(boxes[k])
         return {"regions": regions, "boxes": box.astype(np.float32)}
 
-    def encode_records(self, records: Iterable[dict[str, np.ndarray]]) -> PyTree:
+    def encode_records(self, records: Iterable[Mapping[str, Any]]) -> PyTree:
         """Encodes image records (`regions` and `boxes`, or `pixels`) in padded batches."""
         data = self.config.data
 

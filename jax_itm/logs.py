@@ -106,15 +106,16 @@ def _keep_until(path: Path, step: int) -> None:
 class CollapseAlarm:
     """Says once that a triplet loss sits on its collapse plateau.
 
-    When all embeddings are one point every hinge is the margin, and its gradient is nearly zero.
+    When all embeddings are one point every hinge is the margin, and its gradient is nearly zero. The
+    hinge alone does not tell: near negatives, well chosen, keep it close to the margin too.
     """
 
     def __init__(self, margin: float, patience: int = 10):
         self.margin, self.patience, self._seen = margin, patience, 0
 
-    def update(self, hinge: float) -> str | None:
-        """Takes the mean hinge of an anchor and direction at a log point; returns the warning."""
-        at_plateau = self.margin > 0 and abs(hinge - self.margin) <= 0.01 * self.margin
+    def update(self, hinge: float, spread: float) -> str | None:
+        """Takes the mean hinge of an anchor and the spread at a log point; returns the warning."""
+        at_plateau = self.margin > 0 and abs(hinge - self.margin) <= 0.05 * self.margin and spread < 0.05
         self._seen = self._seen + 1 if at_plateau else 0
         if self._seen != self.patience:
             return None

@@ -126,6 +126,12 @@ def triplet_distance_weighted(
     return both_directions(anchor, v, t, image_id)
 
 
+def spread(v: Float[Array, "b d"]) -> Float[Array, ""]:
+    """1 - |mean embedding|: 0 where all embeddings are one point, near 1 where they fill the sphere."""
+    centre = over_rows(lambda v: total(jnp.sum(v, axis=0)), v) / v.shape[0]
+    return 1 - jnp.linalg.norm(centre)
+
+
 def draw_negatives(rows: Rows, log_w: Float[Array, "k b"], key: PRNGKeyArray) -> Int[Array, "k"]:
     """One negative column a row, with probability proportional to exp(`log_w`), by Gumbel-max.
 

@@ -118,7 +118,7 @@ def evaluate(
         parts = [(k * size, (k + 1) * size) for k in range(folds)]
     found = []
     for start, stop in parts:
-        first, last = np.searchsorted(caption_image, (start, stop))
+        first, last = map(int, np.searchsorted(caption_image, (start, stop)))
         inside = caption_image[first:last] - start
         blocks = (
             ((r, c, score_block((r[0] + start, r[1] + start), (c[0] + first, c[1] + first))))

@@ -10,16 +10,16 @@ import numpy as np
 
 from jax_itm import config as config_lib
 from jax_itm import optim, parallel, step
-from jax_itm.checkpoint import Checkpoints
+from jax_itm.checkpoint import Checkpoints, found
 from jax_itm.config import steps_of
 from jax_itm.data.builders import open_split
 from jax_itm.data.pipeline import train_batches
 from jax_itm.data.text import Tokenizer
-from jax_itm.evaluate import evaluate
+from jax_itm.evaluate import check_fits, evaluate
 from jax_itm.infer import Matcher
 from jax_itm.logs import CollapseAlarm, Logger
 from jax_itm.methods import build, example_batch
-from jax_itm.types import UserError
+from jax_itm.types import Terms, UserError
 
 # What may change when a run goes on: where things lie and how much is said, never what is computed.
 FREE = ("data.data_dir", "data.source", "data.workers", "evaluate.batch_size", "log_every")
@@ -36,10 +36,11 @@ class Run:
         self.validation = open_split(data.name, data.data_dir, data.validation, data.view)
         with config.unlocked():
             data.region_dim = self.split.region_dim or 0
-        self.checkpoints = Checkpoints(workdir, create=True)
+        for split in (self.split, self.validation):
+            check_fits(config, split)
         self.config = config
-        last = self.checkpoints.last
-        self.tokenizer = self._fit_tokenizer() if last is None else self._resume_tokenizer(last)
+        saved = Checkpoints(workdir) if found(workdir) else None
+        self.tokenizer = self._resume_tokenizer(saved) if saved else self._fit_tokenizer()
         examples = len(self.split.caption_image)
         to_steps = lambda duration: steps_of(duration, config.batch_size, examples)
         self.total, self.evaluate_every = to_steps(config.duration), to_steps(config.evaluate.every)
@@ -48,23 +49,26 @@ class Run:
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         self.optimizer, self.rate = optim.build(config, params, self.total, examples)
         self.state = step.init_state(params, self.optimizer, config.ema > 0, self.mesh)
-        if last is not None:
-            self.state = self.checkpoints.state(last, self.state)
+        if saved:
+            self.state = saved.state(saved.last, self.state)
+            saved.close()
         self.matcher = Matcher(config, self.method, self.tokenizer, self.mesh)
+        # Last: a run that cannot start writes nothing.
+        self.checkpoints = Checkpoints(workdir, create=True)
 
     def _fit_tokenizer(self) -> Tokenizer:
         data = self.config.data
         return Tokenizer.fit(self.split.captions(), data.tokenizer, data.min_count, data.vocab_size)
 
-    def _resume_tokenizer(self, step: int) -> Tokenizer:
-        saved, tokenizer = self.checkpoints.description(step)
-        old = config_lib.flatten(config_lib.from_json(json.dumps(saved)))
+    def _resume_tokenizer(self, saved: Checkpoints) -> Tokenizer:
+        config, tokenizer = saved.description(saved.last)
+        old = config_lib.flatten(config_lib.from_json(json.dumps(config)))
         new = config_lib.flatten(self.config)
         changed = [name for name in new if name not in FREE and old.get(name) != new[name]]
         if changed:
             name = changed[0]
             raise UserError(
-                f"config.{name}={new[name]!r}: the run in {self.checkpoints.workdir} was started"
+                f"config.{name}={new[name]!r}: the run in {saved.workdir} was started"
                 f" with {old.get(name)!r}; go on with that, or take another --workdir"
             )
         return Tokenizer.from_json(json.dumps(tokenizer))
@@ -120,11 +124,17 @@ class Interrupts:
             signal.signal(number, handler)
 
 
-def check_finite(scalars: dict[str, float], at: int, last_good: int | None) -> None:
+def floats(scalars: Terms) -> dict[str, float]:
+    """Waits for a step's scalars and brings them to the host."""
+    return {name: float(value) for name, value in jax.device_get(scalars).items()}
+
+
+def check_finite(scalars: dict[str, float], at: int, last_good: int) -> None:
     """Raises UserError that names the first term that is not finite."""
-    for name, value in scalars.items():
+    for name in sorted(scalars, key=lambda name: name in ("loss", "grad_norm")):  # the terms first
+        value = scalars[name]
         if not np.isfinite(value):
-            kept = "no checkpoint yet" if last_good is None else f"checkpoint {last_good} is kept"
+            kept = f"checkpoint {last_good} is kept" if last_good else "no checkpoint yet"
             raise UserError(f"step {at}: {name} is {value}; training stopped, {kept}")
 
 
@@ -155,7 +165,7 @@ def loop(run: Run, workdir: str, interrupts: Interrupts) -> None:
         for at in range(first, run.total + 1):
             due = at > first and (at % run.evaluate_every == 0 or at == run.total)
             if due or (interrupts.signal and at > first):
-                check_finite(jax.device_get(scalars), at, run.checkpoints.last)
+                check_finite(floats(scalars), at, run.checkpoints.last)
                 result = run.validate() if due else None
                 if result:
                     log.evaluation(at, {"rsum": result["rsum"]} | _flat(result))
@@ -163,16 +173,17 @@ def loop(run: Run, workdir: str, interrupts: Interrupts) -> None:
                 start = (at, time.perf_counter())  # a step's time is not the evaluation's
             if at == run.total or interrupts.signal:
                 break
-            batch = parallel.shard_rows(run.mesh, next(batches))
+            batch, previous = parallel.shard_rows(run.mesh, next(batches)), scalars
             run.state, scalars = update(run.state, batch)
+            # The step before, so that the devices have work while the host reads it.
+            check_finite(floats(previous), at, run.checkpoints.last)
             if (at + 1) % config.log_every == 0:
-                values = {k: float(v) for k, v in jax.device_get(scalars).items()}
-                check_finite(values, at + 1, run.checkpoints.last)
+                values = floats(scalars)
                 seconds = (time.perf_counter() - start[1]) / (at + 1 - start[0])
                 start = (at + 1, time.perf_counter())
                 log.train(at + 1, describe(run, values, at, seconds))
                 hinge = values.get("hardest", values.get("triplet", np.inf))
-                if warning := alarm.update(hinge / (2 * config.batch_size)):
+                if warning := alarm.update(hinge / (2 * config.batch_size), values["spread"]):
                     log.message(warning)
 
 

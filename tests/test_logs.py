@@ -62,8 +62,9 @@ def test_another_process_writes_nothing(tmp_path, capsys):
 
 def test_the_alarm_rings_once_on_the_plateau_and_not_beside_it():
     alarm = CollapseAlarm(0.2, patience=3)
-    assert not any(alarm.update(0.21) for _ in range(9))
-    said = [alarm.update(0.2001) for _ in range(9)]
+    assert not any(alarm.update(0.22, 0.01) for _ in range(9))
+    assert not any(alarm.update(0.2, 0.5) for _ in range(9))  # near negatives of healthy embeddings
+    said = [alarm.update(0.2001, 0.01) for _ in range(9)]
     assert [k for k, text in enumerate(said) if text] == [2]
     assert "config.optimizer.lr" in said[2]
-    assert not any(CollapseAlarm(0.0).update(0.0) for _ in range(20))
+    assert not any(CollapseAlarm(0.0).update(0.0, 0.0) for _ in range(20))

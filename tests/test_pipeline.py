@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jax_itm.data.builders import open_split, prepare
-from jax_itm.data.pipeline import batch_captions, image_batches, train_batches
+from jax_itm.data.pipeline import batch_captions, train_batches
 from jax_itm.data.text import Tokenizer
 from jax_itm.types import UserError
 
@@ -129,13 +129,6 @@ def test_pixels_are_resized(data_dir, tokenizer):
     pixels = batch["image"]["pixels"]
     assert pixels.shape == (3, 16, 16, 3) and pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels[:, 5, 5, 0], batch["image_id"])
-
-
-def test_image_batches(split):
-    batches = list(image_batches(split, 3, max_regions=4, image_size=16))
-    assert [real for _, real in batches] == [3, 3, 1]
-    order = np.concatenate([batch["regions"][:, 0, 0] for batch, _ in batches])
-    np.testing.assert_array_equal(order, [0, 1, 2, 3, 4, 5, 6, 6, 6])
 
 
 EARLY = """

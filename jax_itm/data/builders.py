@@ -60,7 +60,10 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]: TFDS's AdhocBuilder does so
         self._raw = raw
         self._metadata = tfds.core.MetadataDict(
-            source=source, region_dim=raw.region_dim, captions={split: [] for split in raw.splits}
+            source=source,
+            region_dim=raw.region_dim,
+            captions={split: [] for split in raw.splits},
+            max_regions=dict.fromkeys(raw.splits, 0),
         )
         super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
 
@@ -100,6 +103,8 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             count += len(ids)
             captions.append(list(record["captions"]))
             record = record | {"image_id": image_id, "caption_ids": ids}
+            most = self._metadata["max_regions"]
+            most[split] = max(most[split], len(record.get("regions", ())))
             if "image" in record:
                 record["image"] = _encoded(record["image"])
             yield image_id, record

@@ -1,8 +1,9 @@
 """From records to arrays of one shape: used by training, evaluation and inference alike."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -37,7 +38,7 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def collate_images(
-    records: Sequence[dict[str, np.ndarray]], max_regions: int, image_size: int
+    records: Sequence[Mapping[str, Any]], max_regions: int, image_size: int
 ) -> dict[str, np.ndarray]:
     """`batch["image"]` (see `jax_itm.types`) of the records' regions and boxes, or pixels.
 

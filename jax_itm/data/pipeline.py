@@ -60,7 +60,7 @@ class _TrainSource:
         captions = batch_captions(len(self._ids), s["batch_size"], s["seed"], step)
         captions = captions[s["process_index"] * rows :][:rows]
         images = self._split.caption_image[captions]
-        records = self._split.images(images)
+        records = [self._split.image(int(image)) for image in images]
         return {
             "image": collate_images(records, s["max_regions"], s["image_size"]),
             "text": {"ids": self._ids[captions], "mask": self._mask[captions]},
@@ -108,33 +108,6 @@ def train_batches(
         "process_count": process_count,
     }
     return _read_ahead(_TrainSource(split, tokenizer, settings), workers)
-
-
-class _ImageSource:
-    """Random access to a split's images in order, so many an item."""
-
-    def __init__(self, split: Split, batch_size: int, max_regions: int, image_size: int):
-        self._split, self._batch_size = split, batch_size
-        self._max_regions, self._image_size = max_regions, image_size
-
-    def __len__(self) -> int:
-        return -(-len(self._split) // self._batch_size)
-
-    def __getitem__(self, item: int) -> tuple[dict[str, np.ndarray], int]:
-        wanted = np.arange(item * self._batch_size, (item + 1) * self._batch_size)
-        records = self._split.images(np.minimum(wanted, len(self._split) - 1))
-        real = int(np.sum(wanted < len(self._split)))
-        return collate_images(records, self._max_regions, self._image_size), real
-
-
-def image_batches(
-    split: Split, batch_size: int, *, max_regions: int, image_size: int, workers: int = 0
-) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-    """All images of a split in order: `batch["image"]` and how many of its rows are real.
-
-    Every batch has `batch_size` rows; the last one is filled with its last image.
-    """
-    return _read_ahead(_ImageSource(split, batch_size, max_regions, image_size), workers)
 
 
 def _read_ahead(source: Any, workers: int) -> Iterator[Any]:

@@ -1,6 +1,5 @@
 """Reading a prepared data set: random access to the images of one split."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ class Split:
         split: its name in the data set.
         view: "regions" or "pixels".
         region_dim: size f of a region's features; None where the set has none.
+        max_regions: the most regions of an image of the split; 0 where the set has none.
         has_boxes: whether the set has boxes; where not, records give zeros.
         caption_image: int32 (t,), the image of each caption, ascending.
     """
@@ -27,6 +27,7 @@ class Split:
         captions = metadata["captions"][split]
         self.name, self.split, self.view = builder.name, split, view
         self.region_dim: int | None = metadata["region_dim"]
+        self.max_regions: int = metadata["max_regions"][split]
         self.has_boxes = "boxes" in features
         self.caption_image = np.repeat(np.arange(len(captions), dtype=np.int32), [len(c) for c in captions])
         self._captions = [caption for image in captions for caption in image]
@@ -48,9 +49,9 @@ class Split:
         captions = [caption.decode() for caption in found["captions"].bytes_list.value]
         return {"captions": captions, **self._image(found)}
 
-    def images(self, images: Sequence[int] | np.ndarray) -> list[dict[str, np.ndarray]]:
-        """The records of many images without their captions: what `collate_images` takes."""
-        return [self._image(self._features(int(image))) for image in images]
+    def image(self, image: int) -> dict[str, np.ndarray]:
+        """A record without its captions: what `collate_images` takes."""
+        return self._image(self._features(image))
 
     def _image(self, found) -> dict[str, np.ndarray]:
         if self.view == "pixels":

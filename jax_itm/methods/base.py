@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
+from jax_itm import losses
 from jax_itm.config import steps_of
 from jax_itm.models import image as image_models
 from jax_itm.models import text as text_models
@@ -122,7 +123,8 @@ class DualEncoder:
             inputs = (jnp.arange(parts), *jax.tree.map(split, (batch["image"], batch["text"])))
             image, text = jax.tree.map(join, jax.lax.map(jax.checkpoint(encode), inputs))
         terms = self.terms(params["loss"], image, text, batch, terms_rng, step)
-        return weighted(terms, self.options.weights.to_dict()), terms
+        diagnostics = {"spread": losses.spread(jax.lax.stop_gradient(image.embedding))}
+        return weighted(terms, self.options.weights.to_dict()), terms | diagnostics
 
     def encode_image(self, params: Params, image: Inputs) -> Float[Array, "i d"]:
         """L2-normalised float32 embeddings."""

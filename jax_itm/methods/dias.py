@@ -34,7 +34,7 @@ def dias_defaults() -> dict[str, Any]:
         "dim_form": "ratio",  # | infonce | barlow | diagonal
         "dim_phi": "relu",  # | abs | square | exp
         "dim_samples": "global",  # | attended
-        "dim_reduce": "sum",  # | mean: over the dimensions
+        "dim_reduce": "mean",  # | sum: over the dimensions; a sum times 10 drowns the triplet
         "select_on": "proximity",  # | distance | discrepancy_large | none
         "mask": "hard",  # | soft
         "alpha": 1.0,
