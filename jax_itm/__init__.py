@@ -4,7 +4,12 @@ import jax_itm
 matcher = jax_itm.load("runs/dias_scenes")
 """
 
+from typing import TYPE_CHECKING
+
 from jax_itm.version import __version__
+
+if TYPE_CHECKING:
+    from jax_itm.infer import Matcher, load
 
 __all__ = ["Matcher", "__version__", "load"]
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from jax_itm.types import UserError
@@ -13,32 +14,48 @@ COLUMNS = [(way, at) for way in ("i2t", "t2i") for at in ("r1", "r5", "r10")]
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
-    """Retrieval numbers as a Markdown table, each result's baselines below it, then the protocols."""
-    head = ["run", *(f"{way} R@{at[1:]}" for way, at in COLUMNS), "rSum"]
-    rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    """Retrieval numbers as a Markdown table, each run's baselines below it, then the protocols.
+
+    Runs that differ in their seed alone share a row: the mean, and the standard deviation of rSum.
+    """
+    groups: dict[tuple, list[dict[str, Any]]] = {}
     for result in results:
-        name = f"{result['protocol']['preset']} ({result['protocol']['run']})"
-        for title, numbers in [(name, result)] + [(b["name"], b) for b in result.get("baselines", [])]:
-            cells = [f"{numbers[way][at]:.1f}" for way, at in COLUMNS]
-            rows.append([title, *cells, f"{numbers['rsum']:.1f}"])
-    widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
-    rows[1] = ["-" * widths[0]] + ["-" * (w - 1) + ":" for w in widths[1:]]
+        alone = {k: v for k, v in result["protocol"].items() if k not in ("seed", "step")}
+        groups.setdefault(tuple(alone.items()), []).append(result)
+    rows = [["run", *(f"{way} R@{at[1:]}" for way, at in COLUMNS), "rSum"]]
+    for group in groups.values():
+        protocol = group[0]["protocol"]
+        rows.append(_row(f"{protocol['run']} ({protocol['preset']})", group))
+        baselines: dict[str, list[dict[str, Any]]] = {}
+        for baseline in (b for result in group for b in result.get("baselines", [])):
+            baselines.setdefault(baseline["name"], []).append(baseline)
+        rows += [_row(f"- {name}", found) for name, found in baselines.items()]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    rows.insert(1, ["-" * widths[0]] + ["-" * (w - 1) + ":" for w in widths[1:]])
+    lines = []
+    for row in rows:
+        numbers = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append(f"| {' | '.join([row[0].ljust(widths[0]), *numbers])} |")
+    return "\n".join([*lines, "", *dict.fromkeys(map(protocol_line, groups.values()))])
 
-    def line(row: list[str]) -> str:
-        cells = [row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]
-        return f"| {' | '.join(cells)} |"
 
-    protocols = dict.fromkeys(protocol_line(result["protocol"]) for result in results)
-    return "\n".join([*map(line, rows), "", *protocols])
+def _row(name: str, group: Sequence[dict[str, Any]]) -> list[str]:
+    cells = [f"{fmean(r[way][at] for r in group):.1f}" for way, at in COLUMNS]
+    rsum = [r["rsum"] for r in group]
+    spread = f" ± {stdev(rsum):.1f}" if len(rsum) > 1 else ""
+    return [name, *cells, f"{fmean(rsum):.1f}{spread}"]
 
 
-def protocol_line(protocol: dict[str, Any]) -> str:
-    """How a result came about, in one line."""
+def protocol_line(group: Sequence[dict[str, Any]]) -> str:
+    """How the results of a row came about, in one line."""
+    protocols = [result["protocol"] for result in group]
+    protocol = protocols[0]
     folds = "one fold" if protocol["folds"] == 1 else f"mean of {protocol['folds']} folds"
+    numbers = lambda key: ", ".join(str(n) for n in sorted({p[key] for p in protocols}))
     return (
         f"Protocol: {protocol['dataset']} {protocol['split']}, {protocol['images']:,} images,"
         f" {protocol['captions']:,} captions, {folds}, {protocol['score']} scores, ties"
-        f" {protocol['ties']}, seed {protocol['seed']}, step {protocol['step']:,}."
+        f" {protocol['ties']}, seed {numbers('seed')}, step {numbers('step')}."
     )
 
 

@@ -32,10 +32,18 @@ BASELINE = {"name": "bag of words", "i2t": WAY, "t2i": WAY, "rsum": 120.1}
 def test_table_has_the_numbers_the_baseline_and_the_protocol():
     lines = table([RESULT | {"baselines": [BASELINE]}]).splitlines()
     cells = [cell.strip() for cell in lines[2].split("|")[1:-1]]
-    assert cells == ["dias (dias_scenes)", "10.0", "20.0", "30.0", "12.5", "20.0", "30.0", "122.6"]
-    assert lines[3].startswith("| bag of words")
+    assert cells == ["dias_scenes (dias)", "10.0", "20.0", "30.0", "12.5", "20.0", "30.0", "122.6"]
+    assert lines[3].startswith("| - bag of words")
     assert len({len(line) for line in lines[:4]}) == 1
     assert "2,500 captions, one fold, cosine scores, ties pessimistic, seed 3" in lines[-1]
+
+
+def test_seeds_share_a_row():
+    other = RESULT | {"protocol": RESULT["protocol"] | {"seed": 4}, "rsum": 126.6}
+    text = table([RESULT, other])
+    assert text.count("dias_scenes") == 1 and "124.6 ± 2.8" in text and "seed 3, 4" in text
+    named = RESULT | {"protocol": RESULT["protocol"] | {"run": "ablation"}}
+    assert table([RESULT, named]).count("122.6") == 2
 
 
 def run(folder, result=RESULT):
@@ -52,7 +60,7 @@ def run(folder, result=RESULT):
 def test_report_draws_and_returns_the_table(tmp_path):
     runs = [run(tmp_path / "a"), run(tmp_path / "b", RESULT | {"baselines": [BASELINE]})]
     text = report(runs, str(tmp_path / "figure.png"))
-    assert text.count("dias (dias_scenes)") == 2 and "bag of words" in text
+    assert text.count("dias_scenes (dias)") == 1 and "bag of words" in text
     assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
 
 

@@ -227,6 +227,6 @@ def _background(rng: np.random.Generator) -> Image.Image:
 
 
 def _crop(image: Image.Image, thing: Thing) -> np.ndarray:
-    box = tuple(SIZE * edge for edge in thing.box)
-    crop = image.resize((CROP, CROP), Image.Resampling.BILINEAR, box=box)
+    x1, y1, x2, y2 = (SIZE * edge for edge in thing.box)
+    crop = image.resize((CROP, CROP), Image.Resampling.BILINEAR, box=(x1, y1, x2, y2))
     return (np.asarray(crop, np.float32) / 127.5 - 1).astype(np.float16).ravel()
