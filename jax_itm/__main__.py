@@ -149,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
         root.error(f"{unknown[0]}: not an option of {args.command}")
     try:
         return globals()[f"run_{args.command}"](args, rest)
-    except UserError as error:
+    except (UserError, OSError) as error:  # OSError: a full disk, a folder that may not be written
         if args.debug:
             raise
         print(f"jax_itm: {error}", file=sys.stderr)

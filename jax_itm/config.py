@@ -205,7 +205,9 @@ def check(config: Config) -> None:
     durations = ["duration", "evaluate.every", "optimizer.warmup", "method.sum_for"]
     for name in durations:
         if name in flat:
-            steps_of(flat[name], 1, 1, f"config.{name}")
+            steps = steps_of(flat[name], 1, 1, f"config.{name}")
+            if not steps and name in ("duration", "evaluate.every"):
+                raise UserError(f"config.{name}={flat[name]!r}: must be at least one step")
     for duration in config.optimizer.step_at:
         steps_of(duration, 1, 1, "config.optimizer.step_at")
 

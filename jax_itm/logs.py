@@ -113,9 +113,9 @@ class CollapseAlarm:
     def __init__(self, margin: float, patience: int = 10):
         self.margin, self.patience, self._seen = margin, patience, 0
 
-    def update(self, hinge: float, spread: float) -> str | None:
-        """Takes the mean hinge of an anchor and the spread at a log point; returns the warning."""
-        at_plateau = self.margin > 0 and abs(hinge - self.margin) <= 0.05 * self.margin and spread < 0.05
+    def update(self, hinge: float, gap: float) -> str | None:
+        """Takes the mean hinge of an anchor and `losses.gap` at a log point; returns the warning."""
+        at_plateau = self.margin > 0 and abs(hinge - self.margin) <= 0.05 * self.margin and gap < 0.02
         self._seen = self._seen + 1 if at_plateau else 0
         if self._seen != self.patience:
             return None

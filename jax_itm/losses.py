@@ -126,10 +126,14 @@ def triplet_distance_weighted(
     return both_directions(anchor, v, t, image_id)
 
 
-def spread(v: Float[Array, "b d"]) -> Float[Array, ""]:
-    """1 - |mean embedding|: 0 where all embeddings are one point, near 1 where they fill the sphere."""
-    centre = over_rows(lambda v: total(jnp.sum(v, axis=0)), v) / v.shape[0]
-    return 1 - jnp.linalg.norm(centre)
+def gap(v: Float[Array, "b d"], t: Float[Array, "b d"]) -> Float[Array, ""]:
+    """How much higher matched pairs score than all pairs, on average; 0 where all are one point."""
+
+    def rows(v, t):
+        return total((jnp.sum(v * t), jnp.sum(v, axis=0), jnp.sum(t, axis=0)))
+
+    matched, images, texts = over_rows(rows, v, t)
+    return matched / len(v) - jnp.vdot(images, texts) / len(v) ** 2
 
 
 def draw_negatives(rows: Rows, log_w: Float[Array, "k b"], key: PRNGKeyArray) -> Int[Array, "k"]:

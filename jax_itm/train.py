@@ -183,7 +183,7 @@ def loop(run: Run, workdir: str, interrupts: Interrupts) -> None:
                 start = (at + 1, time.perf_counter())
                 log.train(at + 1, describe(run, values, at, seconds))
                 hinge = values.get("hardest", values.get("triplet", np.inf))
-                if warning := alarm.update(hinge / (2 * config.batch_size), values["spread"]):
+                if warning := alarm.update(hinge / (2 * config.batch_size), values["gap"]):
                     log.message(warning)
 
 

@@ -1,4 +1,4 @@
-"""Eight virtual devices, checked shapes, a persistent compilation cache; warnings of ours are errors."""
+"""Eight virtual devices, checked shapes, a persistent compilation cache."""
 
 import os
 from pathlib import Path

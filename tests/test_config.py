@@ -22,6 +22,7 @@ CONFIG = "configs/dias_scenes.py"
         ("method.negatives=nearest", "method.negatives='nearest': must be one of"),
         ("duration=30", 'write "1000 steps"'),
         ("micro_batches=3", "does not divide config.batch_size=128"),
+        ("evaluate.every=0 epochs", "evaluate.every='0 epochs': must be at least one step"),
         ("batch_size=0", "batch_size=0: must be at least 1"),
         ("data.view=pixels", "reads config.data.view='regions'"),
         ("method.learn_alpha=True", "needs config.method.mask='soft'"),

@@ -69,6 +69,7 @@ CASES = {
         lambda v, t: loop_sigmoid(v, t, 10, -4),
     ),
     "distance_weighted": (distance_weighted, None),
+    "gap": (losses.gap, None),
 }
 
 
@@ -116,6 +117,12 @@ def test_distance_weights_are_the_inverse_density():
     beyond = losses.distance_log_weights(jnp.asarray([-0.6, 0.99]), 1.7, q)
     assert beyond[0] == -np.inf
     assert beyond[1] == losses.distance_log_weights(jnp.asarray([0.9]), 1.7, q)[0]  # D >= 0.5
+
+
+def test_gap_is_that_of_the_scores():
+    v, t = pairs()
+    scores = np.asarray(v @ t.T)
+    np.testing.assert_allclose(losses.gap(v, t), np.diag(scores).mean() - scores.mean(), rtol=1e-4)
 
 
 def test_drawn_negatives_follow_their_weights():

@@ -123,7 +123,7 @@ class DualEncoder:
             inputs = (jnp.arange(parts), *jax.tree.map(split, (batch["image"], batch["text"])))
             image, text = jax.tree.map(join, jax.lax.map(jax.checkpoint(encode), inputs))
         terms = self.terms(params["loss"], image, text, batch, terms_rng, step)
-        diagnostics = {"spread": losses.spread(jax.lax.stop_gradient(image.embedding))}
+        diagnostics = {"gap": losses.gap(*jax.lax.stop_gradient((image.embedding, text.embedding)))}
         return weighted(terms, self.options.weights.to_dict()), terms | diagnostics
 
     def encode_image(self, params: Params, image: Inputs) -> Float[Array, "i d"]:
