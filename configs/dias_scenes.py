@@ -5,7 +5,7 @@ from jax_itm.config import default, options
 
 def setting(config, view: str):
     """What every method shares on scenes."""
-    config.dim, config.batch_size, config.duration = 256, 128, "8 epochs"
+    config.dim, config.batch_size, config.duration = 256, 128, "4 epochs"
     config.image.boxes = True  # captions speak of places
     config.text.word_dim = 128
     config.data.max_regions, config.data.max_words = 6, 28

@@ -39,6 +39,62 @@ CHOICES = {
 }
 
 
+IMAGE = {
+    "name": "regions",
+    "pooling": "gpo",
+    "drop": 0.2,  # share of regions hidden in training
+    "boxes": False,  # regions: append the location to the features
+    "hidden": 0,  # regions: of the MLP; 0 is dim // 2
+    "patch": 16,  # vit, from here on
+    "width": 192,
+    "layers": 6,
+    "heads": 3,
+}
+
+TEXT = {
+    "name": "bigru",
+    "pooling": "gpo",
+    "drop": 0.2,
+    "word_dim": 300,  # bigru
+    "width": 256,  # bert, from here on
+    "layers": 4,
+    "heads": 4,
+    "dropout": 0.1,
+}
+
+DATA = {
+    "name": "scenes",
+    "source": "",  # the raw files, for `prepare`
+    "data_dir": "data",
+    "train": "train",
+    "validation": "val",
+    "view": "regions",
+    "max_words": 32,
+    "max_regions": 36,
+    "image_size": 96,
+    "region_dim": 0,  # 0: as the data set says; kept with the run
+    "tokenizer": "words",
+    "min_count": 1,
+    "vocab_size": 30000,
+    "workers": 0,  # processes that read; 0 reads in threads
+}
+
+OPTIMIZER = {
+    "lr": 5e-4,
+    "schedule": "step",
+    "warmup": "0 steps",
+    "step_at": ("15 epochs",),
+    "step_factor": 0.1,
+    "betas": (0.9, 0.999),
+    "eps": 1e-8,
+    "weight_decay": 1e-4,
+    "decay_on": (r"(kernel|recurrent|embedding)$",),
+    "lr_factors": (),  # (pattern, factor) pairs over parameter paths
+    "freeze": (),  # patterns
+    "clip": 2.0,  # of the global norm; 0 does not clip
+}
+
+
 def default(method: str) -> Config:
     """The defaults of a run of `method`; unknown fields are errors from here on."""
     from jax_itm.methods import DEFAULTS
@@ -56,57 +112,10 @@ def default(method: str) -> Config:
             "dim": 1024,  # of the shared embedding
             "ema": 0.0,  # decay of averaged parameters; 0 keeps none
             "method": {"name": method, **DEFAULTS[method]()},
-            "image": {
-                "name": "regions",
-                "pooling": "gpo",
-                "drop": 0.2,  # share of regions hidden in training
-                "boxes": False,  # regions: append the location to the features
-                "hidden": 0,  # regions: of the MLP; 0 is dim // 2
-                "patch": 16,  # vit, from here on
-                "width": 192,
-                "layers": 6,
-                "heads": 3,
-            },
-            "text": {
-                "name": "bigru",
-                "pooling": "gpo",
-                "drop": 0.2,
-                "word_dim": 300,  # bigru
-                "width": 256,  # bert, from here on
-                "layers": 4,
-                "heads": 4,
-                "dropout": 0.1,
-            },
-            "data": {
-                "name": "scenes",
-                "source": "",  # the raw files, for `prepare`
-                "data_dir": "data",
-                "train": "train",
-                "validation": "val",
-                "view": "regions",
-                "max_words": 32,
-                "max_regions": 36,
-                "image_size": 96,
-                "region_dim": 0,  # 0: as the data set says; kept with the run
-                "tokenizer": "words",
-                "min_count": 1,
-                "vocab_size": 30000,
-                "workers": 0,  # processes that read; 0 reads in threads
-            },
-            "optimizer": {
-                "lr": 5e-4,
-                "schedule": "step",
-                "warmup": "0 steps",
-                "step_at": ("15 epochs",),
-                "step_factor": 0.1,
-                "betas": (0.9, 0.999),
-                "eps": 1e-8,
-                "weight_decay": 1e-4,
-                "decay_on": (r"(kernel|recurrent|embedding)$",),
-                "lr_factors": (),  # (pattern, factor) pairs over parameter paths
-                "freeze": (),  # patterns
-                "clip": 2.0,  # of the global norm; 0 does not clip
-            },
+            "image": IMAGE,
+            "text": TEXT,
+            "data": DATA,
+            "optimizer": OPTIMIZER,
             "evaluate": {"every": "1 epochs", "batch_size": 250, "protocol": "full"},
             "log_every": 20,  # steps
         }

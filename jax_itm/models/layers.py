@@ -159,12 +159,13 @@ class Gpo(nn.Module):
     def __call__(self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
         """Pools the true tokens of each row."""
         n = x.shape[1]
-        rank = jnp.arange(n)[None, :] < jnp.sum(mask, axis=1, keepdims=True)  # (b, n), true first
-        codes = jnp.broadcast_to(sinusoidal(n, self.size), (x.shape[0], n, self.size))
-        logits = nn.Dense(1, use_bias=False)(BiGru(self.size)(codes, rank))[..., 0]
-        weights = nn.softmax(jnp.where(rank, logits / self.temperature, MASKED), axis=1)
+        lengths = jnp.arange(1, n + 1)[:, None] > jnp.arange(n)[None, :]  # row k has k + 1 ranks
+        codes = jnp.broadcast_to(sinusoidal(n, self.size), (n, n, self.size))
+        logits = nn.Dense(1, use_bias=False)(BiGru(self.size)(codes, lengths))[..., 0]
+        table = nn.softmax(jnp.where(lengths, logits / self.temperature, MASKED), axis=1)
+        weights = table[jnp.maximum(jnp.sum(mask, axis=1), 1) - 1]
         ordered = -jnp.sort(jnp.where(mask[..., None], -x, -MASKED), axis=1)
-        return jnp.einsum("bnd,bn->bd", jnp.where(rank[..., None], ordered, 0), weights)
+        return jnp.einsum("bnd,bn->bd", jnp.where(weights[..., None] > 0, ordered, 0), weights)
 
 
 def pool(name: str, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
