@@ -1,10 +1,17 @@
-"""The baselines on Flickr8k grid features: `:method=vsepp|info_nce|sigmoid`."""
+"""The baselines on Flickr8k grid features: `:method=vsepp|info_nce|sigmoid`.
+
+Learning rates and dropping were chosen on dev, method by method (BENCHMARKS.md).
+"""
 
 from configs.dias_f8k import setting
 from jax_itm.config import default, options
 
 
 def get_config(arg: str = ""):
-    config = setting(default(options(arg, method="info_nce")["method"]))
+    method = options(arg, method="info_nce")["method"]
+    config = setting(default(method))
     config.name = "contrastive_f8k"
+    config.optimizer.lr = 4e-3 if method == "vsepp" else 8e-3
+    if method == "vsepp":
+        config.image.drop = config.text.drop = 0.1
     return config

@@ -9,7 +9,7 @@ from jax_itm.config import default
 
 def setting(config):
     """What every method shares on these features; each method's own choices are in its file."""
-    config.dim, config.batch_size, config.duration = 256, 128, "4 epochs"
+    config.dim, config.batch_size, config.duration = 256, 128, "2 epochs"
     config.image.pooling = config.text.pooling = "mean"
     config.text.word_dim = 200
     config.data.name, config.data.data_dir = "precomp", "data/f8k"
@@ -23,4 +23,7 @@ def setting(config):
 def get_config():
     config = setting(default("dias"))
     config.name = "dias_f8k"
+    config.method.negatives, config.method.sum_for = "hardest", "1 epochs"
+    config.optimizer.lr = 4e-3
+    config.image.drop = config.text.drop = 0.1
     return config

@@ -20,4 +20,5 @@ def setting(config, view: str):
 def get_config(arg: str = ""):
     config = setting(default("dias"), options(arg, view="regions")["view"])
     config.name = "dias_scenes"
+    config.method.weights.inter, config.method.weights.intra = 0.5, 1.0
     return config

@@ -8,6 +8,8 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
 
+from absl import logging
+
 from jax_itm.types import UserError
 
 
@@ -147,6 +149,7 @@ def main(argv: list[str] | None = None) -> int:
     unknown = [a for a in rest if not a.startswith("--config.") or not getattr(args, "config", None)]
     if unknown:
         root.error(f"{unknown[0]}: not an option of {args.command}")
+    logging.set_verbosity(logging.ERROR)  # Orbax warns of what is meant here, such as reading only
     try:
         return globals()[f"run_{args.command}"](args, rest)
     except (UserError, OSError) as error:  # OSError: a full disk, a folder that may not be written

@@ -1,5 +1,6 @@
 """What an order-blind reading of the captions reaches with the same vision."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -7,58 +8,69 @@ import numpy as np
 from jax_itm import retrieval
 from jax_itm.infer import Matcher
 
+CHUNK = 4096  # captions whose bags are held at once
+PENALTIES = (0.01, 0.1, 1.0, 10.0)
+
 
 def bag_of_words(matcher: Matcher, training, split, protocol: str = "full") -> dict[str, Any]:
     """Ridge regression from bags of words onto a run's own image embeddings.
 
     A caption becomes its words' counts, times the words' inverse document frequencies, at length
-    one; the regression maps it onto the embedding of its image, fitted in closed form on `training`;
-    retrieval on `split` is by cosine. It has the run's vision and the captions' words, and not their
-    order. The penalty is the best of a few on every fifth image of `training`, held out.
+    one; the regression maps it onto the centred embedding of its image, fitted in closed form on
+    `training`; retrieval on `split` is by cosine. It has the run's vision and the captions' words,
+    and not their order. The penalty is the best of `PENALTIES` on every fifth image of `training`.
 
     Returns:
         {"name", "i2t", "t2i", "rsum"}, as `evaluate` returns them.
     """
-    size = len(matcher.tokenizer)
+    seen, shown = _vision(matcher, training), _vision(matcher, split)
+    centre = seen.mean(axis=0)
+    seen, shown = _unit(seen - centre), _unit(shown - centre)
+    captions, image = training.captions(), training.caption_image
+    idf = np.log(len(captions) / np.maximum(sum(np.sum(b > 0, axis=0) for b in _bags(matcher, captions)), 1))
 
-    def counts(captions: list[str]) -> np.ndarray:
-        ids, mask = matcher.tokenizer.encode(captions, matcher.config.data.max_words)
-        bags = np.zeros((len(captions), size), np.float32)
-        np.add.at(bags, (np.arange(len(captions))[:, None], ids), mask)
-        return bags
+    def texts(captions: list[str], weights: np.ndarray) -> np.ndarray:
+        return np.concatenate([_unit(_unit(b * idf) @ weights) for b in _bags(matcher, captions)])
 
-    def vision(part) -> np.ndarray:
-        images = matcher.encode_records(part.image(i) for i in range(len(part)))
-        return np.asarray(images)
+    def moments(captions: list[str], targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        gram, cross, done = 0.0, 0.0, 0
+        for bags in _bags(matcher, captions):
+            x = _unit(bags * idf)
+            gram, cross = gram + x.T @ x, cross + x.T @ targets[done : done + len(x)]
+            done += len(x)
+        return np.asarray(gram), np.asarray(cross)
 
-    bags, images = counts(training.captions()), vision(training)
-    idf = np.log(len(bags) / np.maximum(np.sum(bags > 0, axis=0), 1)).astype(np.float32)
-    weigh = lambda bags: _unit(bags * idf)
-    bags, centre = weigh(bags), images.mean(axis=0)
-    targets = _unit(images - centre)[training.caption_image]
-
-    def numbers(weights, bags, images, caption_image, protocol):
-        texts, images = _unit(bags @ weights), _unit(images - centre)
-        block = lambda i, t: images[slice(*i)] @ texts[slice(*t)].T
+    def numbers(weights, captions, images, caption_image, protocol):
+        found = texts(captions, weights)
+        block = lambda i, t: images[slice(*i)] @ found[slice(*t)].T
         return retrieval.evaluate(block, caption_image, protocol=protocol)
 
-    held = training.caption_image % 5 == 0
-    held_images, held_captions = images[::5], training.caption_image[held] // 5
+    held = image % 5 == 0
+    part = lambda keep: [caption for caption, kept in zip(captions, keep, strict=True) if kept]
+    fitted, left_out = moments(part(~held), seen[image[~held]]), moments(part(held), seen[image[held]])
+    trial = lambda p: numbers(_ridge(*fitted, p), part(held), seen[::5], image[held] // 5, "full")["rsum"]
+    best = max(PENALTIES, key=trial)
+    weights = _ridge(fitted[0] + left_out[0], fitted[1] + left_out[1], best)
+    found = numbers(weights, split.captions(), shown, split.caption_image, protocol)
+    return {"name": "bag of words, same vision", **found}
 
-    def held_out(penalty):
-        weights = _ridge(bags[~held], targets[~held], penalty)
-        return numbers(weights, bags[held], held_images, held_captions, "full")["rsum"]
 
-    penalty = max((0.01, 0.1, 1.0, 10.0), key=held_out)
-    weights = _ridge(bags, targets, penalty)
-    result = numbers(weights, weigh(counts(split.captions())), vision(split), split.caption_image, protocol)
-    return {"name": "bag of words, same vision", **result}
+def _vision(matcher: Matcher, split) -> np.ndarray:
+    return np.asarray(matcher.encode_records(split.image(i) for i in range(len(split))))
+
+
+def _bags(matcher: Matcher, captions: list[str]) -> Iterator[np.ndarray]:
+    """Word counts (n, vocabulary), `CHUNK` captions at a time."""
+    for start in range(0, len(captions), CHUNK):
+        ids, mask = matcher.tokenizer.encode(captions[start : start + CHUNK], matcher.config.data.max_words)
+        bags = np.zeros((len(ids), len(matcher.tokenizer)), np.float32)
+        np.add.at(bags, (np.arange(len(ids))[:, None], ids), mask)
+        yield bags
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
-def _ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
-    gram = x.T @ x + penalty * np.eye(x.shape[1], dtype=x.dtype)
-    return np.linalg.solve(gram, x.T @ y)
+def _ridge(gram: np.ndarray, cross: np.ndarray, penalty: float) -> np.ndarray:
+    return np.linalg.solve(gram + penalty * np.eye(len(gram)), cross)

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -62,7 +63,7 @@ class Logger:
         if self.is_main and not self._live and now - self._last_line >= QUIET_SECONDS:
             self._last_line = now
             each = (now - self._start) / (step - self._first)
-            left = time.strftime("%H:%M:%S", time.gmtime(each * (self.total - step)))
+            left = timedelta(seconds=round(each * (self.total - step)))
             self._console.print(f"step {step}/{self.total}, {text}, {left} left")
 
     def evaluation(self, step: int, scalars: dict[str, float]) -> None:

@@ -1,16 +1,29 @@
 """Tables and a figure of finished runs, from the files that they left."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from jax_itm.types import UserError
 
-# Okabe and Ito's palette, told apart with any colour vision.
+# Okabe and Ito's palette, told apart with any colour vision; grey is for baselines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", ":")
+GREYS = ("#9A9A9A", "#CDCDCD")
 COLUMNS = [(way, at) for way in ("i2t", "t2i") for at in ("r1", "r5", "r10")]
+Item = TypeVar("Item")
+
+
+class Run(NamedTuple):
+    """What a run left in its folder."""
+
+    workdir: Path
+    config: dict[str, Any]  # without the seed
+    lines: list[dict[str, Any]]  # of metrics.jsonl
+    result: dict[str, Any]
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
@@ -18,32 +31,47 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
     Runs that differ in their seed alone share a row: the mean, and the standard deviation of rSum.
     """
-    groups: dict[tuple, list[dict[str, Any]]] = {}
-    for result in results:
-        alone = {k: v for k, v in result["protocol"].items() if k not in ("seed", "step")}
-        groups.setdefault(tuple(alone.items()), []).append(result)
+    groups = _grouped(results, _setting)
     rows = [["run", *(f"{way} R@{at[1:]}" for way, at in COLUMNS), "rSum"]]
-    for group in groups.values():
-        protocol = group[0]["protocol"]
-        rows.append(_row(f"{protocol['run']} ({protocol['preset']})", group))
-        baselines: dict[str, list[dict[str, Any]]] = {}
-        for baseline in (b for result in group for b in result.get("baselines", [])):
-            baselines.setdefault(baseline["name"], []).append(baseline)
-        rows += [_row(f"- {name}", found) for name, found in baselines.items()]
+    for group in groups:
+        rows.append(_row(_title(group[0]), group))
+        rows += [_row(f"- {found[0]['name']}", found) for found in _baselines(group)]
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     rows.insert(1, ["-" * widths[0]] + ["-" * (w - 1) + ":" for w in widths[1:]])
     lines = []
     for row in rows:
         numbers = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append(f"| {' | '.join([row[0].ljust(widths[0]), *numbers])} |")
-    return "\n".join([*lines, "", *dict.fromkeys(map(protocol_line, groups.values()))])
+    return "\n".join([*lines, "", *dict.fromkeys(map(protocol_line, groups))])
+
+
+def _grouped(items: Iterable[Item], key: Callable[[Item], Any]) -> list[list[Item]]:
+    groups: dict[Any, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
+
+
+def _setting(result: dict[str, Any]) -> tuple:
+    return tuple((k, v) for k, v in result["protocol"].items() if k not in ("seed", "step"))
+
+
+def _title(result: dict[str, Any]) -> str:
+    return f"{result['protocol']['run']} ({result['protocol']['preset']})"
+
+
+def _baselines(group: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    return _grouped((b for result in group for b in result.get("baselines", [])), itemgetter("name"))
+
+
+def _means(group: Sequence[dict[str, Any]]) -> list[float]:
+    return [fmean(r[way][at] for r in group) for way, at in COLUMNS]
 
 
 def _row(name: str, group: Sequence[dict[str, Any]]) -> list[str]:
-    cells = [f"{fmean(r[way][at] for r in group):.1f}" for way, at in COLUMNS]
     rsum = [r["rsum"] for r in group]
     spread = f" ± {stdev(rsum):.1f}" if len(rsum) > 1 else ""
-    return [name, *cells, f"{fmean(rsum):.1f}{spread}"]
+    return [name, *(f"{mean:.1f}" for mean in _means(group)), f"{fmean(rsum):.1f}{spread}"]
 
 
 def protocol_line(group: Sequence[dict[str, Any]]) -> str:
@@ -63,82 +91,111 @@ def report(workdirs: Sequence[str], out: str) -> str:
     """Draws runs into one figure and returns their table.
 
     Args:
-        workdirs: runs with `metrics.jsonl` and `result.json` (`evaluate --out`).
+        workdirs: runs with `config.json`, `metrics.jsonl` and `result.json` (`evaluate --out`).
         out: the figure, a .png.
 
     Raises:
         UserError: a file is missing or is not what `train` or `evaluate` wrote.
     """
-    runs = [(Path(w).name, _metrics(Path(w)), _result(Path(w))) for w in workdirs]
+    if Path(out).suffix != ".png":
+        raise UserError(f"--out {out}: the figure is a .png")
+    runs = [_run(Path(workdir)) for workdir in workdirs]
+    for same in _grouped(runs, lambda run: run.result["protocol"]["run"]):
+        if any(run.config != same[0].config for run in same):  # not seeds of one run
+            for run in same:
+                run.result["protocol"]["run"] += f", {run.workdir}"
     draw(runs, out)
-    return table([result for _, _, result in runs])
+    return table([run.result for run in runs])
 
 
-def _metrics(workdir: Path) -> list[dict[str, Any]]:
-    path = workdir / "metrics.jsonl"
+def _run(workdir: Path) -> Run:
+    evaluate = f"python -m jax_itm evaluate --workdir {workdir} --out {workdir / 'result.json'}"
+    config = _read(workdir / "config.json", _config, "train the run first")
+    lines = _read(workdir / "metrics.jsonl", _lines, "train the run first")
+    result = _read(workdir / "result.json", _result, evaluate)
+    return Run(workdir, config, lines, result)
+
+
+def _read(path: Path, parse: Callable[[str], Any], advice: str) -> Any:
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        return parse(path.read_text())
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; train the run first") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not what training writes ({error})") from error
+        raise UserError(f"{path}: no such file; {advice}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # ValueError: JSON and UTF-8 too
+        raise UserError(f"{path}: not what jax_itm writes ({error!r}); {advice}") from error
 
 
-def _result(workdir: Path) -> dict[str, Any]:
-    path = workdir / "result.json"
-    try:
-        result = json.loads(path.read_text())
-        table([result])
-        return result
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: no such file; python -m jax_itm evaluate --workdir {workdir} --out {path}"
-        ) from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not what evaluate writes ({error!r})") from error
+def _config(text: str) -> dict[str, Any]:
+    return {k: v for k, v in json.loads(text).items() if k != "seed"}
 
 
-def draw(runs: list[tuple[str, list[dict], dict]], out: str) -> None:
-    """Weighted loss terms, validation rSum, and recalls beside one another."""
+def _lines(text: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in text.splitlines()]
+    return [dict(line) | {"step": int(line["step"])} for line in lines]
+
+
+def _result(text: str) -> dict[str, Any]:
+    result = json.loads(text)
+    table([result])
+    return result
+
+
+def draw(runs: Sequence[Run], out: str) -> None:
+    """Weighted loss terms of the first run, validation rSum, and recalls beside one another.
+
+    A row of the table is one colour: a curve for each seed, and bars of the means.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (losses, validation, bars) = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
-    name, lines, _ = runs[0]
+    figure, (losses, validation, recalls) = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
+    lines = runs[0].lines
     terms = sorted({k for line in lines for k in line if k.startswith("train/weighted/")})
-    for colour, term in zip(COLOURS, terms, strict=False):
-        _curve(losses, lines, term, label=term.removeprefix("train/weighted/"), color=colour)
-    losses.set(title=f"weighted loss terms, {name}", xlabel="step", yscale="symlog")
-    for colour, (name, lines, _) in zip(COLOURS, runs, strict=False):
-        _curve(validation, lines, "val/rsum", label=name, color=colour, marker="o")
+    for k, term in enumerate(terms):
+        _curve(losses, lines, term, label=term.removeprefix("train/weighted/"), **_style(k))
+    losses.set(title=f"weighted loss terms, {runs[0].workdir.resolve().name}", xlabel="step", yscale="symlog")
+    if terms:
+        losses.legend(frameon=False, fontsize=8)
+    bars = []  # (label, the mean of each column, style)
+    for k, group in enumerate(_grouped(runs, lambda run: _setting(run.result))):
+        for run in group:
+            _curve(validation, run.lines, "val/rsum", marker="o", **_style(k))
+        results = [run.result for run in group]
+        hatch = {"-": "", "--": "//", ":": ".."}[_style(k)["linestyle"]]
+        bars.append((_title(results[0]), _means(results), {"color": _style(k)["color"], "hatch": hatch}))
+        for j, found in enumerate(_baselines(results)):
+            name = found[0]["name"] if k == 0 else "_"  # once in the legend, which leaves out "_"
+            bars.append((name, _means(found), {"color": GREYS[j % len(GREYS)]}))
     validation.set(title="validation rSum", xlabel="step")
-    shown = [
-        (title, numbers)
-        for name, _, result in runs
-        for title, numbers in [
-            (name, result),
-            *((b["name"], b) for b in result.get("baselines", [])),
-        ]
-    ]
-    width = 0.8 / len(shown)
-    for k, (title, numbers) in enumerate(shown):
-        places = [x + (k - (len(shown) - 1) / 2) * width for x in range(len(COLUMNS))]
-        heights = [numbers[way][at] for way, at in COLUMNS]
-        drawn = bars.bar(places, heights, width, label=title, color=COLOURS[k % len(COLOURS)])
-        bars.bar_label(drawn, fmt="%.0f", fontsize=7)
-    labels = [f"{way}\nR@{at[1:]}" for way, at in COLUMNS]
-    bars.set_xticks(range(len(COLUMNS)), labels)
-    protocol = runs[0][2]["protocol"]
-    bars.set(title=f"recall on {protocol['dataset']} {protocol['split']}", ylabel="%")
-    for axes in (losses, validation, bars):
+    protocol = runs[0].result["protocol"]
+    recalls.set(title=f"recall on {protocol['dataset']} {protocol['split']}", ylabel="%")
+    _bars(recalls, bars)
+    handles, labels = recalls.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower right", ncols=4, frameon=False, fontsize=8)
+    for axes in (losses, validation, recalls):
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
-    figure.savefig(out, dpi=120)
+    partial = Path(f"{out}.partial")
+    figure.savefig(partial, dpi=120, format="png")
+    partial.replace(out)
     plt.close(figure)
+
+
+def _style(k: int) -> dict[str, str]:
+    return {"color": COLOURS[k % len(COLOURS)], "linestyle": DASHES[k // len(COLOURS) % len(DASHES)]}
 
 
 def _curve(axes, lines: list[dict], key: str, **style: Any) -> None:
     points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
     axes.plot(*zip(*points, strict=True), linewidth=1.4, markersize=4, **style) if points else None
+
+
+def _bars(axes, bars: list[tuple[str, list[float], dict]]) -> None:
+    width = 0.8 / len(bars)
+    for k, (label, heights, style) in enumerate(bars):
+        places = [x + (k - (len(bars) - 1) / 2) * width for x in range(len(COLUMNS))]
+        drawn = axes.bar(places, heights, width, label=label, edgecolor="white", linewidth=0.3, **style)
+        if len(bars) <= 3:  # more have no room
+            axes.bar_label(drawn, fmt="%.0f", fontsize=7)
+    axes.set_xticks(range(len(COLUMNS)), [f"{way}\nR@{at[1:]}" for way, at in COLUMNS])

@@ -48,34 +48,36 @@ def ranks(blocks: Iterable[Block], caption_image: np.ndarray) -> tuple[np.ndarra
     Raises:
         UserError: a score is not finite. NaN would compare as worse than everything, and count as
             a perfect rank.
-        ValueError: a block came before its positives, or the blocks do not cover the matrix once.
+        ValueError: an image has no caption, a block has another shape than its ranges or came before
+            all its positives, or the blocks do not cover the matrix once.
     """
     images, captions = int(caption_image[-1]) + 1, len(caption_image)
-    best, own = np.full(images, np.nan), np.full(captions, np.nan)
+    best, own = np.full(images, -np.inf), np.full(captions, np.nan)
     i2t, t2i = np.ones(images, np.int64), np.ones(captions, np.int64)
-    seen = 0
+    ahead = np.bincount(caption_image)  # captions of each image that no block has held yet
+    if not ahead.all():
+        raise ValueError(f"image {np.argmin(ahead)} has no caption, so no rank")
+    in_row, in_column = np.zeros(images, np.int64), np.zeros(captions, np.int64)  # scores seen
     for (i0, i1), (t0, t1), scores in blocks:
         scores = np.asarray(scores)
         if not np.all(np.isfinite(scores)):
             raise UserError(f"scores of images {i0}:{i1} with captions {t0}:{t1} are not all finite: no rank")
         mine = caption_image[None, t0:t1] == np.arange(i0, i1)[:, None]
-        if mine.any():
-            row, column = np.nonzero(mine)
-            positive = scores[row, column]
-            own[t0 + column] = positive
-            highest = np.full(i1 - i0, -np.inf)
-            np.maximum.at(highest, row, positive)
-            known = np.where(np.isnan(best[i0:i1]), -np.inf, best[i0:i1])
-            highest = np.maximum(highest, known)
-            best[i0:i1] = np.where(np.isfinite(highest), highest, np.nan)
-        if np.isnan(best[i0:i1]).any() or np.isnan(own[t0:t1]).any():
-            raise ValueError(f"block {i0}:{i1} x {t0}:{t1} came before its positives")
+        if scores.shape != mine.shape:
+            raise ValueError(f"block {i0}:{i1} x {t0}:{t1} has scores of shape {scores.shape}")
+        row, column = np.nonzero(mine)
+        own[t0 + column] = positive = scores[row, column].astype(np.float64)
+        np.maximum.at(best, i0 + row, positive)
+        ahead[i0:i1] -= np.sum(mine, axis=1)
+        if ahead[i0:i1].any() or np.isnan(own[t0:t1]).any():
+            raise ValueError(f"block {i0}:{i1} x {t0}:{t1} came before its positives, or again")
         others = ~mine
         i2t[i0:i1] += np.sum((scores >= best[i0:i1, None]) & others, axis=1)
         t2i[t0:t1] += np.sum((scores >= own[None, t0:t1]) & others, axis=0)
-        seen += scores.size
-    if seen != images * captions:
-        raise ValueError(f"{seen} scores seen of {images} x {captions}")
+        in_row[i0:i1] += t1 - t0
+        in_column[t0:t1] += i1 - i0
+    if np.any(in_row != captions) or np.any(in_column != images):
+        raise ValueError(f"{in_row.sum()} scores seen of {images} x {captions}, not each once")
     return i2t, t2i
 
 
@@ -107,10 +109,16 @@ def evaluate(
             (COCO 1K: five folds of the 5,000 test images).
         folds: how many.
         images_per_block: height of a block; bounds the memory, changes nothing else.
+
+    Raises:
+        UserError: a score is not finite, or the images do not make equal folds.
+        ValueError: another protocol, or as `ranks`.
     """
     images = int(caption_image[-1]) + 1
     if protocol == "full":
         parts = [(0, images)]
+    elif protocol != "folds":
+        raise ValueError(f"protocol {protocol!r}: neither 'full' nor 'folds'")
     else:
         if images % folds:
             raise UserError(f"protocol folds: {images} images do not make {folds} equal folds")

@@ -18,7 +18,11 @@ make_env() {
         echo "jax_itm needs Python 3.11 or newer; none of python3.12, python3.11, python3 is" >&2
         return 2
       }
-      "$python" -m venv .venv
+      # Half of one would pass for a whole one the next time (Debian without python3-venv leaves half).
+      "$python" -m venv .venv || {
+        rm -rf .venv
+        return 2
+      }
     fi
   fi
   stamp=.venv/installed-${1:-plain}-$(cat setup.cfg pyproject.toml | cksum | cut -d ' ' -f 1)

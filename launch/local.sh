@@ -2,6 +2,7 @@
 # From a fresh machine to a retrieval table: environment, data, training, evaluation, report.
 #
 #   ./launch/local.sh [CONFIG[:ARG]] [--config.x=y ..]        default: configs/dias_scenes.py
+#   SPLIT=dev ./launch/local.sh configs/dias_f8k.py --config.data.source=DIR    where there is no test split
 #
 # A second call reuses the environment and goes on with the run where it stopped.
 set -euo pipefail
@@ -23,7 +24,7 @@ jax_itm() { .venv/bin/python -m jax_itm "$@"; }
 
 jax_itm prepare --config "$config" "$@"
 jax_itm train --config "$config" --workdir "$run" "$@"
-jax_itm evaluate --workdir "$run" --split test --bag_of_words --out "$run/result.json" >/dev/null
+jax_itm evaluate --workdir "$run" --split "${SPLIT:-test}" --bag_of_words --out "$run/result.json" >/dev/null
 echo
 jax_itm report "$run" --out "$run/report.png"
 cat <<EOF

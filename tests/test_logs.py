@@ -53,6 +53,13 @@ def test_what_is_not_finite_is_null(tmp_path):
     assert lines(tmp_path)[0]["train/loss"] is None
 
 
+def test_more_than_a_day_may_be_left(tmp_path, capsys):
+    with Logger(str(tmp_path), 2161) as log:
+        log._start -= 60  # a minute for the first step
+        log.train(1, scalars(1.0))
+    assert "step 1/2161, loss 1, 100 ms/step, 1 day, 12:0" in capsys.readouterr().out
+
+
 def test_another_process_writes_nothing(tmp_path, capsys):
     with Logger(str(tmp_path), 1, is_main=False) as log:
         log.train(1, scalars(1.0))

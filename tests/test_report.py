@@ -46,8 +46,9 @@ def test_seeds_share_a_row():
     assert table([RESULT, named]).count("122.6") == 2
 
 
-def run(folder, result=RESULT):
+def run(folder, result=RESULT, **config):
     folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"seed": result["protocol"]["seed"]} | config))
     lines = [
         {"step": s, "train/loss": 1.0, "train/weighted/dim": -1.0 * s, "val/rsum": 100.0 + s}
         for s in range(5)
@@ -62,22 +63,63 @@ def test_report_draws_and_returns_the_table(tmp_path):
     text = report(runs, str(tmp_path / "figure.png"))
     assert text.count("dias_scenes (dias)") == 1 and "bag of words" in text
     assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "figure.png"]
+
+
+def seeded(seed, **changes):
+    return RESULT | {"protocol": RESULT["protocol"] | {"seed": seed} | changes}
+
+
+def test_every_seed_is_a_curve_and_every_row_one_colour(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: drawn.append(figure))
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: None)
+    names = [f"row {k}" for k in range(8)]  # more rows than colours
+    runs = [run(tmp_path / f"{n}-{s}", seeded(s, run=n), name=n) for n in names for s in (0, 1)]
+    report(runs, str(tmp_path / "figure.png"))
+    _, validation, recalls = drawn[0].axes
+    styles = [(line.get_color(), line.get_linestyle()) for line in validation.lines]
+    assert len(styles) == 16 and len(set(styles)) == 8
+    assert styles[::2] == styles[1::2]
+    assert len(recalls.containers) == 8
+    first, eighth = recalls.containers[0][0], recalls.containers[7][0]
+    assert first.get_facecolor() == eighth.get_facecolor() and first.get_hatch() != eighth.get_hatch()
+    assert [text.get_text() for text in drawn[0].legends[0].texts] == [f"{n} (dias)" for n in names]
+
+
+def test_runs_of_one_name_that_differ_in_more_than_the_seed_are_told_apart(tmp_path):
+    runs = [run(tmp_path / f"{s}", seeded(s), lr=lr) for s, lr in ((3, 0.1), (4, 0.2))]
+    text = report(runs, str(tmp_path / "figure.png"))
+    assert f"dias_scenes, {runs[0]} (dias)" in text and f"dias_scenes, {runs[1]} (dias)" in text
+    assert "±" not in text
+
+
+def test_the_figure_must_be_a_png(tmp_path):
+    with pytest.raises(UserError, match=r"f\.pdf: the figure is a \.png"):
+        report([run(tmp_path / "a")], str(tmp_path / "f.pdf"))
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("result.json", None, "jax_itm evaluate"),
-        ("result.json", "{}", "not what evaluate writes"),
+        ("result.json", "{}", "not what jax_itm writes.*jax_itm evaluate"),
+        ("result.json", '{"protocol": "full"}', "not what jax_itm writes"),
+        ("result.json", json.dumps(seeded(3, images="many")), "not what jax_itm writes"),
         ("metrics.jsonl", None, "train the run first"),
-        ("metrics.jsonl", "{oops", "not what training writes"),
+        ("metrics.jsonl", "{oops", "not what jax_itm writes"),
+        ("metrics.jsonl", "[1]", "not what jax_itm writes"),
+        ("metrics.jsonl", '{"val/rsum": 1.0}', "not what jax_itm writes"),
+        ("metrics.jsonl", "\udcff", "not what jax_itm writes"),
+        ("config.json", None, "train the run first"),
+        ("config.json", "[]", "not what jax_itm writes"),
     ],
 )
 def test_a_missing_or_broken_file_is_named(tmp_path, name, content, message):
     workdir = run(tmp_path / "a")
     (tmp_path / "a" / name).unlink()
     if content is not None:
-        (tmp_path / "a" / name).write_text(content)
+        (tmp_path / "a" / name).write_text(content, errors="surrogateescape")
     with pytest.raises(UserError, match=message) as error:
         report([workdir], str(tmp_path / "figure.png"))
     assert name in str(error.value) and not (tmp_path / "figure.png").exists()

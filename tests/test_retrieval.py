@@ -86,3 +86,24 @@ def test_blocks_out_of_order_or_missing_are_errors():
         retrieval.ranks(blocks[::-1], caption_image)
     with pytest.raises(ValueError, match="12 scores seen"):
         retrieval.ranks(blocks[:-1], caption_image)
+    with pytest.raises(ValueError, match="not each once"):  # as many scores as there should be
+        retrieval.ranks([*blocks[:-1], blocks[-2]], caption_image)
+    with pytest.raises(ValueError, match="or again"):
+        retrieval.ranks([*blocks, blocks[0]], caption_image)
+    with pytest.raises(ValueError, match=r"0:2 x 0:2 has scores of shape \(2, 1\)"):
+        retrieval.ranks([(*plan[0], scores[:2, :1])], caption_image)
+
+
+def test_an_images_captions_in_two_blocks_are_an_error():
+    """Its best caption may come last, when others were already counted against a worse one."""
+    scores, caption_image = np.array([[0.1, 0.9, 0.5], [0.2, 0.3, 0.6]]), np.array([0, 0, 1])
+    ranges = [((1, 2), (2, 3)), ((0, 1), (0, 1)), ((0, 1), (2, 3)), ((0, 1), (1, 2)), ((1, 2), (0, 2))]
+    with pytest.raises(ValueError, match="0:1 x 0:1 came before its positives"):
+        retrieval.ranks([(r, c, scores[slice(*r), slice(*c)]) for r, c in ranges], caption_image)
+
+
+def test_an_image_without_captions_or_an_unknown_protocol_is_an_error():
+    with pytest.raises(ValueError, match="image 1 has no caption"):
+        of(np.zeros((3, 2)), [0, 2])
+    with pytest.raises(ValueError, match="protocol '1k'"):
+        of(np.eye(5), np.arange(5), protocol="1k")
