@@ -8,7 +8,7 @@ def setting(config, view: str):
     config.dim, config.batch_size, config.duration = 256, 128, "4 epochs"
     config.image.boxes = True  # captions speak of places
     config.text.word_dim = 128
-    config.data.max_regions, config.data.max_words = 6, 28
+    config.data.max_regions, config.data.max_words = 6, 24
     config.data.view = view
     if view == "pixels":
         config.image.name, config.image.patch, config.image.layers = "vit", 12, 4
@@ -20,5 +20,4 @@ def setting(config, view: str):
 def get_config(arg: str = ""):
     config = setting(default("dias"), options(arg, view="regions")["view"])
     config.name = "dias_scenes"
-    config.method.weights.inter, config.method.weights.intra = 0.5, 1.0
     return config

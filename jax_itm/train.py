@@ -148,9 +148,11 @@ def train(config, workdir: str) -> int:
     run = Run(config, workdir)
     if parallel.is_main():
         (Path(workdir) / "config.json").write_text(config_lib.to_json(config))
-    with Interrupts() as interrupts, jax.set_mesh(run.mesh):
-        loop(run, workdir, interrupts)
-    run.checkpoints.close()
+    try:
+        with Interrupts() as interrupts, jax.set_mesh(run.mesh):
+            loop(run, workdir, interrupts)
+    finally:  # a save that is under way ends first
+        run.checkpoints.close()
     return 128 + interrupts.signal if interrupts.signal else 0
 
 

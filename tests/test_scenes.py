@@ -3,11 +3,14 @@
 import itertools
 import re
 from collections import Counter
+from dataclasses import astuple
 
 import numpy as np
 import pytest
 
 from jax_itm.data import scene_text, scenes
+from jax_itm.data.scene_text import DENIED, describe, truth
+from jax_itm.types import UserError
 
 COUNT = 80
 
@@ -17,91 +20,142 @@ def records():
     return [scenes.scene("train", index) for index in range(COUNT)]
 
 
-def things(index):
-    return scenes.arrange("train", index, 0)
+def group(index):
+    first = index - index % scenes.GROUP
+    return {i: scenes.plan("train", i) for i in range(first, first + scenes.GROUP)}
+
+
+def captions_in_groups():
+    """(caption, its scene, its distractors) of every image that has distractors."""
+    for index in filter(scenes.distracts, range(COUNT)):
+        plans = group(index)
+        own = plans.pop(index)
+        others = list(plans.values())
+        for caption in describe(own, others, np.random.default_rng(index)):
+            yield caption, own, others
 
 
 def test_a_record_follows_from_seed_split_and_index(records):
     again = list(scenes.generate("train", 3, 0))[2]
-    assert again["captions"] == records[2]["captions"]
+    assert again["captions"] == records[2]["captions"] and again["phrases"] == records[2]["phrases"]
     np.testing.assert_array_equal(again["image"], records[2]["image"])
     for other in (scenes.scene("train", 2, seed=1), scenes.scene("test", 2)):
         assert not np.array_equal(other["image"], records[2]["image"])
+    with pytest.raises(UserError, match="no split 'dev'; there are train, val, test"):
+        scenes.scene("dev", 0)
 
 
 def test_a_record_has_the_shapes_it_promises(records):
     for record in records:
-        count = len(record["boxes"])
-        assert 3 <= count <= 6
+        boxes, count = record["boxes"], len(record["boxes"])
+        assert 3 <= count <= 6 and boxes.dtype == np.float32
         assert record["image"].shape == (96, 96, 3) and record["image"].dtype == np.uint8
         assert record["regions"].shape == (count, 432) and record["regions"].dtype == np.float16
-        boxes = record["boxes"]
         assert np.all(boxes[:, :2] < boxes[:, 2:]) and np.all((boxes >= 0) & (boxes <= 1))
         assert len(set(record["captions"])) == 5
 
 
+def test_boxes_hold_the_objects(records):
+    """Inside a box's middle the picture is, but for texture and hole, of the object's colour."""
+    for index, record in enumerate(records):
+        for box, thing in zip(record["boxes"], scenes.plan("train", index).things, strict=True):
+            np.testing.assert_allclose((box[:2] + box[2:]) / 2, (thing.x, thing.y), atol=0.03)
+            if thing.texture == "plain" and thing.shape not in ("ring", "moon"):
+                x, y = (96 * (box[:2] + box[2:]) / 2).astype(int)
+                np.testing.assert_allclose(record["image"][y, x], scenes.RGB[thing.colour], atol=32)
+
+
 def test_phrases_name_the_object_in_their_box(records):
     for index, record in enumerate(records):
-        assert len(record["phrases"]) >= 10
+        things = scenes.plan("train", index).things
         for phrase in record["phrases"]:
-            words = record["captions"][phrase["caption"]][phrase["start"] : phrase["end"]]
-            thing = things(index)[phrase["box"]]
-            assert thing.colour in words.split()
-            assert any(words.endswith(name) for name in scene_text.NAMES[thing.shape])
+            words = record["captions"][phrase["caption"]][phrase["start"] : phrase["end"]].split()
+            thing = things[phrase["box"]]
+            said = [scene_text.SYNONYMS.get(word, (word,)) for word in (thing.shape, thing.colour)]
+            assert words[0] in ("a", "an", "the") and any(
+                word in options for options in said for word in words
+            )
 
 
-def test_relations_are_true(records):
-    """Reads '<phrase> .. <relation> <phrase>' back and looks at the boxes."""
-    holds = {
-        "left": lambda a, b: a[0] < b[0],
-        "right": lambda a, b: a[0] > b[0],
-        "above": lambda a, b: a[1] < b[1],
-        "below": lambda a, b: a[1] > b[1],
-    }
-    meaning = {text: name for name, texts in scene_text.RELATIONS.items() for text in texts}
-    between = re.compile(rf"^(?: {'| '.join(scene_text.VERBS)})? ({'|'.join(meaning)}) $")
+def test_relations_are_true_of_the_boxes(records):
+    """Reads "<phrase> is left of <phrase>" and "left of <phrase> is <phrase>" back."""
+    meaning = {text: kind for kind in scene_text.RELATIONS for text in scene_text.WORDS[kind]}
+    relation = "|".join(sorted(meaning, key=len, reverse=True))
+    plain = re.compile(rf" (?:{'|'.join(scene_text.VERBS)}) ({relation}) ")
+    fronted = re.compile(rf"(?:^|.* )({relation}) $")
+    linked = re.compile(rf" (?:{'|'.join(scene_text.FRONTED)}) ")
     seen = Counter()
     for record in records:
         centres = (record["boxes"][:, :2] + record["boxes"][:, 2:]) / 2
         for number, caption in enumerate(record["captions"]):
-            mentions = [p for p in record["phrases"] if p["caption"] == number]
-            for one, two in itertools.pairwise(mentions):
-                found = between.match(caption[one["end"] : two["start"]])
-                if found:
-                    name = meaning[found[1]]
-                    seen[name] += 1
-                    assert holds[name](centres[one["box"]], centres[two["box"]]), caption
-    assert min(seen[name] for name in holds) > 15
+            spans = [p for p in record["phrases"] if p["caption"] == number]
+            ends = [0, *(p["end"] for p in spans)]
+            for end, one, two in zip(ends, spans, spans[1:], strict=False):
+                between = caption[one["end"] : two["start"]]
+                before = fronted.match(caption[end : one["start"]])
+                if found := plain.fullmatch(between):
+                    kind, a, b = meaning[found[1]], one["box"], two["box"]
+                elif linked.fullmatch(between) and before:
+                    kind, a, b = meaning[before[1]], two["box"], one["box"]
+                else:
+                    continue
+                seen[kind] += 1
+                assert (centres[a] - centres[b]) @ scene_text.RELATIONS[kind] > 0.1, caption
+    assert min(seen[kind] for kind in scene_text.RELATIONS) > 15
 
 
-def test_groups_share_their_objects_and_not_their_places():
-    """A group of four: one layout, mirrored, two exchanged in place, two exchanged in colour."""
-    shared = 0
-    for first in range(0, COUNT, 4):
-        words = [
-            sorted(Counter(w for t in things(k) for w in (t.colour, t.shape)).items())
-            for k in range(first, first + 4)
-        ]
-        if all(w == words[0] for w in words):
-            shared += 1
-            places = [{(t.colour, t.shape): t.cell for t in things(k)} for k in range(first, first + 4)]
-            assert all(places[0] != other for other in places[1:])
-    assert 5 <= shared <= 15  # about half of twenty
+@pytest.mark.parametrize(
+    "fact, yes, no",
+    [
+        (("right", (0, 1)), [(0.8, 0.5), (0.5, 0.6)], [(0.5, 0.6), (0.8, 0.5)]),
+        (("below", (0, 1)), [(0.5, 0.8), (0.5, 0.5)], [(0.5, 0.2), (0.5, 0.5)]),
+        (("top right", (0,)), [(0.8, 0.2)], [(0.8, 0.5)]),
+        (("middle", (0,)), [(0.5, 0.55)], [(0.5, 0.8)]),
+        (("lowest", (1,)), [(0.2, 0.2), (0.3, 0.7), (0.6, 0.6)], [(0.2, 0.9), (0.3, 0.7), (0.6, 0.6)]),
+        (("nearest", (0, 1)), [(0.3, 0.3), (0.5, 0.3), (0.9, 0.3)], [(0.2, 0.3), (0.5, 0.3), (0.7, 0.3)]),
+        (("between", (0, 1, 2)), [(0.5, 0.5), (0.2, 0.4), (0.8, 0.6)], [(0.2, 0.4), (0.5, 0.5), (0.8, 0.6)]),
+    ],
+)
+def test_a_fact_is_clear_where_it_holds_and_denied_where_not(fact, yes, no):
+    fact = scene_text.Fact(*fact)
+    assert scene_text.clearness(fact, yes) >= 1 and scene_text.clearness(fact, no) <= DENIED
 
 
-def test_a_bag_of_words_cannot_tell_some_captions_from_false_ones(records):
-    """Exchanging the two objects of a relation gives a caption with the same words, and a false one."""
-    same_words = 0
-    for record in records:
-        caption = record["captions"][0]
-        one, two = (p for p in record["phrases"] if p["caption"] == 0)
-        start, end = slice(one["start"], one["end"]), slice(two["start"], two["end"])
-        false = caption[end] + caption[one["end"] : two["start"]] + caption[start]
-        same_words += sorted(false.split()) == sorted(caption.split()) and false != caption
-    assert same_words == len(records)
+def test_captions_are_true_of_their_image_and_false_of_its_distractors():
+    for caption, own, others in captions_in_groups():
+        assert truth(caption.facts, caption.names, own) >= 1
+        assert all(truth(caption.facts, caption.names, other) <= DENIED for other in others), caption.text
 
 
-def test_the_vocabulary_is_small(records):
-    words = {word for record in records for caption in record["captions"] for word in caption.split()}
-    lengths = [len(caption.split()) for record in records for caption in record["captions"]]
-    assert 50 < len(words) < 90 and max(lengths) <= 26
+def test_a_group_shares_its_objects_or_their_shapes_and_colours():
+    kinds = Counter()
+    for first in range(0, COUNT, 2 * scenes.GROUP):
+        plans = list(group(first).values())
+        looks = [sorted(astuple(thing)[:4] for thing in plan.things) for plan in plans]
+        words = [sorted(w for thing in plan.things for w in astuple(thing)[:4]) for plan in plans]
+        assert all(w == words[0] for w in words) and len({p.things for p in plans}) == scenes.GROUP
+        kinds["places" if all(look == looks[0] for look in looks) else "colours"] += 1
+    assert kinds["places"] >= 2 and kinds["colours"] >= 2
+
+
+def test_a_bag_of_words_cannot_tell_most_captions_of_a_group():
+    """Other names in the same words' places: often a caption clearly true of a distractor."""
+    told = []
+    for caption, _, others in captions_in_groups():
+        names = list(caption.names.values())
+        orders = list(itertools.permutations(names))
+        if all("colour" in name for name in names):  # the colours alone change places
+            orders += [
+                [{**name, "colour": other["colour"]} for name, other in zip(names, order, strict=True)]
+                for order in itertools.permutations(names)
+            ]
+        readings = (dict(zip(caption.names, order, strict=True)) for order in orders)
+        told.append(any(truth(caption.facts, r, o) >= 1 for r in readings for o in others))
+    assert np.mean(told) > 0.5
+
+
+def test_captions_are_short_and_their_words_few(records):
+    captions = [caption for record in records for caption in record["captions"]]
+    words = Counter(re.findall(r"\w+", " ".join(captions)))
+    assert 70 < len(words) < 110
+    assert all(8 <= len(caption.split()) <= 20 for caption in captions)

@@ -1,232 +1,259 @@
-"""The embedded data set: rendered scenes of a few shapes, with captions that order decides.
+"""The generated data set `scenes`: coloured shapes, and captions that say where they are.
 
-Half of the scenes come in groups of four that hold the same objects: one layout, its mirror image,
-two objects in each other's places, and two objects with each other's colours. Their captions use
-the same words, so that a bag of words cannot tell them apart. Everything follows from (seed, split,
-index).
+A bag of words does not solve it. Every other four images are *distractors* of each other: one
+background, the same objects, of which four exchange places (or colours) in pairs. Between any two of
+such images two pairs exchange, and each of the six pairs does so between some two, so "a red ring
+left of a blue star" of one is "a blue star left of a red ring" (or "a blue ring left of a red star")
+of another. A caption is clearly true of its own image and clearly false of the other three.
+
+Every record is a function of (seed, split, index) alone.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
-from jax_itm.data.scene_text import captions_of
+from jax_itm.data.scene_text import COLOURS, KINDS, SHAPES, TEXTURES, TONES, Scene, Thing, describe
+from jax_itm.types import UserError
 
 SPLITS = {"train": 4000, "val": 500, "test": 500}
-SIZE = 96  # pixels of a side
-CROP = 12  # pixels of a region's side
-GROUP = 4  # scenes that may share their objects
-COLOURS = {
-    "red": (214, 39, 40),
-    "green": (44, 150, 60),
-    "blue": (40, 90, 200),
-    "yellow": (240, 205, 40),
-    "purple": (140, 70, 180),
-    "orange": (245, 130, 30),
-    "pink": (240, 130, 190),
-    "white": (250, 250, 250),
+GROUP = 4  # images in a group of distractors
+
+# Pixels.
+WIDTH, REGION = 96, 12  # an image, and an object's crop after resizing
+SCALE = 3  # drawn so much larger, then averaged: smooth edges
+RADIUS = {"small": 8, "large": 14}
+SPACING = 2 * RADIUS["large"] + 1  # between centres: any two objects may exchange places
+CONTEXT = 2  # background seen around an object in its crop
+
+RGB = {
+    "red": (214, 40, 40),
+    "orange": (247, 127, 20),
+    "yellow": (250, 214, 50),
+    "green": (50, 160, 70),
+    "cyan": (80, 210, 215),
+    "blue": (45, 85, 210),
+    "purple": (130, 55, 175),
+    "pink": (248, 145, 195),
+    "brown": (125, 78, 42),
 }
-SHAPES = ("circle", "square", "triangle", "star", "ring", "cross", "diamond", "heart")
-TEXTURES = ("plain", "plain", "striped", "dotted")
-RADII = {"small": 7.5, "medium": 10.5, "large": 13.5}  # pixels; a cell of the 3 x 3 grid has 32
-
-
-@dataclass(frozen=True)
-class Thing:
-    """An object: what it is, and where its centre lies, in pixels."""
-
-    shape: str
-    colour: str
-    texture: str
-    size: str
-    cell: tuple[int, int]  # column and row on the 3 x 3 grid
-    x: float
-    y: float
-
-    @property
-    def box(self) -> tuple[float, float, float, float]:
-        """x1, y1, x2, y2 in units of the image."""
-        r = RADII[self.size]
-        return (
-            (self.x - r) / SIZE,
-            (self.y - r) / SIZE,
-            (self.x + r) / SIZE,
-            (self.y + r) / SIZE,
-        )
-
-
-def generate(split: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """The first `count` records of a split: see `scene`."""
-    for index in range(count):
-        yield scene(split, index, seed)
 
 
 def scene(split: str, index: int, seed: int = 0) -> dict[str, Any]:
-    """One record.
+    """One record of the data set.
 
     Returns:
-        name; image uint8 (96, 96, 3); regions float16 (r, 432), each object's crop, 12 x 12 x 3 in
-        [-1, 1]; boxes float32 (r, 4); five captions, caption_ids; phrases, for every mention of an
-        object {caption, start, end, box}: `captions[caption][start:end]` names box `box`.
+        {"name", "image": uint8 (96, 96, 3), "regions": float16 (r, 432), each object's crop as
+        12 x 12 x 3 values in [-1, 1], "boxes": float32 (r, 4), "captions": five, "caption_ids",
+        "phrases": [{"caption", "start", "end", "box"}]}: captions[caption][start:end] names the
+        object of boxes[box].
+
+    Raises:
+        UserError: no such split.
     """
-    number = tuple(SPLITS).index(split)
-    rng = np.random.default_rng((seed, number, index, 1))
-    things = arrange(split, index, seed)
-    image = render(things, rng)
-    captions, phrases = captions_of(things, rng)
-    pixels = np.asarray(image)
+    # The first draws of `plan` are the group's; these are the image's own.
+    rng = np.random.default_rng((seed, _number(split), index, 2))
+    planned = plan(split, index, seed)
+    first = index - index % GROUP
+    others = [plan(split, i, seed) for i in range(first, first + GROUP) if i != index]
+    captions = describe(planned, others if distracts(index) else [], rng)
+    image, boxes = _draw(planned, rng)
     return {
         "name": f"{split}-{index:05d}",
-        "image": pixels,
-        "regions": np.stack([_crop(image, thing) for thing in things]),
-        "boxes": np.array([thing.box for thing in things], np.float32),
-        "captions": captions,
-        "caption_ids": list(range(5 * index, 5 * index + 5)),
-        "phrases": phrases,
+        "image": np.asarray(image),
+        "regions": np.stack([_crop(image, box) for box in boxes]),
+        "boxes": np.array(boxes, np.float32) / WIDTH,
+        "captions": [caption.text for caption in captions],
+        "caption_ids": list(range(index * len(captions), (index + 1) * len(captions))),
+        "phrases": [
+            {"caption": number, "start": start, "end": end, "box": box}
+            for number, caption in enumerate(captions)
+            for start, end, box in caption.phrases
+        ],
     }
 
 
-def arrange(split: str, index: int, seed: int) -> list[Thing]:
-    """The objects of a scene, in a random order."""
-    number, group = tuple(SPLITS).index(split), index // GROUP
-    rng = np.random.default_rng((seed, number, group, 0))
-    shared = rng.random() < 0.5
-    own = np.random.default_rng((seed, number, index, 2))
-    things = _layout(rng if shared else own)
-    variant = index % GROUP if shared else 0
-    if variant == 1:
-        things = [replace(t, x=SIZE - t.x, cell=(2 - t.cell[0], t.cell[1])) for t in things]
-    elif variant == 2:
-        a, b = things[:2]
-        things[:2] = (
-            replace(a, x=b.x, y=b.y, cell=b.cell),
-            replace(b, x=a.x, y=a.y, cell=a.cell),
+def generate(split: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
+    """The first `count` records of a split (see `scene`)."""
+    return (scene(split, index, seed) for index in range(count))
+
+
+def distracts(index: int) -> bool:
+    """Whether an image is one of a group of distractors."""
+    return index // GROUP % 2 == 0
+
+
+@lru_cache(2 * GROUP)  # each of a group is planned for each
+def plan(split: str, index: int, seed: int = 0) -> Scene:
+    """What an image shows, before it is drawn and described."""
+    if not distracts(index):
+        return _group(np.random.default_rng((seed, _number(split), index, 1)), distractors=False)
+    member = index % GROUP
+    rng = np.random.default_rng((seed, _number(split), index - member, 1))
+    base, colours = _group(rng, distractors=True), bool(rng.random() < 0.5)
+    things = list(base.things)
+    for i in range(GROUP):  # i ^ member: no object keeps its own, and any two exchange in one member
+        other = base.things[i ^ member]
+        place = {"colour": other.colour} if colours else {"x": other.x, "y": other.y}
+        things[i] = replace(things[i], **place)
+    return replace(base, things=tuple(things))
+
+
+def _number(split: str) -> int:
+    if split not in SPLITS:
+        raise UserError(f"scenes: no split {split!r}; there are {', '.join(SPLITS)}")
+    return list(SPLITS).index(split)
+
+
+def _group(rng: np.random.Generator, distractors: bool) -> Scene:
+    """A scene; among distractors no shape and no colour occurs twice."""
+    count = int(rng.integers(GROUP if distractors else 3, 7))
+    if distractors:
+        shapes, colours = rng.permutation(SHAPES)[:count], rng.permutation(COLOURS)[:count]
+    else:  # no colour twice on one shape, so that "a red ring" is one object
+        pairs = rng.choice(len(SHAPES) * len(COLOURS), count, replace=False)
+        shapes, colours = np.array(SHAPES)[pairs % len(SHAPES)], np.array(COLOURS)[pairs // len(SHAPES)]
+    sizes = rng.choice(list(RADIUS), count)
+    textures = rng.choice(TEXTURES, count, p=(0.55, 0.15, 0.15, 0.15))
+    things = (
+        Thing(str(shape), str(colour), str(size), str(texture), x / WIDTH, y / WIDTH)
+        for shape, colour, size, texture, (x, y) in zip(
+            shapes, colours, sizes, textures, _places(count, rng), strict=True
         )
-    elif variant == 3:
-        a, b = things[:2]
-        things[:2] = replace(a, colour=b.colour), replace(b, colour=a.colour)
-    return [things[k] for k in own.permutation(len(things))]
+    )
+    return Scene(tuple(things), str(rng.choice(TONES)), str(rng.choice(KINDS)))
 
 
-def _layout(rng: np.random.Generator) -> list[Thing]:
-    count = int(rng.integers(3, 7))
-    cells = rng.permutation(9)[:count]
-    # Any two objects differ in colour and in shape, so that swapped colours make new objects.
-    colours, shapes = rng.permutation(list(COLOURS)), rng.permutation(SHAPES)
-    things = []
-    for k, cell in enumerate(cells):
-        column, row = int(cell) % 3, int(cell) // 3
-        jitter = rng.uniform(-2.5, 2.5, 2)
-        things.append(
-            Thing(
-                str(shapes[k]),
-                str(colours[k]),
-                str(rng.choice(TEXTURES)),
-                str(rng.choice(list(RADII))),
-                (column, row),
-                16 + 32 * column + float(jitter[0]),
-                16 + 32 * row + float(jitter[1]),
-            )
-        )
-    return things
+def _places(count: int, rng: np.random.Generator) -> list[tuple[float, float]]:
+    """Centres in pixels, `SPACING` apart."""
+    low = RADIUS["large"] + 3  # a tilted square reaches beyond its radius
+    high = WIDTH - low
+    while True:
+        places: list[tuple[float, float]] = []
+        for x, y in rng.uniform(low, high, (60, 2)).tolist():
+            if all((x - u) ** 2 + (y - v) ** 2 >= SPACING**2 for u, v in places):
+                places.append((x, y))
+                if len(places) == count:
+                    return places
 
 
-def render(things: list[Thing], rng: np.random.Generator) -> Image.Image:
-    """Draws the objects over a random background, smoothed from twice the size."""
-    image = _background(rng)
-    for thing in things:
-        side = round(4 * RADII[thing.size])
-        left, top = round(2 * thing.x) - side // 2, round(2 * thing.y) - side // 2
-        image.paste((45, 45, 45), (left, top), _mask(thing.shape, side, 0))
-        image.paste(_paint(thing, side), (left, top), _mask(thing.shape, side, 2))
-    return image.resize((SIZE, SIZE), Image.Resampling.BOX)
+def _turns(count: int, radii: tuple[float, ...] = (1.0,), start: float = -0.25) -> np.ndarray:
+    """Corners (count, 2) of a regular polygon, or with two radii of a star; `start` in turns."""
+    angles = 2 * np.pi * (start + np.arange(count) / count)
+    return np.resize(radii, count)[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
 
 
-@cache
-def _mask(shape: str, side: int, inset: int) -> Image.Image:
-    """The shape in a square of `side`, drawn four times as large and smoothed."""
-    big, line = 4 * side, 4 * inset
-    mask = Image.new("L", (big, big))
-    draw, low, high = ImageDraw.Draw(mask), line, big - 1 - line
-    at = lambda points: [(low + x * (high - low), low + y * (high - low)) for x, y in points]
-    if shape in ("circle", "ring"):
-        draw.ellipse((low, low, high, high), 255)
-        if shape == "ring":
-            hole = big * 0.29 - line
-            draw.ellipse((hole, hole, big - 1 - hole, big - 1 - hole), 0)
-            hole += 2 * line
-            draw.ellipse((hole, hole, big - 1 - hole, big - 1 - hole), 0)
-    elif shape == "heart":
-        draw.polygon(at(_heart()), 255)
-    else:
-        draw.polygon(at(OUTLINES[shape]), 255)
-    return mask.resize((side, side), Image.Resampling.BOX)
+def _heart() -> np.ndarray:
+    t = np.linspace(0, 2 * np.pi, 40)
+    x, y = 16 * np.sin(t) ** 3, 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
+    return np.stack([x, -y], 1)
 
 
-def _heart() -> list[tuple[float, float]]:
-    angle = np.linspace(0, 2 * np.pi, 60)
-    x = 16 * np.sin(angle) ** 3
-    y = 13 * np.cos(angle) - 5 * np.cos(2 * angle) - 2 * np.cos(3 * angle) - np.cos(4 * angle)
-    return list(zip(0.5 + x / 33, 0.44 - y / 31, strict=True))
+def _cross(arm: float = 0.36) -> np.ndarray:
+    half = np.array([(arm, 1), (arm, arm), (1, arm), (1, -arm), (arm, -arm), (arm, -1)])
+    return np.concatenate([half, -half])
 
 
-def _star() -> list[tuple[float, float]]:
-    angle = np.pi * (np.arange(10) / 5 - 0.5)
-    radius = np.where(np.arange(10) % 2, 0.22, 0.52)
-    return list(zip(0.5 + radius * np.cos(angle), 0.52 + radius * np.sin(angle), strict=True))
-
-
-OUTLINES = {
-    "square": [(0.06, 0.06), (0.94, 0.06), (0.94, 0.94), (0.06, 0.94)],
-    "triangle": [(0.5, 0.02), (1, 0.95), (0, 0.95)],
-    "diamond": [(0.5, 0), (0.9, 0.5), (0.5, 1), (0.1, 0.5)],
-    "cross": [
-        *((0.33, 0), (0.67, 0), (0.67, 0.33), (1, 0.33), (1, 0.67), (0.67, 0.67)),
-        *((0.67, 1), (0.33, 1), (0.33, 0.67), (0, 0.67), (0, 0.33), (0.33, 0.33)),
-    ],
-    "star": _star(),
+_DISC = _turns(40)
+_ARROW = np.array([(0, -1), (0.9, 0), (0.4, 0), (0.4, 1), (-0.4, 1), (-0.4, 0), (-0.9, 0)])
+# Each shape's outline, and what is cut out of it.
+_OUTLINES: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
+    "circle": (_DISC, None),
+    "square": (_turns(4, start=0.125), None),
+    "triangle": (_turns(3), None),
+    "star": (_turns(10, (1.0, 0.48)), None),
+    "ring": (_DISC, 0.45 * _DISC),
+    "cross": (_cross(), None),
+    "diamond": (_turns(4) * (0.72, 1), None),
+    "heart": (_heart(), None),
+    "moon": (_DISC, 0.85 * _DISC + (0.55, -0.1)),
+    "arrow": (_ARROW, None),
 }
 
 
-def _paint(thing: Thing, side: int) -> Image.Image:
-    """The object's colour over a square, with its texture in a darker shade."""
-    colour = np.array(COLOURS[thing.colour], float)
-    y, x = np.mgrid[:side, :side]
-    if thing.texture == "striped":
-        dark = (x + y) % 12 < 5
-    elif thing.texture == "dotted":
-        dark = (x % 10 - 4.5) ** 2 + (y % 10 - 4.5) ** 2 < 9
+def _draw(planned: Scene, rng: np.random.Generator) -> tuple[Image.Image, list[tuple[int, ...]]]:
+    """The picture, and the box of each object in pixels."""
+    canvas, boxes = _background(planned, rng), []
+    for thing in planned.things:
+        radius = RADIUS[thing.size] * SCALE
+        mask = _mask(thing.shape, radius, rng.uniform(-0.15, 0.15))
+        # Whole pixels after averaging, so that the box is exact.
+        x1, y1, x2, y2 = mask.getbbox() or (0, 0, 0, 0)
+        left = SCALE * round(WIDTH * thing.x - (x1 + x2) / 2 / SCALE)
+        top = SCALE * round(WIDTH * thing.y - (y1 + y2) / 2 / SCALE)
+        colour = np.array(RGB[thing.colour]) + rng.integers(-12, 13, 3)
+        edge = 0.4 * colour if planned.tone == "light" else 0.45 * colour + 140
+        canvas.paste(_rgb(np.broadcast_to(edge, (mask.height, mask.width, 3))), (left, top), mask)
+        inner = mask.filter(ImageFilter.MinFilter(SCALE + 2))
+        canvas.paste(_rgb(_fill(thing, colour, mask.width, radius)), (left, top), inner)
+        corners = (left + x1) // SCALE, (top + y1) // SCALE, -(-(left + x2) // SCALE), -(-(top + y2) // SCALE)
+        boxes.append(corners)
+    return canvas.reduce(SCALE), boxes
+
+
+def _mask(shape: str, radius: int, tilt: float) -> Image.Image:
+    """Where a shape is: its larger side 2 x radius, its middle the mask's, turned by `tilt`."""
+    outline, hole = _OUTLINES[shape]
+    low, high = outline.min(0), outline.max(0)
+    unit = 2 * radius / (high - low).max()
+    turn = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
+    side = SCALE * (2 * radius // SCALE + 6)
+    mask = Image.new("L", (side, side))
+    for polygon, value in ((outline, 255), (hole, 0)):
+        if polygon is not None:
+            points = (polygon - (low + high) / 2) * unit @ turn + side / 2
+            ImageDraw.Draw(mask).polygon([tuple(point) for point in points.tolist()], fill=value)
+    return mask
+
+
+def _fill(thing: Thing, colour: np.ndarray, side: int, radius: int) -> np.ndarray:
+    """Colours (side, side, 3): plain, or a pattern of the colour and a lighter or darker one."""
+    second = 0.3 * colour + 0.7 * 255 if colour.mean() < 150 else 0.4 * colour
+    shade = np.linspace(1.06, 0.94, side)[:, None, None]
+    return np.where(_pattern(thing.texture, side, radius), second, colour) * shade
+
+
+@cache
+def _pattern(texture: str, side: int, radius: int) -> np.ndarray:
+    """Where a texture has its second colour: bool (side, side, 1)."""
+    y, x = np.mgrid[:side, :side, :1][:2] * (1.75 / radius)  # three and a half periods across
+    if texture == "striped":
+        return (x + y) % 1.4 < 0.65
+    if texture == "dotted":
+        return (x % 1 - 0.5) ** 2 + (y % 1 - 0.5) ** 2 < 0.1
+    if texture == "checked":
+        return (x % 1 < 0.5) ^ (y % 1 < 0.5)
+    return np.zeros_like(x, bool)
+
+
+def _background(planned: Scene, rng: np.random.Generator) -> Image.Image:
+    tint = rng.uniform(-10, 10, 3)
+    colour = rng.uniform(205, 235) + tint if planned.tone == "light" else rng.uniform(35, 60) + tint
+    y, x = np.mgrid[:WIDTH, :WIDTH] / WIDTH
+    if planned.background == "shaded":
+        angle = rng.uniform(0, 2 * np.pi)
+        change = 60 * ((x - 0.5) * np.cos(angle) + (y - 0.5) * np.sin(angle))
+    elif planned.background == "grainy":
+        change = rng.normal(0, 14, (WIDTH, WIDTH))
+    elif planned.background == "tiled":
+        change = 24.0 * ((x * 8 % 1 < 0.5) ^ (y * 8 % 1 < 0.5)) - 12
     else:
-        dark = np.zeros((side, side), bool)
-    paint = np.where(dark[..., None], 0.45 * colour, colour)
-    return Image.fromarray(paint.astype(np.uint8))
+        change = np.zeros_like(x)
+    return _rgb(colour + change[..., None]).resize((WIDTH * SCALE, WIDTH * SCALE), Image.Resampling.NEAREST)
 
 
-def _background(rng: np.random.Generator) -> Image.Image:
-    """A muted plain, graded, grainy or tiled ground, at twice the size."""
-    side = 2 * SIZE
-    one, two = rng.uniform(95, 185, (2, 1, 1, 3)) * np.array([1.0, 1.0, 0.97])
-    y, x = np.mgrid[:side, :side][:, :, :, None] / side
-    kind = rng.integers(4)
-    if kind == 0:
-        ground = np.broadcast_to(one, (side, side, 3))
-    elif kind == 1:
-        slope = rng.uniform(-1, 1, 2)
-        mix = (x * slope[0] + y * slope[1] - min(slope[0], 0) - min(slope[1], 0)) / 2
-        ground = one + (two - one) * mix
-    elif kind == 2:
-        ground = one + rng.normal(0, 16, (side, side, 1))
-    else:
-        tiles = (np.floor(x * 8) + np.floor(y * 8)) % 2
-        ground = one + 0.35 * (two - one) * tiles
-    return Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8))
+def _rgb(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def _crop(image: Image.Image, thing: Thing) -> np.ndarray:
-    x1, y1, x2, y2 = (SIZE * edge for edge in thing.box)
-    crop = image.resize((CROP, CROP), Image.Resampling.BILINEAR, box=(x1, y1, x2, y2))
-    return (np.asarray(crop, np.float32) / 127.5 - 1).astype(np.float16).ravel()
+def _crop(image: Image.Image, box: tuple[int, ...]) -> np.ndarray:
+    """A region's features: (432,) float16."""
+    x1, y1, x2, y2 = box
+    x1, y1, x2, y2 = max(x1 - CONTEXT, 0), max(y1 - CONTEXT, 0), x2 + CONTEXT, y2 + CONTEXT
+    grown = (x1, y1, min(x2, WIDTH), min(y2, WIDTH))
+    crop = image.resize((REGION, REGION), Image.Resampling.BILINEAR, box=grown)
+    return (np.asarray(crop, np.float32) / 127.5 - 1).astype(np.float16).reshape(-1)
