@@ -12,7 +12,7 @@ def setting(config, view: str):
     config.data.view = view
     if view == "pixels":
         config.image.name, config.image.patch, config.image.layers = "vit", 12, 4
-    config.optimizer.lr, config.optimizer.schedule = 2e-3, "cosine"
+    config.optimizer.lr, config.optimizer.schedule = 4e-3, "cosine"
     config.optimizer.warmup = "0.3 epochs"
     return config
 
