@@ -52,7 +52,7 @@ def train_step(
         average = state.ema
         if average is not None:
             average = optax.incremental_update(params, average, 1 - ema)
-        scalars = terms | {"loss": loss, "grad_norm": optax.global_norm(grads)}
+        scalars = terms | {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         return State(state.step + 1, params, opt_state, average), scalars
 
     whole, rows = replicated(mesh), by_rows(mesh)

@@ -49,7 +49,7 @@ def batch(view="regions", seed=0):
 def one_sgd_step(config, devices, data):
     mesh, method = make_mesh(devices), build(config, VOCAB, 100)
     with jax.set_mesh(mesh):
-        params = method.init(jax.random.key(0), data)
+        params = jax.jit(method.init)(jax.random.key(0), data)
         optimizer = optax.sgd(0.1)  # Adam would hide a wrong scale
         state = step.init_state(params, optimizer, False, mesh)
         update = step.train_step(method, optimizer, mesh, 0, 0.0)
@@ -85,9 +85,9 @@ def test_micro_batches_change_nothing():
 def test_every_encoder_parameter_gets_a_gradient(name):
     config = small(name)
     method, data = build(config, VOCAB, 100), batch()
-    params = method.init(jax.random.key(0), data)
+    params = jax.jit(method.init)(jax.random.key(0), data)
     loss = lambda params: method.loss(params, data, jax.random.key(1), jnp.int32(0))[0]
-    grads = jax.tree_util.tree_leaves_with_path(jax.grad(loss)(params))
+    grads = jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params))
     dead = [jax.tree_util.keystr(path) for path, grad in grads if not np.any(grad)]
     assert not dead
 
@@ -96,25 +96,23 @@ def test_every_encoder_parameter_gets_a_gradient(name):
 def test_an_embedding_does_not_depend_on_its_batch_or_padding(fields):
     config = small("dias", **fields)
     method, data = build(config, VOCAB, 100), batch()
-    params = method.init(jax.random.key(0), data)
-    image, text = (
-        method.encode_image(params, data["image"]),
-        method.encode_text(params, data["text"]),
-    )
+    params = jax.jit(method.init)(jax.random.key(0), data)
+    encode_image, encode_text = jax.jit(method.encode_image), jax.jit(method.encode_text)
+    image, text = encode_image(params, data["image"]), encode_text(params, data["text"])
     np.testing.assert_allclose(jnp.linalg.norm(image, axis=1), 1, rtol=1e-5)
     words, image_mask = data["text"], data["image"]["mask"][..., None]
     noise = jnp.where(image_mask, data["image"]["regions"], 9)  # what is masked has no say
     ids = jnp.where(words["mask"], words["ids"], 7)
     row = slice(3, 4)
-    alone = method.encode_text(params, {"ids": ids[row], "mask": words["mask"][row]})
+    alone = encode_text(params, {"ids": ids[row], "mask": words["mask"][row]})
     np.testing.assert_allclose(alone, text[row], rtol=1e-4, atol=1e-6)
     other = {k: v[row] for k, v in (data["image"] | {"regions": noise}).items()}
-    np.testing.assert_allclose(method.encode_image(params, other), image[row], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(encode_image(params, other), image[row], rtol=1e-4, atol=1e-6)
 
 
 def test_dropped_words_are_as_if_they_were_not_there():
     method, data = build(small(), VOCAB, 100), batch()
-    params = method.init(jax.random.key(0), data)
+    params = jax.jit(method.init)(jax.random.key(0), data)
     ids = jnp.array([[3, 4, 5, 6, 0, 0]])
     without = jnp.array([[3, 5, 6, 0, 0, 0]])
     hole = jnp.array([[True, False, True, True, False, False]])
