@@ -111,7 +111,7 @@ class CollapseAlarm:
     hinge alone does not tell: near negatives, well chosen, keep it close to the margin too.
     """
 
-    def __init__(self, margin: float, patience: int = 10):
+    def __init__(self, margin: float, patience: int = 25):
         self.margin, self.patience, self._seen = margin, patience, 0
 
     def update(self, hinge: float, gap: float) -> str | None:
