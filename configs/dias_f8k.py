@@ -25,5 +25,4 @@ def get_config():
     config.name = "dias_f8k"
     config.method.negatives, config.method.sum_for = "hardest", "1 epochs"
     config.optimizer.lr = 4e-3
-    config.image.drop = config.text.drop = 0.1
     return config
