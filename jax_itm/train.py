@@ -160,7 +160,7 @@ def loop(run: Run, workdir: str, interrupts: Interrupts) -> None:
     """Evaluate and save the state, take a batch, step, log; until the last step or a signal."""
     config, first = run.config, int(run.state.step)
     update = step.train_step(run.method, run.optimizer, run.mesh, config.seed, config.ema)
-    alarm = CollapseAlarm(config.method.get("margin", 0.0), patience=25)
+    alarm = CollapseAlarm(config.method.get("margin", 0.0))
     scalars, batches, start = {}, iter(run.batches()), (first, time.perf_counter())
     with Logger(workdir, run.total, first, is_main=parallel.is_main()) as log:
         log.message(f"{run.parameters:,} parameters, {run.mesh.size} devices, {run.total} steps")

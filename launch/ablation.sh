@@ -8,13 +8,15 @@
 # sparse selection) | full. Data must be prepared (./launch/local.sh does). Finished runs are kept.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=launch/env.sh
+. launch/env.sh
 
 config=configs/dias_scenes.py
 if [ $# -gt 0 ] && [[ $1 != --* ]]; then
   config=$1
   shift
 fi
-name=$(basename "$config" .py)
+name=$(run_name "$config")
 python=${PYTHON:-.venv/bin/python}
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.cache/jax}
 

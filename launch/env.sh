@@ -1,7 +1,13 @@
 # shellcheck shell=bash
-# Makes .venv with this package in it, anew only where its description changed. Sourced with one
-# argument: the extras to install, such as "test", or nothing.
+# What the launchers share; they source this file.
 
+# The name of a run of CONFIG[:ARG]: its file's name, with the argument where there is one.
+run_name() {
+  basename "$1" | sed 's/\.py//; s/[^A-Za-z0-9_.-]/_/g'
+}
+
+# Makes .venv with this package in it, anew only where its description changed. One argument: the
+# extras to install, such as "test", or nothing.
 make_env() {
   local extras=${1:+[$1]} python="" candidate stamp
   if [ ! -x .venv/bin/python ]; then

@@ -15,8 +15,7 @@ if [ $# -gt 0 ] && [[ $1 != --* ]]; then
   config=$1
   shift
 fi
-name=$(basename "$config" | sed 's/\.py//; s/[^A-Za-z0-9_.-]/_/g')
-run=runs/$name
+run=runs/$(run_name "$config")
 
 make_env ""
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.cache/jax}
