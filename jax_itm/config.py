@@ -28,6 +28,8 @@ CHOICES = {
     "data.tokenizer": ("words", "wordpiece"),
     "optimizer.schedule": ("constant", "cosine", "linear", "step"),
     "dtype": ("float32", "bfloat16"),
+    "similarity.form": ("auto", "ring", "gather"),
+    "similarity.dtype": ("float32", "bfloat16"),
     "evaluate.protocol": ("full", "folds"),
     "method.negatives": ("distance_weighted", "hardest", "sum"),
     "method.dim_form": ("ratio", "infonce", "barlow", "diagonal"),
@@ -60,6 +62,12 @@ TEXT = {
     "layers": 4,
     "heads": 4,
     "dropout": 0.1,
+}
+
+SIMILARITY = {  # how a loss walks the B x B scores; similarity.Plan
+    "form": "auto",
+    "tile": 512,
+    "dtype": "float32",  # of the products; sums stay float32
 }
 
 DATA = {
@@ -115,6 +123,7 @@ def default(method: str) -> Config:
             "image": IMAGE,
             "text": TEXT,
             "data": DATA,
+            "similarity": SIMILARITY,
             "optimizer": OPTIMIZER,
             "evaluate": {"every": "1 epochs", "batch_size": 250, "protocol": "full"},
             "log_every": 20,  # steps

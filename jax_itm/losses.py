@@ -2,32 +2,27 @@
 
 Every loss takes the global batch's embeddings `v` (images) and `t` (texts), L2-normalised, row k of
 one matching row k of the other, and `image_id`. Captions of one image are never negatives of each
-other. Each is equal, value and gradient, on any number of devices.
+other. Each is equal, value and gradient, on any number of devices and for any `Plan` of the walk.
+Matched pairs are taken outside the tiles: their scores are the row sums of `v * t`.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.random import threefry2x32_p
 
-from jax_itm.similarity import Rows, over_rows, score_rows, total
-from jax_itm.types import Array, Float, Int, PRNGKeyArray
+from jax_itm.negatives import Chosen, choose, log_sum_exp
+from jax_itm.pairs import pair_sum
+from jax_itm.similarity import Plan, over_rows, total
+from jax_itm.types import Array, Float, Int, PRNGKeyArray, UInt
+
+PLAN = Plan()
 
 
-def both_directions(
-    anchor_loss: Callable[[Rows, int], Float[Array, "k"]],
-    v: Float[Array, "b d"],
-    t: Float[Array, "b d"],
-    image_id: Int[Array, "b"],
-) -> Float[Array, ""]:
-    """The sum over all anchors, images (direction 0) and texts (direction 1), of `anchor_loss`."""
-
-    def rows(v, t, image_id):
-        i2t = anchor_loss(score_rows(v, t, image_id), 0)
-        t2i = anchor_loss(score_rows(t, v, image_id), 1)
-        return total(jnp.sum(i2t) + jnp.sum(t2i))
-
-    return over_rows(rows, v, t, image_id)
+def matched(v: Float[Array, "b d"], t: Float[Array, "b d"]) -> Float[Array, "b"]:
+    """The scores of the matched pairs."""
+    return jnp.sum(v * t, axis=1)
 
 
 def info_nce(
@@ -35,18 +30,17 @@ def info_nce(
     t: Float[Array, "b d"],
     image_id: Int[Array, "b"],
     scale: Float[Array, ""],
+    plan: Plan = PLAN,
 ) -> Float[Array, ""]:
     """InfoNCE, the mean over anchors and directions of `-log softmax(scale * s)[own]`.
 
     Radford et al., 2021 (CLIP), figure 3; here same-image captions are left out of the softmax.
-    `scale` is the inverse temperature.
+    `scale` is the inverse temperature. As written here, with the log-sum-exp over negatives alone:
+    `-log softmax = softplus(lse - scale * own)`.
     """
-
-    def anchor(rows: Rows, _: int):
-        logits = jnp.where(rows.own | rows.negative, scale * rows.scores, -jnp.inf)
-        return jax.nn.logsumexp(logits, axis=1) - scale * rows.positive
-
-    return both_directions(anchor, v, t, image_id) / (2 * v.shape[0])
+    own = scale * matched(v, t)
+    lse: Any = log_sum_exp(v, t, image_id, scale, plan)
+    return jnp.mean(jax.nn.softplus(lse[0] - own) + jax.nn.softplus(lse[1] - own)) / 2
 
 
 def sigmoid(
@@ -55,46 +49,60 @@ def sigmoid(
     image_id: Int[Array, "b"],
     scale: Float[Array, ""],
     bias: Float[Array, ""],
+    plan: Plan = PLAN,
 ) -> Float[Array, ""]:
     """SigLIP's pairwise loss: `-1/b sum_ij log sigmoid(z_ij (scale * s_ij + bias))`, z = +-1.
 
     Zhai et al., 2023, equation (1); same-image pairs that are not the matched one are left out.
     """
 
-    def rows(v, t, image_id):
-        block = score_rows(v, t, image_id)
-        logits = scale * block.scores + bias
-        each = -jax.nn.log_sigmoid(jnp.where(block.own, logits, -logits))
-        return total(jnp.sum(jnp.where(block.own | block.negative, each, 0)))
+    def unmatched(tile, row, column, params):
+        each = jax.nn.softplus(params[0] * tile.scores[0] + params[1])
+        return jnp.sum(jnp.where(tile.negative, each, 0)) / len(v), ()
 
-    return over_rows(rows, v, t, image_id) / v.shape[0]
+    found: Any = pair_sum(unmatched, (v,), (t,), (), (), (scale, bias), image_id, plan)
+    return found[0] + jnp.mean(jax.nn.softplus(-(scale * matched(v, t) + bias)))
 
 
 def triplet_sum(
-    v: Float[Array, "b d"], t: Float[Array, "b d"], image_id: Int[Array, "b"], margin: float
+    v: Float[Array, "b d"],
+    t: Float[Array, "b d"],
+    image_id: Int[Array, "b"],
+    margin: float,
+    plan: Plan = PLAN,
 ) -> Float[Array, ""]:
     """The sum over anchors, directions and *all* negatives of `[margin + s_neg - s_pos]_+`."""
 
-    def anchor(rows: Rows, _: int):
-        hinge = jax.nn.relu(margin + rows.scores - rows.positive[:, None])
-        return jnp.sum(jnp.where(rows.negative, hinge, 0), axis=1)
+    def hinges(tile, row, column, params):
+        by_row = jax.nn.relu(margin + tile.scores[0] - row[:, None])
+        by_column = jax.nn.relu(margin + tile.scores[0] - column[None, :])
+        return jnp.sum(jnp.where(tile.negative, by_row + by_column, 0)), ()
 
-    return both_directions(anchor, v, t, image_id)
+    own = matched(v, t)
+    found: Any = pair_sum(hinges, (v,), (t,), own, own, (), image_id, plan)
+    return found[0]
+
+
+def _hinges(v, t, margin: float, row: Chosen, column: Chosen) -> Float[Array, ""]:
+    own = matched(v, t)
+    hinge = lambda one: jnp.where(one.possible, jax.nn.relu(margin + one.score - own), 0)
+    return jnp.sum(hinge(row) + hinge(column))
 
 
 def triplet_hardest(
-    v: Float[Array, "b d"], t: Float[Array, "b d"], image_id: Int[Array, "b"], margin: float
+    v: Float[Array, "b d"],
+    t: Float[Array, "b d"],
+    image_id: Int[Array, "b"],
+    margin: float,
+    plan: Plan = PLAN,
 ) -> Float[Array, ""]:
     """VSE++: the sum over anchors and directions of `[margin + max s_neg - s_pos]_+`.
 
-    Faghri et al., 2018, equation (6). An anchor without any negative contributes nothing.
+    Faghri et al., 2018, equation (6). An anchor without any negative contributes nothing. Among equal
+    maxima the first row or column of the batch is the hardest, and it alone has gradient.
     """
-
-    def anchor(rows: Rows, _: int):
-        hardest = jnp.max(jnp.where(rows.negative, rows.scores, -jnp.inf), axis=1)
-        return jax.nn.relu(margin + hardest - rows.positive)
-
-    return both_directions(anchor, v, t, image_id)
+    chosen: Any = choose(None, v, t, image_id, (), plan)
+    return _hinges(v, t, margin, *chosen)
 
 
 def triplet_distance_weighted(
@@ -106,24 +114,23 @@ def triplet_distance_weighted(
     *,
     cutoff: float,
     sphere_dim: int = 512,
+    plan: Plan = PLAN,
 ) -> Float[Array, ""]:
     """A triplet loss with one negative an anchor, drawn with the inverse of the distance density.
 
         D = max(sqrt(2 - 2 s), 0.5);  log w = (2 - q) log D - ((q - 3) / 2) log(1 - D^2 / 4)
 
     with `q = sphere_dim` and w = 0 where D >= `cutoff` (Wu et al., 2017; DIAS's spec, section 2).
-    Drawn by Gumbel-max on `log w`; the noise is keyed by global row and direction, so that the draw
-    does not depend on the number of devices. An anchor without any candidate contributes nothing.
+    Drawn by Gumbel-max on `log w`; the noise is keyed by the pair's global row and column and the
+    direction, so that the draw depends neither on the number of devices nor on the tiles. An anchor
+    without any candidate contributes nothing.
     """
 
-    def anchor(rows: Rows, direction: int):
-        log_w = distance_log_weights(jax.lax.stop_gradient(rows.scores), cutoff, sphere_dim)
-        drawn = draw_negatives(rows, log_w, jax.random.fold_in(key, direction))
-        negative = jnp.take_along_axis(rows.scores, drawn[:, None], axis=1)[:, 0]
-        possible = jnp.any(rows.negative & jnp.isfinite(log_w), axis=1)
-        return jnp.where(possible, jax.nn.relu(margin + negative - rows.positive), 0)
+    def keys(tile, axis, params):
+        return distance_log_weights(tile.scores[0], cutoff, sphere_dim) + pair_gumbel(tile, axis, params)
 
-    return both_directions(anchor, v, t, image_id)
+    chosen: Any = choose(keys, v, t, image_id, jax.random.key_data(key), plan)
+    return _hinges(v, t, margin, *chosen)
 
 
 def gap(v: Float[Array, "b d"], t: Float[Array, "b d"]) -> Float[Array, ""]:
@@ -132,24 +139,27 @@ def gap(v: Float[Array, "b d"], t: Float[Array, "b d"]) -> Float[Array, ""]:
     def rows(v, t):
         return total((jnp.sum(v * t), jnp.sum(v, axis=0), jnp.sum(t, axis=0)))
 
-    matched, images, texts = over_rows(rows, v, t)
-    return matched / len(v) - jnp.vdot(images, texts) / len(v) ** 2
+    own, images, texts = over_rows(rows, v, t)
+    return own / len(v) - jnp.vdot(images, texts) / len(v) ** 2
 
 
-def draw_negatives(rows: Rows, log_w: Float[Array, "k b"], key: PRNGKeyArray) -> Int[Array, "k"]:
-    """One negative column a row, with probability proportional to exp(`log_w`), by Gumbel-max.
+def pair_gumbel(tile, axis: int, key_data: UInt[Array, "2"]) -> Float[Array, "r c"]:
+    """Gumbel noise of every pair of a tile, one for its row's draw (axis 1), one for its column's.
 
-    The noise of a row depends on `key` and the row's global number alone.
+    Counter-based: threefry of (key; global row, global column), whose two words serve the two draws.
     """
-    columns = log_w.shape[1]
-    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows.ids)
-    noise = jax.vmap(lambda k: jax.random.gumbel(k, (columns,)))(keys)
-    return jnp.argmax(jnp.where(rows.negative, log_w + noise, -jnp.inf), axis=1)
+    shape = tile.scores[0].shape
+    row = jnp.broadcast_to(tile.row[:, None], shape).astype(jnp.uint32)
+    column = jnp.broadcast_to(tile.column[None, :], shape).astype(jnp.uint32)
+    words = threefry2x32_p.bind(*jnp.broadcast_to(key_data[:, None, None], (2, *shape)), row, column)
+    bits = words[0] if axis else words[1]
+    uniform = ((bits >> 8).astype(jnp.float32) + 0.5) * 2.0**-24  # never 0 nor 1
+    return -jnp.log(-jnp.log(uniform)).astype(tile.scores[0].dtype)
 
 
 def distance_log_weights(scores: Float[Array, "*n"], cutoff: float, sphere_dim: int) -> Float[Array, "*n"]:
     """`log w` of `triplet_distance_weighted`; -inf where the distance reaches `cutoff`."""
-    distance = jnp.maximum(jnp.sqrt(jnp.maximum(2 - 2 * scores, 0)), 0.5)
-    tail = jnp.maximum(1 - distance**2 / 4, 1e-6)  # cutoff < 2 discards all that this floor touches
-    log_w = (2 - sphere_dim) * jnp.log(distance) - (sphere_dim - 3) / 2 * jnp.log(tail)
-    return jnp.where(distance < cutoff, log_w, -jnp.inf)
+    squared = jnp.maximum(2 - 2 * scores, 0.25)  # D^2
+    tail = jnp.maximum(1 - squared / 4, 1e-6)  # cutoff < 2 discards all that this floor touches
+    log_w = (2 - sphere_dim) / 2 * jnp.log(squared) - (sphere_dim - 3) / 2 * jnp.log(tail)
+    return jnp.where(squared < cutoff**2, log_w, -jnp.inf)

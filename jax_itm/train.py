@@ -184,7 +184,7 @@ def loop(run: Run, workdir: str, interrupts: Interrupts) -> None:
                 seconds = (time.perf_counter() - start[1]) / (at + 1 - start[0])
                 start = (at + 1, time.perf_counter())
                 log.train(at + 1, describe(run, values, at, seconds))
-                hinge = values.get("hardest", values.get("triplet", np.inf))
+                hinge = values.get("triplet", np.inf)
                 if warning := alarm.update(hinge / (2 * config.batch_size), values["gap"]):
                     log.message(warning)
 

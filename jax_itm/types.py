@@ -20,7 +20,7 @@ Boxes are [x1, y1, x2, y2] in units of the image's width and height. Masks are T
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped, UInt
 
 Batch = dict[str, Any]
 Inputs = Mapping[str, Any]  # batch["image"] or batch["text"]
@@ -50,5 +50,6 @@ __all__ = [
     "PyTree",
     "Shaped",
     "Terms",
+    "UInt",
     "UserError",
 ]

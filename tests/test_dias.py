@@ -8,6 +8,8 @@ import pytest
 from jax_itm.methods import dias
 from jax_itm.models.layers import Encoded, l2_normalise
 from jax_itm.parallel import by_rows, make_mesh
+from jax_itm.similarity import Plan
+from jax_itm.spatial import spatial_losses
 
 B, D = 16, 8
 IDS = jnp.arange(B).at[4].set(0)
@@ -25,8 +27,8 @@ def dim(v, t, form="ratio", phi="relu"):
     return jnp.sum(dias.dimension_loss(dias.dimension_correlation(v, t, valid), form, phi))
 
 
-def spatial(v, t, ids=IDS, alpha=ALPHA, select_on="proximity", soft=False):
-    return dias.spatial_losses(v, t, ids, alpha, select_on=select_on, soft=soft)
+def spatial(v, t, ids=IDS, alpha=ALPHA, select_on="proximity", soft=False, plan=Plan("ring", 5)):  # noqa: B008
+    return spatial_losses(v, t, ids, alpha, inter=0.05, intra=0.1, select_on=select_on, soft=soft, plan=plan)
 
 
 def loop_dim(v, t, form, phi):
@@ -135,7 +137,7 @@ def test_kept_share_is_neither_none_nor_all():
 
 def test_only_the_soft_mask_gives_alpha_a_gradient():
     v, t = pairs()
-    of = lambda soft: jax.grad(lambda a: spatial(v, t, alpha=a, soft=soft)["inter"])(ALPHA)
+    of = lambda soft: jax.grad(lambda a: spatial(v, t, alpha=a, soft=soft)["spatial"])(ALPHA)
     assert of(True)[0] != 0
     np.testing.assert_array_equal(of(False), 0)
 
@@ -165,16 +167,44 @@ def test_attended_pairs_are_the_attention_of_the_loop():
                 at += 1
 
 
+@pytest.mark.parametrize("select_on", ["proximity", "distance", "discrepancy_large", "none"])
+def test_spatial_gradient_is_that_of_the_loop(select_on):
+    """Central differences of the loop, in float64; the mask is a constant of the gradient."""
+    with jax.enable_x64(True):
+        v, t = (jnp.asarray(np.asarray(x), jnp.float64) for x in pairs())
+        v, t = l2_normalise(v), l2_normalise(t)
+        alpha = jnp.ones(2)
+        of = lambda v, t: spatial(v, t, alpha=alpha, select_on=select_on)["spatial"]
+        grads = jax.grad(of, argnums=(0, 1))(v, t)
+        for side, grad in enumerate(grads):
+            direction = np.random.default_rng(side).normal(size=v.shape)
+
+            def loop(sign, side=side, direction=direction):
+                moved = [v, t]
+                moved[side] = moved[side] + sign * 1e-6 * direction
+                inter, _, intra, _ = loop_spatial(*moved, 1.0, select_on)
+                return 0.05 * inter + 0.1 * intra
+
+            np.testing.assert_allclose(np.sum(grad * direction), (loop(1) - loop(-1)) / 2e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("soft", [False, True])
-def test_equal_on_one_and_eight_devices(soft):
-    v, t = pairs()
+@pytest.mark.parametrize(
+    ("devices", "plan"),
+    [(8, Plan("ring", 512)), (8, Plan("gather", 3)), (3, Plan("ring", 2)), (2, Plan("ring", 3))],
+    ids=str,
+)
+def test_equal_on_any_devices(devices, plan, soft):
+    v, t = pairs(b=15 if devices == 3 else B)
 
-    def loss(v, t, alpha):
-        terms = spatial(v, t, alpha=alpha, soft=soft)
-        return 10 * dim(v, t) + 0.05 * terms["inter"] + 0.1 * terms["intra"], terms
+    def of(plan):
+        def loss(v, t, alpha):
+            terms = spatial(v, t, IDS[: len(v)], alpha, soft=soft, plan=plan)
+            return 10 * dim(v, t) + terms["spatial"], terms
 
-    of = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
-    alone, mesh = of(v, t, ALPHA), make_mesh()
+        return jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
+
+    alone, mesh = of(Plan())(v, t, ALPHA), make_mesh(devices)
     with jax.set_mesh(mesh):
-        spread = jax.jit(of)(*jax.device_put((v, t), by_rows(mesh)), ALPHA)
+        spread = jax.jit(of(plan))(*jax.device_put((v, t), by_rows(mesh)), ALPHA)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5), alone, spread)

@@ -11,6 +11,7 @@ from jax_itm.config import steps_of
 from jax_itm.models import image as image_models
 from jax_itm.models import text as text_models
 from jax_itm.models.layers import Encoded
+from jax_itm.similarity import Plan
 from jax_itm.types import Array, Batch, Float, Inputs, Params, PRNGKeyArray, PyTree, Terms
 
 
@@ -70,12 +71,17 @@ class DualEncoder:
         self.config = config
         self.options = config.method
         self.loss_steps = loss_steps
+        self.plan = Plan(**config.similarity)
         self.image = image_models.build(config.image, config.dim, config.dtype)
         self.text = text_models.build(config.text, config.dim, config.dtype, vocab, config.data.max_words)
 
     def loss_params(self) -> dict[str, Array]:
         """The parameters of the loss itself, such as a temperature."""
         return {}
+
+    def weights(self) -> dict[str, float]:
+        """The weight of every term that the loss sums."""
+        return self.options.weights.to_dict()
 
     def terms(
         self,
@@ -124,7 +130,7 @@ class DualEncoder:
             image, text = jax.tree.map(join, jax.lax.map(jax.checkpoint(encode), inputs))
         terms = self.terms(params["loss"], image, text, batch, terms_rng, step)
         diagnostics = {"gap": losses.gap(*jax.lax.stop_gradient((image.embedding, text.embedding)))}
-        return weighted(terms, self.options.weights.to_dict()), terms | diagnostics
+        return weighted(terms, self.weights()), terms | diagnostics
 
     def encode_image(self, params: Params, image: Inputs) -> Float[Array, "i d"]:
         """L2-normalised float32 embeddings."""

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jax_itm import losses
@@ -31,11 +32,9 @@ class VsePlusPlus(DualEncoder):
 
     def terms(self, params, image, text, batch, rng, step) -> Terms:
         """`triplet`, summed over anchors and directions."""
-        pairs = (image.embedding, text.embedding, batch["image_id"], self.options.margin)
-        warm = losses.triplet_sum(*pairs)
-        hard = losses.triplet_hardest(*pairs)
-        use_sum = step < self.loss_steps(self.options.sum_for)
-        return {"triplet": jnp.where(use_sum, warm, hard), "hardest": hard}
+        pairs = (image.embedding, text.embedding, batch["image_id"], self.options.margin, self.plan)
+        warm, hard = (lambda: losses.triplet_sum(*pairs)), (lambda: losses.triplet_hardest(*pairs))
+        return {"triplet": jax.lax.cond(step < self.loss_steps(self.options.sum_for), warm, hard)}
 
 
 @register("info_nce", info_nce_defaults)
@@ -49,7 +48,7 @@ class InfoNce(DualEncoder):
     def terms(self, params, image, text, batch, rng, step) -> Terms:
         """`info_nce`, a mean over anchors and directions."""
         scale = jnp.minimum(jnp.exp(params["log_scale"]), self.options.max_scale)
-        loss = losses.info_nce(image.embedding, text.embedding, batch["image_id"], scale)
+        loss = losses.info_nce(image.embedding, text.embedding, batch["image_id"], scale, self.plan)
         return {"info_nce": loss, "scale": scale}
 
 
@@ -68,5 +67,6 @@ class Sigmoid(DualEncoder):
     def terms(self, params, image, text, batch, rng, step) -> Terms:
         """`sigmoid`, summed over a row's pairs, a mean over rows."""
         scale = jnp.minimum(jnp.exp(params["log_scale"]), self.options.max_scale)
-        loss = losses.sigmoid(image.embedding, text.embedding, batch["image_id"], scale, params["bias"])
+        pairs = image.embedding, text.embedding, batch["image_id"]
+        loss = losses.sigmoid(*pairs, scale, params["bias"], self.plan)
         return {"sigmoid": loss, "scale": scale, "bias": params["bias"]}

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 from jax_itm import losses
 from jax_itm.methods.base import DualEncoder, register
 from jax_itm.models.layers import MASKED, Encoded, l2_normalise
-from jax_itm.similarity import gather, over_rows, score_rows, total
-from jax_itm.types import Array, Bool, Float, Int, Terms
+from jax_itm.similarity import over_rows, total
+from jax_itm.spatial import spatial_losses
+from jax_itm.types import Array, Bool, Float, Terms
 
 
 def dias_defaults() -> dict[str, Any]:
@@ -115,84 +116,6 @@ def attended_pairs(
     return flat(image.tokens, of_regions), flat(of_words, text.tokens), valid
 
 
-def sparse_mask(
-    p: Float[Array, "k b"],
-    p_transposed: Float[Array, "k b"],
-    unmatched: Bool[Array, "k b"],
-    alpha: Float[Array, ""],
-    soft: bool,
-) -> Float[Array, "k b"]:
-    """The sparse correlation algorithm (spec section 5), for this device's rows.
-
-        k_row_i = mean_j P_ij + alpha std_j P_ij,  k_col_j likewise over i
-        M_ij = 1[P_ij > max(k_row_i, k_col_j)]
-
-    over unmatched pairs. P carries no gradient; with `soft`, M = sigmoid((P - k) / 0.02), so that
-    alpha can be learnt. Row k of `p_transposed` is column k of P. Departs from the spec in one thing:
-    pairs of one image are left out of the statistics as the diagonal is.
-    """
-    p, p_transposed = jax.lax.stop_gradient((p, p_transposed))
-
-    def threshold(p):
-        count = jnp.maximum(jnp.sum(unmatched, axis=1), 1)
-        mean = jnp.sum(jnp.where(unmatched, p, 0), axis=1) / count
-        deviation = jnp.where(unmatched, p - mean[:, None], 0)
-        return mean + alpha * jnp.sqrt(jnp.sum(deviation**2, axis=1) / count)
-
-    limit = jnp.maximum(threshold(p)[:, None], gather(threshold(p_transposed))[None, :])
-    mask = jax.nn.sigmoid((p - limit) / 0.02) if soft else (p > limit).astype(p.dtype)
-    return jnp.where(unmatched, mask, 0)
-
-
-def correlation_strength(
-    select_on: str, distance: Float[Array, "k b"], discrepancy: Float[Array, "k b"]
-) -> Float[Array, "k b"]:
-    """`P` of spec section 5: what the sparse selection compares with its thresholds."""
-    of = {"proximity": -distance, "distance": distance, "discrepancy_large": jnp.abs(discrepancy)}
-    return jax.nn.sigmoid(of[select_on])
-
-
-def spatial_losses(
-    v: Float[Array, "b d"],
-    t: Float[Array, "b d"],
-    image_id: Int[Array, "b"],
-    alpha: Float[Array, "2"],
-    *,
-    select_on: str,
-    soft: bool,
-) -> Terms:
-    """L_inter and L_intra, sums over unmatched pairs, with the share of pairs that each keeps.
-
-        X_ij = 1 - v_i.t_j,  Y_ij = 1 - v_i.v_j,  Z_ij = 1 - t_i.t_j
-        L_inter = sum (M^x_ij (X_ij - X_ji))^2,   L_intra = sum (M^yz_ij (Y_ij - Z_ij))^2
-
-    Spec section 4; the algebra is that of CyCLIP's consistency terms (Goel et al., 2022).
-    """
-
-    def rows(v, t, image_id):
-        x, x_t = score_rows(v, t, image_id), score_rows(t, v, image_id)
-        y, z = score_rows(v, v, image_id), score_rows(t, t, image_id)
-        unmatched = x.negative
-        pairs = total(jnp.sum(unmatched))
-
-        def constraint(discrepancy, distance, transposed, alpha):
-            if select_on == "none":
-                mask = unmatched.astype(v.dtype)
-            else:
-                p = correlation_strength(select_on, distance, discrepancy)
-                p_t = correlation_strength(select_on, transposed, discrepancy)
-                mask = sparse_mask(p, p_t, unmatched, alpha, soft)
-            kept = total(jnp.sum(mask)) / jnp.maximum(pairs, 1)
-            return total(jnp.sum((mask * discrepancy) ** 2)), kept
-
-        inter, inter_kept = constraint(x_t.scores - x.scores, 1 - x.scores, 1 - x_t.scores, alpha[0])
-        near = 1 - (y.scores + z.scores) / 2  # symmetric: its own transpose
-        intra, intra_kept = constraint(z.scores - y.scores, near, near, alpha[1])
-        return {"inter": inter, "intra": intra, "inter_kept": inter_kept, "intra_kept": intra_kept}
-
-    return over_rows(rows, v, t, image_id)
-
-
 @register("dias", dias_defaults)
 class Dias(DualEncoder):
     """The triplet loss with L_dim, L_inter and L_intra, weighted by `method.weights`."""
@@ -202,21 +125,29 @@ class Dias(DualEncoder):
         options = self.options
         return {"alpha": jnp.full((2,), options.alpha)} if options.learn_alpha else {}
 
+    def weights(self) -> dict[str, float]:
+        """`inter` and `intra` are weighted inside `spatial`, which alone carries their gradient."""
+        own = self.options.weights
+        return {"triplet": own.triplet, "dim": own.dim, "spatial": float(bool(own.inter or own.intra))}
+
     def triplet(self, image, text, batch, rng, step) -> Float[Array, ""]:
         """The triplet term, by `negatives` after `sum_for`."""
         options = self.options
-        pairs = (image.embedding, text.embedding, batch["image_id"], options.margin)
+        given = (image.embedding, text.embedding, batch["image_id"], options.margin)
+        all_negatives = lambda: losses.triplet_sum(*given, self.plan)
         if options.negatives == "sum":
-            return losses.triplet_sum(*pairs)
+            return all_negatives()
         if options.negatives == "hardest":
-            main = losses.triplet_hardest(*pairs)
+            chosen = lambda: losses.triplet_hardest(*given, self.plan)
         else:
-            main = losses.triplet_distance_weighted(*pairs, rng, cutoff=options.cutoff)
+            chosen = lambda: losses.triplet_distance_weighted(
+                *given, rng, cutoff=options.cutoff, plan=self.plan
+            )
         sum_steps = self.loss_steps(options.sum_for)
-        return jnp.where(step < sum_steps, losses.triplet_sum(*pairs), main) if sum_steps else main
+        return jax.lax.cond(step < sum_steps, all_negatives, chosen) if sum_steps else chosen()
 
     def terms(self, params, image, text, batch, rng, step) -> Terms:
-        """`triplet`, `dim`, `inter`, `intra`; a term of weight 0 is not computed."""
+        """`triplet`, `dim`, `spatial`, with `inter` and `intra` apart; a term of weight 0 is not computed."""
         options, weights = self.options, self.options.weights
         v, t = image.embedding, text.embedding
         terms = {"triplet": self.triplet(image, text, batch, rng, step)}
@@ -226,14 +157,15 @@ class Dias(DualEncoder):
             each = dimension_loss(dimension_correlation(*samples), options.dim_form, options.dim_phi)
             terms["dim"] = jnp.sum(each) if options.dim_reduce == "sum" else jnp.mean(each)
         if weights.inter or weights.intra:
-            alpha = params.get("alpha", jnp.full((2,), options.alpha))
-            spatial = spatial_losses(
+            terms |= spatial_losses(
                 v,
                 t,
                 batch["image_id"],
-                alpha,
+                params.get("alpha", jnp.full((2,), options.alpha)),
+                inter=weights.inter,
+                intra=weights.intra,
                 select_on=options.select_on,
                 soft=options.mask == "soft",
+                plan=self.plan,
             )
-            terms |= spatial
         return terms

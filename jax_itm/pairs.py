@@ -1,0 +1,181 @@
+"""What losses ask of the similarity matrix, tile by tile, with gradients that recompute tiles.
+
+Two functions, on whole arrays outside of any `shard_map`, equal on any number of devices:
+
+    fold       a summary of every row and of every column, without gradient: statistics, thresholds
+    pair_sum   the sum over all pairs of a function of their scores
+
+and `pull`, the gradients that custom VJPs are made of. `negatives.py` has what contrastive losses need.
+Automatic differentiation of the walk would keep every tile.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_itm import similarity
+from jax_itm.similarity import Plan, Side, Tile, dot
+from jax_itm.types import Array, Int, NamedTuple, PyTree
+
+MATRIX = ((0, 0),)  # the products of one matrix: the first (only) embedding of either side
+
+
+class Summary(NamedTuple):
+    """How `fold` sums up the entries of a row or a column."""
+
+    empty: PyTree  # of nothing: scalars
+    reduce: Callable[[Tile, int, PyTree], PyTree]  # of a tile along an axis, given the parameters
+    merge: Callable[[PyTree, PyTree], PyTree]  # of two parts
+
+
+def fold(
+    summary: Summary, x, y, image_id: Int[Array, "b"], plan: Plan, params: PyTree = (), products=MATRIX
+) -> tuple[Any, Any]:
+    """The summaries of all rows and of all columns, leaves (b,).
+
+    Args:
+        summary: see `Summary`.
+        x: embeddings (b, d) of the rows, a tuple.
+        y: those of the columns; None where they are the same rows in another role: then every pair is
+            looked at once, `reduce` along axis 1 must tell of the rows and along axis 0 of the columns
+            as if each were the row, and the two results are one.
+        image_id: equal numbers mark captions of one image.
+        plan: how to walk.
+        params: given to `reduce`; they get no gradient.
+        products: which x meets which y; a tile's `scores` are in this order.
+    """
+    symmetric, batch = y is None, len(image_id)
+    tile, padded = similarity.tiling(batch, plan)
+    rows = similarity.side(x, image_id, (), padded)
+    columns = rows if symmetric else similarity.side(y, image_id, (), padded)
+
+    def visit(rows, columns, row_state, column_state, whole, weight):
+        seen = similarity.scores_of(rows, columns, products, batch if padded > batch else None, plan.dtype)
+        row_state = summary.merge(row_state, summary.reduce(seen, 1, whole))
+        added = summary.merge(column_state, summary.reduce(seen, 0, whole))
+        if symmetric:  # a tile that is its own mirror image, or met from both ends, tells its rows only
+            added = jax.tree.map(lambda new, old: jnp.where(weight == 1, new, old), added, column_state)
+        return row_state, added, whole
+
+    def neutral(side: Side) -> PyTree:
+        full = lambda e: jnp.full(len(side.id), e, jnp.asarray(e).dtype)
+        return jax.tree.map(full, summary.empty)
+
+    def shards(sides, whole):
+        rows, columns = sides
+        gathers = similarity.gathers(plan, columns.x)
+        row, column, _ = similarity.tour(
+            visit, neutral, summary.merge, rows, columns, whole, tile, gathers, symmetric
+        )
+        if symmetric:
+            row = column = summary.merge(row, column)
+        return (row, column), ()
+
+    found, _ = similarity.on_shards(shards, (rows, columns), params)
+    return jax.tree.map(lambda leaf: leaf[:batch], found)
+
+
+def pull(work, x, y, row_extra, column_extra, params, image_id, plan: Plan, products=MATRIX, extras=True):
+    """Sums of `work` over all tiles, and the gradients with respect to all that goes in.
+
+    `work(tile, row_extra, column_extra, params, weight)` returns (sums, slopes of the scores, slopes
+    of row_extra, of column_extra). With `extras` False the last two are empty. Returns (sums, gradients
+    of x, y, row_extra, column_extra); with `y` None the gradient of x is that of both its roles.
+    """
+    symmetric, batch = y is None, len(image_id)
+    tile, padded = similarity.tiling(batch, plan)
+    rows = similarity.side(x, image_id, row_extra, padded)
+    columns = similarity.side(x if symmetric else y, image_id, column_extra, padded)
+
+    def visit(rows, columns, row_state, column_state, whole, weight):
+        seen = similarity.scores_of(rows, columns, products, batch if padded > batch else None, plan.dtype)
+        params, sums = whole
+        more, slopes, row_slope, column_slope = work(seen, rows.extra, columns.extra, params, weight)
+        (dx, row_sum), (dy, column_sum) = row_state, column_state
+        dx, dy = list(dx), list(dy)
+        for (i, j), slope in zip(products, slopes, strict=True):
+            dx[i] += dot(slope, columns.x[j], (1, 0), plan.dtype)
+            dy[j] += dot(slope, rows.x[i], (0, 0), plan.dtype)
+        add = partial(jax.tree.map, jnp.add)
+        row_state, column_state = (
+            (tuple(dx), add(row_sum, row_slope)),
+            (tuple(dy), add(column_sum, column_slope)),
+        )
+        return row_state, column_state, (params, add(sums, more))
+
+    def neutral(side: Side) -> PyTree:
+        return jax.tree.map(jnp.zeros_like, (side.x, side.extra if extras else ()))
+
+    def shards(sides, params):
+        one = [jax.tree.map(lambda leaf: leaf[:tile], side) for side in sides]
+        shape = lambda rows, columns: work(
+            similarity.scores_of(rows, columns, products, None, plan.dtype),
+            rows.extra,
+            columns.extra,
+            params,
+            1.0,
+        )[0]
+        sums = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(shape, *one))
+        rows, columns = sides
+        gathers = similarity.gathers(plan, columns.x)
+        add = partial(jax.tree.map, jnp.add)
+        row, column, (_, sums) = similarity.tour(
+            visit, neutral, add, rows, columns, (params, sums), tile, gathers, symmetric
+        )
+        if symmetric:
+            row = add(row[0], column[0]), row[1]
+            column = (), column[1]
+        return (row, column), sums
+
+    (row, column), sums = similarity.on_shards(shards, (rows, columns), params)
+    row, column = jax.tree.map(lambda leaf: leaf[:batch], (row, column))
+    return sums, (row[0], None if symmetric else column[0], row[1], column[1])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 7, 8))
+def pair_sum(
+    fn, x, y, row_extra, column_extra, params, image_id, plan: Plan, products=MATRIX
+) -> tuple[Any, Any]:
+    """The sum over tiles of `fn`, and of its diagnostics.
+
+    Value and gradients come from one pass: `fn`'s tile is differentiated while it is there.
+
+    Args:
+        fn: (tile, row_extra, column_extra, params) -> (a scalar, a tree of scalars without gradient).
+        x: embeddings (b, d) of the rows, a tuple.
+        y: those of the columns; None where they are the same rows, as in `fold`: `fn` then counts each
+            unordered pair of rows in both orders.
+        row_extra: a tree of floats (b,), what `fn` knows of each row.
+        column_extra: the same of columns.
+        params: a tree of scalars.
+        image_id: equal numbers mark captions of one image.
+        plan: how to walk.
+        products: which x meets which y; a tile's `scores` are in this order.
+    """
+    return _pair_sum_forward(fn, x, y, row_extra, column_extra, params, image_id, plan, products)[0]
+
+
+def _pair_sum_forward(fn, x, y, row_extra, column_extra, params, image_id, plan, products):
+    def work(tile, row_extra, column_extra, params, weight):
+        def value(scores, *given):
+            return fn(tile._replace(scores=scores), *given)
+
+        out, back, notes = jax.vjp(value, tile.scores, row_extra, column_extra, params, has_aux=True)
+        slopes, row, column, whole = back(jnp.asarray(weight, out.dtype))
+        notes = jax.tree.map(lambda note: weight * note, notes)
+        return (weight * out, notes, whole), slopes, row, column
+
+    (value, notes, dparams), grads = pull(
+        work, x, y, row_extra, column_extra, params, image_id, plan, products
+    )
+    return (value, notes), (*grads, dparams)
+
+
+def _pair_sum_backward(fn, plan, products, grads, cotangents):
+    return *jax.tree.map(lambda grad: cotangents[0] * grad, grads), None
+
+
+pair_sum.defvjp(_pair_sum_forward, _pair_sum_backward)
