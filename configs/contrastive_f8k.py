@@ -1,6 +1,6 @@
 """The baselines on Flickr8k grid features: `:method=vsepp|info_nce|sigmoid`.
 
-Learning rates and dropping were chosen on dev, method by method (BENCHMARKS.md).
+Learning rates and margins were chosen on dev, method by method (BENCHMARKS.md).
 """
 
 from configs.dias_f8k import setting
@@ -11,7 +11,8 @@ def get_config(arg: str = ""):
     method = options(arg, method="info_nce")["method"]
     config = setting(default(method))
     config.name = "contrastive_f8k"
-    config.optimizer.lr = 4e-3 if method == "vsepp" else 8e-3
     if method == "vsepp":
-        config.image.drop = config.text.drop = 0.1
+        config.method.margin = 0.1
+    else:
+        config.optimizer.lr = 8e-3
     return config

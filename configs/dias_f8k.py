@@ -9,13 +9,13 @@ from jax_itm.config import default
 
 def setting(config):
     """What every method shares on these features; each method's own choices are in its file."""
-    config.dim, config.batch_size, config.duration = 256, 128, "2 epochs"
-    config.image.pooling = config.text.pooling = "mean"
+    config.dim, config.batch_size, config.duration = 256, 128, "3 epochs"
+    config.image.drop = config.text.drop = 0.1
     config.text.word_dim = 200
     config.data.name, config.data.data_dir = "precomp", "data/f8k"
     config.data.validation = "dev"
     config.data.max_regions, config.data.max_words, config.data.min_count = 16, 20, 4
-    config.optimizer.lr, config.optimizer.schedule = 1e-3, "cosine"
+    config.optimizer.lr, config.optimizer.schedule = 4e-3, "cosine"
     config.optimizer.warmup = "0.5 epochs"
     return config
 
@@ -24,5 +24,5 @@ def get_config():
     config = setting(default("dias"))
     config.name = "dias_f8k"
     config.method.negatives, config.method.sum_for = "hardest", "1 epochs"
-    config.optimizer.lr = 4e-3
+    config.method.margin = 0.1
     return config

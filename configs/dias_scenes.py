@@ -5,14 +5,14 @@ from jax_itm.config import default, options
 
 def setting(config, view: str):
     """What every method shares on scenes."""
-    config.dim, config.batch_size, config.duration = 256, 128, "4 epochs"
+    config.dim, config.batch_size, config.duration = 256, 128, "8 epochs"
     config.image.boxes = True  # captions speak of places
     config.text.word_dim = 128
     config.data.max_regions, config.data.max_words = 6, 24
     config.data.view = view
     if view == "pixels":
         config.image.name, config.image.patch, config.image.layers = "vit", 12, 4
-    config.optimizer.lr, config.optimizer.schedule = 4e-3, "cosine"
+    config.optimizer.lr, config.optimizer.schedule = 2e-3, "cosine"
     config.optimizer.warmup = "0.3 epochs"
     return config
 

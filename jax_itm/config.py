@@ -204,7 +204,7 @@ def check(config: Config) -> None:
     for name, choices in CHOICES.items():
         if name in flat and flat[name] not in choices:
             raise UserError(f"config.{name}={flat[name]!r}: must be one of {', '.join(map(repr, choices))}")
-    for name in ("batch_size", "micro_batches", "dim", "log_every", "evaluate.batch_size"):
+    for name in ("batch_size", "micro_batches", "dim", "log_every", "evaluate.batch_size", "similarity.tile"):
         if flat[name] < 1:
             raise UserError(f"config.{name}={flat[name]}: must be at least 1")
     if config.batch_size % config.micro_batches:

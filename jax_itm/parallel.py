@@ -58,11 +58,13 @@ def shard_whole(mesh: Mesh, batch: PyTree) -> PyTree:
     )
 
 
-def check_batch(batch_size: int, devices: int, field: str) -> None:
-    """Raises UserError where a batch cannot be split evenly."""
-    if batch_size % devices:
-        near = max(devices, batch_size // devices * devices)
-        raise UserError(f"{field}={batch_size}: {devices} devices do not divide it; {near} would do")
+def check_batch(batch_size: int, devices: int, field: str, micro_batches: int = 1) -> None:
+    """Raises UserError where a batch, or its micro-batches, cannot be split evenly."""
+    unit = devices * micro_batches
+    if batch_size % unit:
+        near = max(unit, batch_size // unit * unit)
+        parts = f" times {micro_batches} micro-batches" if micro_batches > 1 else ""
+        raise UserError(f"{field}={batch_size}: {devices} devices{parts} do not divide it; {near} would do")
 
 
 def is_main() -> bool:

@@ -22,7 +22,10 @@ from jax_itm.methods import build, example_batch
 from jax_itm.types import Terms, UserError
 
 # What may change when a run goes on: where things lie and how much is said, never what is computed.
-FREE = ("data.data_dir", "data.source", "data.workers", "evaluate.batch_size", "log_every")
+FREE = (
+    *("data.data_dir", "data.source", "data.workers", "evaluate.batch_size", "log_every"),
+    *("similarity.form", "similarity.tile"),
+)
 
 
 class Run:
@@ -31,7 +34,7 @@ class Run:
     def __init__(self, config, workdir: str):
         data = config.data
         self.mesh = parallel.start()
-        parallel.check_batch(config.batch_size // config.micro_batches, self.mesh.size, "config.batch_size")
+        parallel.check_batch(config.batch_size, self.mesh.size, "config.batch_size", config.micro_batches)
         self.split = open_split(data.name, data.data_dir, data.train, data.view)
         self.validation = open_split(data.name, data.data_dir, data.validation, data.view)
         with config.unlocked():

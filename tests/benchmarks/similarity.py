@@ -1,0 +1,238 @@
+"""The sharded losses against this project's dense and all-gather forms, open_clip and VSE++ in PyTorch.
+
+Run by hand, on a quiet machine, in an environment with the `benchmark` extra:
+
+    python tests/benchmarks/similarity.py [--batch 16384] [--dim 512] [--turns 3] [--devices 8]
+
+Value and gradient of each loss, float32, in turns, so that another load on the machine meets every
+form alike; medians, and ratios of medians. Temporary memory is read from the compiled program, a
+device. Ratios against PyTorch are refused where the machine is not quiet: its spinning threads then
+make them wrong, not noisy. Eight virtual devices on two cores say nothing about interconnects.
+"""
+
+import argparse
+import importlib.util
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import PartitionSpec
+
+from jax_itm import losses
+from jax_itm.methods.dias import dimension_correlation, dimension_loss
+from jax_itm.parallel import by_rows, make_mesh
+from jax_itm.similarity import AXIS, Plan
+from jax_itm.spatial import spatial_losses
+
+SCALE, MARGIN = 14.3, 0.2
+
+
+# The plain forms: one direction at a time, from a device's rows against all columns.
+
+
+def plain_info_nce(s, negative, own):
+    logits = SCALE * jnp.where(negative | own, s, -jnp.inf)
+    return jnp.mean(jax.nn.logsumexp(logits, 1) - SCALE * jnp.sum(jnp.where(own, s, 0), 1)) / 2
+
+
+def plain_hardest(s, negative, own):
+    positive = jnp.sum(jnp.where(own, s, 0), 1)
+    return jnp.sum(jax.nn.relu(MARGIN + jnp.max(jnp.where(negative, s, -jnp.inf), 1) - positive))
+
+
+def plain_sigmoid(s, negative, own):
+    each = jax.nn.softplus(jnp.where(own, -1, 1) * (10 * s - 10))
+    return jnp.sum(jnp.where(negative | own, each, 0)) / s.shape[1]
+
+
+PLAIN = {
+    "InfoNCE": (plain_info_nce, 2),
+    "triplet hardest": (plain_hardest, 2),
+    "sigmoid": (plain_sigmoid, 1),
+}
+
+
+def masks(rows, columns, start):
+    own = (start + jnp.arange(len(rows)))[:, None] == jnp.arange(len(columns))[None, :]
+    return rows[:, None] != columns[None, :], own
+
+
+def dense(name):
+    """The whole matrix, partitioned by the compiler."""
+    loss, directions = PLAIN[name]
+
+    def whole(v, t, ids):
+        s = v @ t.T
+        found = loss(s, *masks(ids, ids, 0))
+        return found + loss(s.T, *masks(ids, ids, 0)) if directions == 2 else found
+
+    return whole
+
+
+def all_gather(name):
+    """Every device's rows against the gathered columns, both directions by their own product."""
+    loss, directions = PLAIN[name]
+
+    def rows(v, t, ids):
+        start = lax.axis_index(AXIS) * len(v)
+        everything = lambda x: lax.all_gather(x, AXIS, tiled=True)
+        seen = masks(ids, everything(ids), start)
+        found = loss(v @ everything(t).T, *seen)
+        if directions == 2:
+            found += loss(t @ everything(v).T, *seen)
+        mean = name == "InfoNCE"
+        return (lax.pmean if mean else lax.psum)(found, AXIS)
+
+    return jax.shard_map(rows, in_specs=PartitionSpec(AXIS), out_specs=PartitionSpec())
+
+
+def ours(name, plan):
+    def dias(v, t, ids):
+        key = jax.random.key(0)
+        triplet = losses.triplet_distance_weighted(v, t, ids, MARGIN, key, cutoff=1.7, plan=plan)
+        dim = jnp.mean(dimension_loss(dimension_correlation(v, t, jnp.ones(len(v), bool)), "ratio", "relu"))
+        given = {"inter": 0.05, "intra": 0.1, "select_on": "proximity", "soft": False, "plan": plan}
+        return triplet + 10 * dim + spatial_losses(v, t, ids, jnp.ones(2), **given)["spatial"]
+
+    return {
+        "InfoNCE": lambda v, t, i: losses.info_nce(v, t, i, jnp.float32(SCALE), plan),
+        "triplet hardest": lambda v, t, i: losses.triplet_hardest(v, t, i, MARGIN, plan),
+        "sigmoid": lambda v, t, i: losses.sigmoid(v, t, i, jnp.float32(10), jnp.float32(-10), plan),
+        "DIAS, four terms": dias,
+    }[name]
+
+
+def torch_losses():
+    """open_clip's two losses, and VSE++'s as its authors write it (masked_fill, then max)."""
+    import torch
+
+    # The file alone: the package itself imports torchvision, which its losses do not need.
+    place = Path(importlib.util.find_spec("open_clip").submodule_search_locations[0]) / "loss.py"
+    spec = importlib.util.spec_from_file_location("open_clip_loss", place)
+    open_clip = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(open_clip)
+
+    def vsepp(v, t):
+        scores = v @ t.T
+        diagonal = scores.diag().view(-1, 1)
+        mask = torch.eye(len(scores)) > 0.5
+        cost_s = (MARGIN + scores - diagonal).clamp(min=0).masked_fill_(mask, 0)
+        cost_im = (MARGIN + scores - diagonal.t()).clamp(min=0).masked_fill_(mask, 0)
+        return cost_s.max(1)[0].sum() + cost_im.max(0)[0].sum()
+
+    clip, siglip = open_clip.ClipLoss(cache_labels=True), open_clip.SigLipLoss()
+    scale, slope, bias = torch.tensor(SCALE), torch.tensor(10.0), torch.tensor(-10.0)
+    return {
+        "InfoNCE": lambda v, t: clip(v, t, scale),
+        "triplet hardest": vsepp,
+        "sigmoid": lambda v, t: siglip(v, t, slope, bias),
+    }
+
+
+def embeddings(batch, dim):
+    random = np.random.default_rng(0)
+    v = random.standard_normal((batch, dim), np.float32)
+    t = v + 2 * random.standard_normal((batch, dim), np.float32)
+    return [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (v, t)]
+
+
+def prepared(loss, v, t, devices):
+    """A compiled value-and-gradient call on its devices, and its temporary MiB a device."""
+    mesh = make_mesh(devices)
+    rows = by_rows(mesh)
+    with jax.set_mesh(mesh):
+        given = jax.device_put((v, t, np.arange(len(v), dtype=np.int32)), rows)
+        of = jax.value_and_grad(loss, argnums=(0, 1))
+        program = jax.jit(of, out_shardings=(None, (rows, rows))).lower(*given).compile()
+    held = program.memory_analysis().temp_size_in_bytes / 2**20
+    return (lambda: jax.block_until_ready(program(*given))), held
+
+
+def prepared_torch(loss, v, t):
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    given = [torch.tensor(x, requires_grad=True) for x in (v, t)]
+
+    def call():
+        for x in given:
+            x.grad = None
+        value = loss(*given)
+        value.backward()
+        return value.detach().numpy(), [x.grad.numpy() for x in given]
+
+    return call
+
+
+def quiet() -> tuple[bool, float]:
+    """Processor time over wall time of a matrix product: near the number of cores on a quiet machine."""
+    a = jnp.ones((4096, 4096))
+    product = jax.jit(lambda a: a @ a)
+    jax.block_until_ready(product(a))
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(5):
+        jax.block_until_ready(product(a))
+    share = (time.process_time() - cpu) / (time.perf_counter() - wall)
+    return share > 0.85 * (os.cpu_count() or 1), share
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--batch", type=int, default=16384)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--devices", type=int, default=8)
+    parser.add_argument("--losses", default="InfoNCE,triplet hardest,sigmoid,DIAS, four terms")
+    parser.add_argument("--no_torch", action="store_true")
+    args = parser.parse_args()
+    silent, share = quiet()
+    print(
+        f"B = {args.batch}, d = {args.dim}, {args.devices} devices; a product keeps {share:.2f} cores busy\n"
+    )
+    v, t = embeddings(args.batch, args.dim)
+    torch = {} if args.no_torch else torch_losses()
+    print("| loss | form | temporary MiB a device | seconds | times the all-gather | times PyTorch |")
+    print("| --- | --- | ---: | ---: | ---: | ---: |")
+    ring_info_nce = None
+    for name in [n for n in (*PLAIN, "DIAS, four terms") if n in args.losses]:
+        calls = {"ring": prepared(ours(name, Plan("ring")), v, t, args.devices)}
+        calls["gather, tiled"] = prepared(ours(name, Plan("gather")), v, t, args.devices)
+        if name in PLAIN:
+            calls["all-gather"] = prepared(all_gather(name), v, t, args.devices)
+            calls["dense"] = prepared(dense(name), v, t, args.devices)
+        if name in torch:
+            calls["PyTorch"] = prepared_torch(torch[name], v, t), None
+        values = {form: float(call()[0]) for form, (call, _) in calls.items()}
+        seconds = {form: [] for form in calls}
+        for _ in range(args.turns):
+            for form, (call, _) in calls.items():
+                start = time.perf_counter()
+                call()
+                seconds[form].append(time.perf_counter() - start)
+        median = {form: statistics.median(each) for form, each in seconds.items()}
+        if name == "InfoNCE":
+            ring_info_nce = median["ring"]
+        for form, (_, held) in calls.items():
+            memory = "" if held is None else f"{held:.1f}"
+            gathered = f"{median[form] / median['all-gather']:.2f}" if "all-gather" in median else ""
+            other = f"{median[form] / median['PyTorch']:.2f}" if "PyTorch" in median and silent else ""
+            print(f"| {name} | {form} | {memory} | {median[form]:.2f} | {gathered} | {other} |", flush=True)
+        spread = max(values.values()) - min(values.values())
+        assert spread <= 1e-4 * abs(values["ring"]), values
+        if name not in PLAIN and ring_info_nce:
+            print(f"\nDIAS over ring InfoNCE: {median['ring'] / ring_info_nce:.2f}")
+    if not silent:
+        print("\nThe machine was not quiet: no ratios against PyTorch.")
+
+
+if __name__ == "__main__":
+    main()
