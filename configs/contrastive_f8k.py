@@ -11,8 +11,7 @@ def get_config(arg: str = ""):
     method = options(arg, method="info_nce")["method"]
     config = setting(default(method))
     config.name = "contrastive_f8k"
+    config.optimizer.lr = 6e-3 if method == "vsepp" else 1.2e-2
     if method == "vsepp":
         config.method.margin = 0.1
-    else:
-        config.optimizer.lr = 8e-3
     return config

@@ -1,4 +1,4 @@
-"""From a split to its retrieval numbers: encode, stream blocks of scores, count ranks."""
+"""From a split to its retrieval numbers: encode, stream blocks of scores, count ranks on the devices."""
 
 from typing import Any
 
@@ -7,6 +7,8 @@ import jax
 from jax_itm import retrieval
 from jax_itm.infer import Matcher
 from jax_itm.types import UserError
+
+COMPARE = jax.jit(retrieval.compare)
 
 
 def check_fits(config, split) -> None:
@@ -45,9 +47,10 @@ def evaluate(matcher: Matcher, split, protocol: str = "full") -> dict[str, Any]:
     images = matcher.encode_records(split.image(i) for i in range(len(split)))
     texts = matcher.encode_texts(split.captions())
     numbers = retrieval.evaluate(
-        lambda i, t: matcher.score(_rows(images, *i), _rows(texts, *t)),
+        lambda i, t: matcher.score_block(_rows(images, *i), _rows(texts, *t)),
         split.caption_image,
         protocol=protocol,
+        compare=COMPARE,
     )
     config = matcher.config
     described = {

@@ -39,7 +39,7 @@ class Matcher:
         self.config, self.method, self.tokenizer, self.mesh = config, method, tokenizer, mesh
         self.params, self.step = params, step  # the trainer sets them anew before each evaluation
         self._encode_image, self._encode_text = embed_steps(method, mesh)
-        self._score = score_step(method)
+        self._score = score_step(method, mesh)
         self._rows = -(-config.evaluate.batch_size // mesh.size) * mesh.size
 
     def encode_images(
@@ -117,7 +117,15 @@ class Matcher:
 
     def score(self, images: PyTree, texts: PyTree) -> np.ndarray:
         """The scores (i, t) of encoded images with encoded texts: higher is better."""
-        return np.asarray(self._score(self.params, images, texts))
+        return np.asarray(self.score_block(images, texts))
+
+    def score_block(self, images: PyTree, texts: PyTree) -> jax.Array:
+        """The same, left on the devices, which share the images among them."""
+        rows = jax.tree.leaves(images)[0].shape[0]
+        missing = -rows % self.mesh.size
+        pad = lambda x: jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
+        padded = jax.tree.map(pad, images) if missing else images
+        return self._score(self.params, padded, texts)[:rows]
 
     def rank(self, texts: PyTree, images: PyTree, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """For every encoded text, the `k` best images: indices and scores, each (t, k), best first.

@@ -1,4 +1,4 @@
-"""Ranks and recalls, in pure numpy, from blocks of scores that are seen once.
+"""Ranks and recalls from blocks of scores that are seen once.
 
     rank = 1 + items strictly better + *other* items exactly equal
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from jax_itm.types import UserError
 
+NOT_FINITE = "scores of images {}:{} with captions {}:{} are not all finite: no rank"
 Range = tuple[int, int]
 Block = tuple[Range, Range, np.ndarray]
 
@@ -34,13 +35,28 @@ def block_plan(caption_image: np.ndarray, images_per_block: int) -> list[tuple[R
     return diagonal + rest
 
 
-def ranks(blocks: Iterable[Block], caption_image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def compare(scores, best, own, other=None):
+    """What one block adds: scores >= `best` a row, scores >= `own` a column, and whether all are finite.
+
+    `other` masks the pairs that count; None counts all. Written for numpy and for `jax.jit` alike.
+    """
+    in_row, in_column = scores >= best[:, None], scores >= own[None, :]
+    if other is not None:
+        in_row, in_column = in_row & other, in_column & other
+    return in_row.sum(1), in_column.sum(0), (abs(scores) < np.inf).all()
+
+
+def ranks(
+    blocks: Iterable[Block], caption_image: np.ndarray, compare: Callable[..., Any] = compare
+) -> tuple[np.ndarray, np.ndarray]:
     """The rank of every image's best caption, and of every caption's image.
 
     Args:
         blocks: (image range, caption range, scores) over the whole matrix, each pair once, in the
-            order of `block_plan`: a row's or column's positives before its other scores.
+            order of `block_plan`: a row's or column's positives before its other scores. Scores may
+            lie on devices: only the blocks that hold positives are brought to the host.
         caption_image: int (t,), the image of each caption, ascending.
+        compare: `compare` above, or the same under `jax.jit`, for scores on devices.
 
     Returns:
         i2t (images,) and t2i (captions,), integers from 1.
@@ -59,21 +75,24 @@ def ranks(blocks: Iterable[Block], caption_image: np.ndarray) -> tuple[np.ndarra
         raise ValueError(f"image {np.argmin(ahead)} has no caption, so no rank")
     in_row, in_column = np.zeros(images, np.int64), np.zeros(captions, np.int64)  # scores seen
     for (i0, i1), (t0, t1), scores in blocks:
-        scores = np.asarray(scores)
-        if not np.all(np.isfinite(scores)):
-            raise UserError(f"scores of images {i0}:{i1} with captions {t0}:{t1} are not all finite: no rank")
         mine = caption_image[None, t0:t1] == np.arange(i0, i1)[:, None]
         if scores.shape != mine.shape:
             raise ValueError(f"block {i0}:{i1} x {t0}:{t1} has scores of shape {scores.shape}")
         row, column = np.nonzero(mine)
-        own[t0 + column] = positive = scores[row, column].astype(np.float64)
-        np.maximum.at(best, i0 + row, positive)
-        ahead[i0:i1] -= np.sum(mine, axis=1)
+        if len(row):
+            own[t0 + column] = positive = np.asarray(scores)[row, column]
+            np.maximum.at(best, i0 + row, positive)
+            ahead[i0:i1] -= np.sum(mine, axis=1)
         if ahead[i0:i1].any() or np.isnan(own[t0:t1]).any():
+            if not np.all(np.isfinite(scores)):
+                raise UserError(NOT_FINITE.format(i0, i1, t0, t1))
             raise ValueError(f"block {i0}:{i1} x {t0}:{t1} came before its positives, or again")
-        others = ~mine
-        i2t[i0:i1] += np.sum((scores >= best[i0:i1, None]) & others, axis=1)
-        t2i[t0:t1] += np.sum((scores >= own[None, t0:t1]) & others, axis=0)
+        at = best[i0:i1].astype(scores.dtype), own[t0:t1].astype(scores.dtype)
+        *more, finite = compare(scores, *at, ~mine if len(row) else None)
+        if not finite:
+            raise UserError(NOT_FINITE.format(i0, i1, t0, t1))
+        i2t[i0:i1] += np.asarray(more[0])
+        t2i[t0:t1] += np.asarray(more[1])
         in_row[i0:i1] += t1 - t0
         in_column[t0:t1] += i1 - i0
     if np.any(in_row != captions) or np.any(in_column != images):
@@ -94,11 +113,12 @@ def metrics(i2t: np.ndarray, t2i: np.ndarray) -> dict[str, Any]:
 
 
 def evaluate(
-    score_block: Callable[[Range, Range], np.ndarray],
+    score_block: Callable[[Range, Range], Any],
     caption_image: np.ndarray,
     protocol: str = "full",
     folds: int = 5,
     images_per_block: int = 1000,
+    compare: Callable[..., Any] = compare,
 ) -> dict[str, Any]:
     """Retrieval numbers under a protocol.
 
@@ -109,6 +129,7 @@ def evaluate(
             (COCO 1K: five folds of the 5,000 test images).
         folds: how many.
         images_per_block: height of a block; bounds the memory, changes nothing else.
+        compare: as in `ranks`.
 
     Raises:
         UserError: a score is not finite, or the images do not make equal folds.
@@ -132,7 +153,7 @@ def evaluate(
             ((r, c, score_block((r[0] + start, r[1] + start), (c[0] + first, c[1] + first))))
             for r, c in block_plan(inside, images_per_block)
         )
-        found.append(metrics(*ranks(blocks, inside)))
+        found.append(metrics(*ranks(blocks, inside, compare)))
     return _mean(found)
 
 

@@ -68,6 +68,7 @@ def embed_steps(method: Method, mesh: Mesh) -> tuple[Callable, Callable]:
     return jax.jit(method.encode_image, **shardings), jax.jit(method.encode_text, **shardings)
 
 
-def score_step(method: Method) -> Callable[[Params, PyTree, PyTree], Array]:
-    """One block of scores, (params, images, texts) -> (i, t)."""
-    return jax.jit(method.score)
+def score_step(method: Method, mesh: Mesh) -> Callable[[Params, PyTree, PyTree], Array]:
+    """One block of scores, (params, images, texts) -> (i, t), the images split over the devices."""
+    whole, rows = replicated(mesh), by_rows(mesh)
+    return jax.jit(method.score, in_shardings=(whole, rows, whole), out_shardings=rows)
