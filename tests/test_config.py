@@ -23,6 +23,8 @@ CONFIG = "configs/dias_scenes.py"
         ("duration=30", 'write "1000 steps"'),
         ("micro_batches=3", "does not divide config.batch_size=128"),
         ("evaluate.every=0 epochs", "evaluate.every='0 epochs': must be at least one step"),
+        ("similarity.form=rings", "similarity.form='rings': must be one of"),
+        ("similarity.tile=0", "similarity.tile=0: must be at least 1"),
         ("batch_size=0", "batch_size=0: must be at least 1"),
         ("data.view=pixels", "reads config.data.view='regions'"),
         ("method.learn_alpha=True", "needs config.method.mask='soft'"),

@@ -1,7 +1,8 @@
 """The sharded losses against this project's dense and all-gather forms, open_clip and VSE++ in PyTorch.
 
-Run by hand, on a quiet machine, in an environment with the `benchmark` extra:
+Run by hand, on a quiet machine:
 
+    pip install -e .[benchmark] && pip install --no-deps open_clip_torch
     python tests/benchmarks/similarity.py [--batch 16384] [--dim 512] [--turns 3] [--devices 8]
 
 Value and gradient of each loss, float32, in turns, so that another load on the machine meets every
