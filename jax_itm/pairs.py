@@ -66,9 +66,8 @@ def fold(
 
     def shards(sides, whole):
         rows, columns = sides
-        gathers = similarity.gathers(plan, columns.x)
         row, column, _ = similarity.tour(
-            visit, neutral, summary.merge, rows, columns, whole, tile, gathers, symmetric
+            visit, neutral, summary.merge, rows, columns, whole, tile, plan, symmetric
         )
         if symmetric:
             row = column = summary.merge(row, column)
@@ -78,7 +77,9 @@ def fold(
     return jax.tree.map(lambda leaf: leaf[:batch], found)
 
 
-def pull(work, x, y, row_extra, column_extra, params, image_id, plan: Plan, products=MATRIX, extras=True):
+def pull(
+    work, x, y, row_extra, column_extra, params, image_id, plan: Plan, products=MATRIX, extras=True
+) -> Any:
     """Sums of `work` over all tiles, and the gradients with respect to all that goes in.
 
     `work(tile, row_extra, column_extra, params, weight)` returns (sums, slopes of the scores, slopes
@@ -120,10 +121,9 @@ def pull(work, x, y, row_extra, column_extra, params, image_id, plan: Plan, prod
         )[0]
         sums = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(shape, *one))
         rows, columns = sides
-        gathers = similarity.gathers(plan, columns.x)
         add = partial(jax.tree.map, jnp.add)
         row, column, (_, sums) = similarity.tour(
-            visit, neutral, add, rows, columns, (params, sums), tile, gathers, symmetric
+            visit, neutral, add, rows, columns, (params, sums), tile, plan, symmetric
         )
         if symmetric:
             row = add(row[0], column[0]), row[1]

@@ -108,8 +108,8 @@ def side(x: tuple[Array, ...], image_id: Array, extra: PyTree, rows: int) -> Sid
 
 
 def gathers(plan: Plan, x: tuple[Array, ...]) -> bool:
-    """Whether all columns come at once."""
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in x)
+    """Whether all columns come at once; `x` are a device's own."""
+    size = _devices() * sum(leaf.size * leaf.dtype.itemsize for leaf in x)
     return plan.form == "gather" or (plan.form == "auto" and size <= GATHER_BYTES)
 
 
@@ -139,32 +139,35 @@ def _shift(tree: PyTree, by: int = 1) -> PyTree:
     return jax.tree.map(lambda x: lax.ppermute(x, AXIS, order), tree)
 
 
-def _block(visit, rows: Side, columns: Side, carry: PyTree, tile: int, weight, triangle: bool) -> PyTree:
-    """Visits every tile of this device's rows and the present columns.
+def _block(
+    visit, rows: Side, columns: Side, carry: PyTree, tile: tuple[int, int], weight, triangle: bool
+) -> PyTree:
+    """Visits every tile, of `tile` rows and columns, of this device's rows and the present columns.
 
     With `triangle`, rows and columns are the same, and a tile stands for its mirror image too: only
     those on and above the diagonal are visited, those on it with half the weight.
     """
-    high, wide = len(rows.id) // tile, len(columns.id) // tile
+    high, wide = len(rows.id) // tile[0], len(columns.id) // tile[1]
     down, across = np.triu_indices(high) if triangle else np.divmod(np.arange(high * wide), wide)
     down, across = jnp.asarray(down), jnp.asarray(across)
 
     def one(k, carry):
         row_state, column_state, whole = carry
-        cut = lambda tree, at: jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, at, tile), tree)
+        cut = lambda tree, at, size: jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, at, size), tree)
         put = lambda tree, part, at: jax.tree.map(
             lambda x, y: lax.dynamic_update_slice_in_dim(x, y, at, 0), tree, part
         )
-        i, j = down[k] * tile, across[k] * tile
+        i, j = down[k] * tile[0], across[k] * tile[1]
         share = jnp.where(i == j, 0.5, 1.0) if triangle else weight
-        parts = cut(row_state, i), cut(column_state, j), whole
-        row_part, column_part, whole = visit(cut(rows, i), cut(columns, j), *parts, share)
+        sides = cut(rows, i, tile[0]), cut(columns, j, tile[1])
+        states = cut(row_state, i, tile[0]), cut(column_state, j, tile[1])
+        row_part, column_part, whole = visit(*sides, *states, whole, share)
         return put(row_state, row_part, i), put(column_state, column_part, j), whole
 
     return lax.fori_loop(0, len(down), one, carry)
 
 
-def tour(visit, neutral, merge, rows: Side, columns: Side, whole, tile: int, gathers: bool, symmetric: bool):
+def tour(visit, neutral, merge, rows: Side, columns: Side, whole, tile: int, plan: Plan, symmetric: bool):
     """Visits all tiles of this device's rows with every column -> (row state, column state, whole).
 
     `visit(rows, columns, row_state, column_state, whole, weight)` returns the three states anew;
@@ -172,12 +175,15 @@ def tour(visit, neutral, merge, rows: Side, columns: Side, whole, tile: int, gat
     the same rows, every unordered pair of tiles is visited once with weight 1, or, where it is its own
     mirror image or two devices meet in it, twice or from both ends with weight 1/2.
     """
-    n, state = _devices(), neutral(rows)
-    if n > 1 and gathers:
+    n, state, square = _devices(), neutral(rows), (tile, tile)
+    if n > 1 and gathers(plan, columns.x):
         everything = jax.tree.map(lambda x: lax.all_gather(x, AXIS, tiled=True), columns)
         carry = (state, neutral(everything), whole)
+        parts = len(everything.id) // tile  # a shard's tiles may be small: as many as fit make one
+        wide = tile * max(k for k in range(1, max(plan.tile // tile, 1) + 1) if parts % k == 0)
         weight = 0.5 if symmetric else 1.0
-        state, gathered, whole = _block(visit, rows, everything, carry, tile, weight, triangle=False)
+        carry = _block(visit, rows, everything, carry, (tile, wide), weight, triangle=False)
+        state, gathered, whole = carry
         parts = jax.tree.map(
             lambda x: lax.all_to_all(x.reshape(n, -1, *x.shape[1:]), AXIS, 0, 0), gathered
         )  # every device's share of my columns
@@ -189,14 +195,14 @@ def tour(visit, neutral, merge, rows: Side, columns: Side, whole, tile: int, gat
         columns, state, travelling, whole = carry
         following = _shift(columns)  # under way while the tiles are worked on
         weight = jnp.where(2 * k == n, 0.5, 1.0) if symmetric else 1.0
-        carry = _block(visit, rows, columns, (state, travelling, whole), tile, weight, triangle=False)
+        carry = _block(visit, rows, columns, (state, travelling, whole), square, weight, triangle=False)
         return following, carry[0], _shift(carry[1]), carry[2]
 
     carry = (state, neutral(columns), whole)
     if not symmetric:
         _, *carry = lax.fori_loop(0, n, step, (columns, *carry))
         return tuple(carry)
-    state, travelling, whole = _block(visit, rows, columns, carry, tile, 1.0, triangle=True)
+    state, travelling, whole = _block(visit, rows, columns, carry, square, 1.0, triangle=True)
     if n == 1:
         return state, travelling, whole
     start = (_shift(columns), state, _shift(travelling), whole)
