@@ -70,5 +70,9 @@ def embed_steps(method: Method, mesh: Mesh) -> tuple[Callable, Callable]:
 
 def score_step(method: Method, mesh: Mesh) -> Callable[[Params, PyTree, PyTree], Array]:
     """One block of scores, (params, images, texts) -> (i, t), the images split over the devices."""
-    whole, rows = replicated(mesh), by_rows(mesh)
-    return jax.jit(method.score, in_shardings=(whole, rows, whole), out_shardings=rows)
+
+    def score(params: Params, images: PyTree, texts: PyTree) -> Array:
+        split = lambda x: jax.lax.with_sharding_constraint(x, by_rows(mesh))
+        return method.score(params, jax.tree.map(split, images), texts)
+
+    return jax.jit(score, out_shardings=by_rows(mesh))
