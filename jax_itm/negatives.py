@@ -13,6 +13,7 @@ from jax_itm import similarity
 from jax_itm.pairs import Summary, fold, pull
 from jax_itm.similarity import Plan, Tile
 from jax_itm.types import Array, Bool, Float, Int, NamedTuple
+from jax_itm.walk import pull_chosen
 
 FAR = 1e30  # stands for a missing log-sum-exp where it is subtracted
 LAST = jnp.iinfo(jnp.int32).max
@@ -65,7 +66,7 @@ def _log_sum_exp_backward(plan, saved, cotangents):
     row, column = (
         (jnp.where(jnp.isfinite(lse), lse, FAR), slope) for lse, slope in zip(found, cotangents, strict=True)
     )
-    _, (dv, dt, *_) = pull(work, (v,), (t,), row, column, scale, image_id, plan, extras=False)
+    _, (dv, dt, *_) = pull(work, (v,), (t,), row, column, scale, image_id, plan, extras=False, cheap=True)
     # Each score is scale * v.t, so the gradient of the scale needs no pass of its own.
     return dv[0], dt[0], None, (jnp.sum(v * dv[0]) / scale).astype(scale.dtype)
 
@@ -139,11 +140,9 @@ def _choose_forward(key_fn, v, t, image_id, params, plan):
 def _choose_backward(key_fn, plan, saved, cotangents):
     v, t, of_row, of_column = saved
     row, column = cotangents[0].score, cotangents[1].score
-    dv = similarity.pull_chosen(t, of_row, row, of_column, column, plan)
-    # One trip after the other: side by side, XLA would hold both travelling shards at once, and it
-    # sees through an optimization_barrier here. A finite number times 0 changes nothing.
-    v += 0 * dv[0, 0]
-    return dv, similarity.pull_chosen(v, of_column, column, of_row, row, plan), None, None
+    dv = pull_chosen(t, of_row, row, of_column, column, plan)
+    v = similarity.after(dv, v)  # one trip after the other
+    return dv, pull_chosen(v, of_column, column, of_row, row, plan), None, None
 
 
 choose.defvjp(_choose_forward, _choose_backward)

@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm import similarity
-from jax_itm.similarity import Plan, Side, Tile, dot
+from jax_itm.similarity import MATRIX, Plan, Products, Side, Tile, dot
 from jax_itm.types import Array, Int, NamedTuple, PyTree
+from jax_itm.walk import tour
 
-MATRIX = ((0, 0),)  # the products of one matrix: the first (only) embedding of either side
+add = partial(jax.tree.map, jnp.add)
 
 
 class Summary(NamedTuple):
@@ -29,6 +30,16 @@ class Summary(NamedTuple):
     empty: PyTree  # of nothing: scalars
     reduce: Callable[[Tile, int, PyTree], PyTree]  # of a tile along an axis, given the parameters
     merge: Callable[[PyTree, PyTree], PyTree]  # of two parts
+
+
+def _layout(x, y, row_extra, column_extra, image_id, plan: Plan, products: Products):
+    """Both sides padded to whole tiles, the height of a tile, and what makes a tile of two slices."""
+    batch = len(image_id)
+    tile, padded = similarity.tiling(batch, plan)
+    rows = similarity.side(x, image_id, row_extra, padded)
+    columns = similarity.side(x if y is None else y, image_id, column_extra, padded)
+    real = batch if padded > batch else None
+    return rows, columns, tile, lambda r, c: similarity.scores_of(r, c, products, real, plan.dtype)
 
 
 def fold(
@@ -45,15 +56,13 @@ def fold(
         image_id: equal numbers mark captions of one image.
         plan: how to walk.
         params: given to `reduce`; they get no gradient.
-        products: which x meets which y; a tile's `scores` are in this order.
+        products: which x meets which y; a tile's `scores` are in their order.
     """
-    symmetric, batch = y is None, len(image_id)
-    tile, padded = similarity.tiling(batch, plan)
-    rows = similarity.side(x, image_id, (), padded)
-    columns = rows if symmetric else similarity.side(y, image_id, (), padded)
+    symmetric = y is None
+    rows, columns, tile, scored = _layout(x, y, (), (), image_id, plan, products)
 
     def visit(rows, columns, row_state, column_state, whole, weight):
-        seen = similarity.scores_of(rows, columns, products, batch if padded > batch else None, plan.dtype)
+        seen, _, _ = scored(rows, columns)
         row_state = summary.merge(row_state, summary.reduce(seen, 1, whole))
         added = summary.merge(column_state, summary.reduce(seen, 0, whole))
         if symmetric:  # a tile that is its own mirror image, or met from both ends, tells its rows only
@@ -66,73 +75,80 @@ def fold(
 
     def shards(sides, whole):
         rows, columns = sides
-        row, column, _ = similarity.tour(
-            visit, neutral, summary.merge, rows, columns, whole, tile, plan, symmetric
-        )
+        row, column, _ = tour(visit, neutral, summary.merge, rows, columns, whole, tile, plan, symmetric)
         if symmetric:
             row = column = summary.merge(row, column)
         return (row, column), ()
 
     found, _ = similarity.on_shards(shards, (rows, columns), params)
-    return jax.tree.map(lambda leaf: leaf[:batch], found)
+    return jax.tree.map(lambda leaf: leaf[: len(image_id)], found)
 
 
 def pull(
-    work, x, y, row_extra, column_extra, params, image_id, plan: Plan, products=MATRIX, extras=True
+    work,
+    x,
+    y,
+    row_extra,
+    column_extra,
+    params,
+    image_id,
+    plan: Plan,
+    products=MATRIX,
+    *,
+    extras=True,
+    cheap=False,
 ) -> Any:
     """Sums of `work` over all tiles, and the gradients with respect to all that goes in.
 
     `work(tile, row_extra, column_extra, params, weight)` returns (sums, slopes of the scores, slopes
-    of row_extra, of column_extra). With `extras` False the last two are empty. Returns (sums, gradients
-    of x, y, row_extra, column_extra); with `y` None the gradient of x is that of both its roles.
+    of row_extra, of column_extra). With `extras` False the last two are empty. With `cheap`, slopes are
+    quickly had from the scores and may be worked out twice. Returns (sums, gradients of x, y, row_extra,
+    column_extra); with `y` None the gradient of x is that of both its roles.
     """
-    symmetric, batch = y is None, len(image_id)
-    tile, padded = similarity.tiling(batch, plan)
-    rows = similarity.side(x, image_id, row_extra, padded)
-    columns = similarity.side(x if symmetric else y, image_id, column_extra, padded)
+    symmetric = y is None
+    rows, columns, tile, scored = _layout(x, y, row_extra, column_extra, image_id, plan, products)
 
     def visit(rows, columns, row_state, column_state, whole, weight):
-        seen = similarity.scores_of(rows, columns, products, batch if padded > batch else None, plan.dtype)
+        seen, x, y = scored(rows, columns)
         params, sums = whole
         more, slopes, row_slope, column_slope = work(seen, rows.extra, columns.extra, params, weight)
         (dx, row_sum), (dy, column_sum) = row_state, column_state
         dx, dy = list(dx), list(dy)
-        for (i, j), slope in zip(products, slopes, strict=True):
-            dx[i] += dot(slope, columns.x[j], (1, 0), plan.dtype)
-            dy[j] += dot(slope, rows.x[i], (0, 0), plan.dtype)
-        add = partial(jax.tree.map, jnp.add)
-        row_state, column_state = (
-            (tuple(dx), add(row_sum, row_slope)),
-            (tuple(dy), add(column_sum, column_slope)),
-        )
+        for (i, j), slope in zip(products.learnt, slopes, strict=True):
+            dx[i] += dot(slope, y[j], (1, 0), plan.dtype)
+            if cheap and jax.default_backend() == "cpu":
+                # XLA's product with a transposed left side takes a fifth longer there than this, which
+                # works the slopes out anew in the other order.
+                flipped = jax.lax.optimization_barrier(slope.T)
+                dy[j] += dot(flipped, x[i], (1, 0), plan.dtype)
+            else:
+                dy[j] += dot(slope, x[i], (0, 0), plan.dtype)
+        row_state = tuple(dx), add(row_sum, row_slope)
+        column_state = tuple(dy), add(column_sum, column_slope)
         return row_state, column_state, (params, add(sums, more))
 
     def neutral(side: Side) -> PyTree:
-        return jax.tree.map(jnp.zeros_like, (side.x, side.extra if extras else ()))
+        zeros = jax.tree.map(jnp.zeros_like, (side.x, side.extra if extras else ()))
+        known = jax.tree.leaves(side.extra)  # often of an earlier walk, beside which these would lie
+        return similarity.after(known[0], zeros) if known else zeros
 
     def shards(sides, params):
-        one = [jax.tree.map(lambda leaf: leaf[:tile], side) for side in sides]
-        shape = lambda rows, columns: work(
-            similarity.scores_of(rows, columns, products, None, plan.dtype),
-            rows.extra,
-            columns.extra,
-            params,
-            1.0,
-        )[0]
-        sums = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(shape, *one))
+        first = [jax.tree.map(lambda leaf: leaf[:tile], side) for side in sides]
+        shape = lambda r, c: work(scored(r, c)[0], r.extra, c.extra, params, 1.0)[0]
+        sums = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(shape, *first))
         rows, columns = sides
-        add = partial(jax.tree.map, jnp.add)
-        row, column, (_, sums) = similarity.tour(
+        row, column, (_, sums) = tour(
             visit, neutral, add, rows, columns, (params, sums), tile, plan, symmetric
         )
         if symmetric:
-            row = add(row[0], column[0]), row[1]
-            column = (), column[1]
+            row, column = (add(row[0], column[0]), row[1]), ((), column[1])
         return (row, column), sums
 
     (row, column), sums = similarity.on_shards(shards, (rows, columns), params)
-    row, column = jax.tree.map(lambda leaf: leaf[:batch], (row, column))
-    return sums, (row[0], None if symmetric else column[0], row[1], column[1])
+    row, column = jax.tree.map(lambda leaf: leaf[: len(image_id)], (row, column))
+    unmixed = lambda x, dx: jax.linear_transpose(products.mix, x)(dx)[0]
+    dx, dy = unmixed(x, row[0]), None if symmetric else unmixed(y, column[0])
+    return sums, (dx, dy, row[1], column[1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 7, 8))
@@ -153,17 +169,20 @@ def pair_sum(
         params: a tree of scalars.
         image_id: equal numbers mark captions of one image.
         plan: how to walk.
-        products: which x meets which y; a tile's `scores` are in this order.
+        products: which x meets which y; a tile's `scores` are in their order.
     """
     return _pair_sum_forward(fn, x, y, row_extra, column_extra, params, image_id, plan, products)[0]
 
 
 def _pair_sum_forward(fn, x, y, row_extra, column_extra, params, image_id, plan, products):
     def work(tile, row_extra, column_extra, params, weight):
-        def value(scores, *given):
-            return fn(tile._replace(scores=scores), *given)
+        count = len(products.learnt)
+        learnt, constant = tile.scores[:count], tile.scores[count:]
 
-        out, back, notes = jax.vjp(value, tile.scores, row_extra, column_extra, params, has_aux=True)
+        def value(learnt, *given):
+            return fn(tile._replace(scores=learnt + constant), *given)
+
+        out, back, notes = jax.vjp(value, learnt, row_extra, column_extra, params, has_aux=True)
         slopes, row, column, whole = back(jnp.asarray(weight, out.dtype))
         notes = jax.tree.map(lambda note: weight * note, notes)
         return (weight * out, notes, whole), slopes, row, column

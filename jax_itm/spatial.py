@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm import pairs
-from jax_itm.similarity import Plan, Tile
+from jax_itm.similarity import PLAN, Plan, Products, Tile
 from jax_itm.types import Array, Float, Int, Terms
 
-PLAN = Plan()
-PRODUCTS = ((0, 1), (1, 0), (0, 0), (1, 1))  # of (v, t) with itself: X, its transpose, Y and Z
+# Of p = v + t and m = v - t: the discrepancies are sums of p.m and m.p alone, and P has no gradient.
+PRODUCTS = Products(((0, 1), (1, 0)), ((0, 0), (1, 1)), lambda x: (x[0] + x[1], x[0] - x[1]))
 
 
 def correlation_strength(
@@ -29,13 +29,13 @@ def correlation_strength(
 def relations(tile: Tile, select_on: str):
     """The discrepancies of a tile's pairs, inter and intra, and their strengths P.
 
-    A tile's scores are those of v_i.t_j, t_i.v_j, v_i.v_j, t_i.t_j, for rows i and columns j. Returns
-    X_ij - X_ji and Y_ij - Z_ij, then P_ij of inter, P_ji of inter, and P_ij = P_ji of intra.
+    A tile's scores are those of p_i.m_j, m_i.p_j, p_i.p_j, m_i.m_j for rows i, columns j, with p = v + t
+    and m = v - t. Returns X_ij - X_ji and Y_ij - Z_ij, P_ij and P_ji of inter, P_ij = P_ji of intra.
     """
-    x, x_t, y, z = tile.scores
-    inter, intra = x_t - x, z - y
-    near = 1 - (y + z) / 2
-    distances = (1 - x, inter), (1 - x_t, inter), (near, intra)
+    pm, mp, pp, mm = tile.scores
+    inter, intra = (pm - mp) / 2, -(pm + mp) / 2  # t_i.v_j - v_i.t_j and t_i.t_j - v_i.v_j
+    mean, near = 1 - (pp - mm) / 4, 1 - (pp + mm) / 4  # of X_ij and X_ji, of Y_ij and Z_ij
+    distances = (mean + inter / 2, inter), (mean - inter / 2, inter), (near, intra)
     return inter, intra, *(correlation_strength(select_on, *each) for each in distances)
 
 

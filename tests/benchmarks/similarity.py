@@ -15,6 +15,7 @@ import argparse
 import importlib.util
 import os
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -186,6 +187,67 @@ def quiet() -> tuple[bool, float]:
     return share > 0.85 * (os.cpu_count() or 1), share
 
 
+def forms(name, v, t, devices, with_torch):
+    """Each form of a loss, made when called: (value-and-gradient call, temporary MiB a device)."""
+    made = {
+        "ring": lambda: prepared(ours(name, Plan("ring")), v, t, devices),
+        "gather, tiled": lambda: prepared(ours(name, Plan("gather")), v, t, devices),
+    }
+    if name in PLAIN:
+        made["all-gather"] = lambda: prepared(all_gather(name), v, t, devices)
+        made["dense"] = lambda: prepared(dense(name), v, t, devices)
+        if with_torch:
+            made["PyTorch"] = lambda: (prepared_torch(torch_losses()[name], v, t), None)
+    return made
+
+
+def resident(field: str) -> float:
+    """MiB of a line of /proc/self/status."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
+def peak(make) -> None:
+    """Prints the MiB by which this process's peak in one call exceeds what it held before."""
+    call, _ = make()
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    call()
+    print(f"{resident('VmHWM') - before:.0f}")
+
+
+def peaks(names, args) -> None:
+    """The table of peaks, each form in a process of its own."""
+    print("| loss | form | MiB above the embeddings, all devices |\n| --- | --- | ---: |")
+    for name in names:
+        for form in forms(name, None, None, args.devices, not args.no_torch):
+            command = [sys.executable, __file__, "--peak", f"{name}/{form}", "--batch", str(args.batch)]
+            command += ["--dim", str(args.dim), "--devices", str(args.devices)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            print(f"| {name} | {form} | {done.stdout.split()[-1]} |", flush=True)
+
+
+def times(name, made, turns, silent) -> float:
+    """Prints the rows of one loss and returns the ring's seconds."""
+    calls = {form: make() for form, make in made.items()}
+    values = {form: float(call()[0]) for form, (call, _) in calls.items()}
+    seconds = {form: [] for form in calls}
+    for _ in range(turns):
+        for form, (call, _) in calls.items():
+            start = time.perf_counter()
+            call()
+            seconds[form].append(time.perf_counter() - start)
+    median = {form: statistics.median(each) for form, each in seconds.items()}
+    for form, (_, held) in calls.items():
+        memory = "" if held is None else f"{held:.1f}"
+        gathered = f"{median[form] / median['all-gather']:.2f}" if "all-gather" in median else ""
+        other = f"{median[form] / median['PyTorch']:.2f}" if "PyTorch" in median and silent else ""
+        print(f"| {name} | {form} | {memory} | {median[form]:.2f} | {gathered} | {other} |", flush=True)
+    spread = max(values.values()) - min(values.values())
+    assert spread <= 1e-4 * abs(values["ring"]), values
+    return median["ring"]
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--batch", type=int, default=16384)
@@ -194,45 +256,30 @@ def main():
     parser.add_argument("--devices", type=int, default=8)
     parser.add_argument("--losses", default="InfoNCE,triplet hardest,sigmoid,DIAS, four terms")
     parser.add_argument("--no_torch", action="store_true")
+    parser.add_argument("--peaks", action="store_true", help="memory of the process instead of times")
+    parser.add_argument("--peak", metavar="LOSS/FORM", help="of one form, in this process")
     args = parser.parse_args()
+    names = [name for name in (*PLAIN, "DIAS, four terms") if name in args.losses]
+    if args.peaks:
+        return peaks(names, args)
+    v, t = embeddings(args.batch, args.dim)
+    if args.peak:
+        name, form = args.peak.split("/")
+        return peak(forms(name, v, t, args.devices, True)[form])
     silent, share = quiet()
     print(
         f"B = {args.batch}, d = {args.dim}, {args.devices} devices; a product keeps {share:.2f} cores busy\n"
     )
-    v, t = embeddings(args.batch, args.dim)
-    torch = {} if args.no_torch else torch_losses()
     print("| loss | form | temporary MiB a device | seconds | times the all-gather | times PyTorch |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
-    ring_info_nce = None
-    for name in [n for n in (*PLAIN, "DIAS, four terms") if n in args.losses]:
-        calls = {"ring": prepared(ours(name, Plan("ring")), v, t, args.devices)}
-        calls["gather, tiled"] = prepared(ours(name, Plan("gather")), v, t, args.devices)
-        if name in PLAIN:
-            calls["all-gather"] = prepared(all_gather(name), v, t, args.devices)
-            calls["dense"] = prepared(dense(name), v, t, args.devices)
-        if name in torch:
-            calls["PyTorch"] = prepared_torch(torch[name], v, t), None
-        values = {form: float(call()[0]) for form, (call, _) in calls.items()}
-        seconds = {form: [] for form in calls}
-        for _ in range(args.turns):
-            for form, (call, _) in calls.items():
-                start = time.perf_counter()
-                call()
-                seconds[form].append(time.perf_counter() - start)
-        median = {form: statistics.median(each) for form, each in seconds.items()}
-        if name == "InfoNCE":
-            ring_info_nce = median["ring"]
-        for form, (_, held) in calls.items():
-            memory = "" if held is None else f"{held:.1f}"
-            gathered = f"{median[form] / median['all-gather']:.2f}" if "all-gather" in median else ""
-            other = f"{median[form] / median['PyTorch']:.2f}" if "PyTorch" in median and silent else ""
-            print(f"| {name} | {form} | {memory} | {median[form]:.2f} | {gathered} | {other} |", flush=True)
-        spread = max(values.values()) - min(values.values())
-        assert spread <= 1e-4 * abs(values["ring"]), values
-        if name not in PLAIN and ring_info_nce:
-            print(f"\nDIAS over ring InfoNCE: {median['ring'] / ring_info_nce:.2f}")
+    rings = {}
+    for name in names:
+        rings[name] = times(name, forms(name, v, t, args.devices, not args.no_torch), args.turns, silent)
+    if "DIAS, four terms" in rings and "InfoNCE" in rings:
+        print(f"\nDIAS over ring InfoNCE: {rings['DIAS, four terms'] / rings['InfoNCE']:.2f}")
     if not silent:
         print("\nThe machine was not quiet: no ratios against PyTorch.")
+    return None
 
 
 if __name__ == "__main__":

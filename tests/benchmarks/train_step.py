@@ -1,0 +1,87 @@
+"""A whole DIAS training step against the forward and backward pass of its bare encoders.
+
+Run by hand, on a quiet machine: python tests/benchmarks/train_step.py [--turns 21]
+
+One device, Flickr30k's setting (36 regions of 2,048 features, BiGRU, d = 1024, batch 128): the step is
+encoders, four loss terms, their gradients, clipping and AdamW; the bare part takes the gradient of the
+sum of the embeddings. In turns; the ratio of medians, and the loss's own share by difference.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import jax
+import jax.numpy as jnp
+
+from configs.dias_f30k import get_config
+from jax_itm import optim, step
+from jax_itm.methods import build, example_batch
+from jax_itm.parallel import make_mesh, shard_rows
+
+VOCABULARY, EXAMPLES = 8_000, 145_000
+
+
+def filled(shapes, rng):
+    """A batch of random regions and captions, every region and word real."""
+    regions = jax.random.normal(rng, shapes["image"]["regions"].shape, jnp.float16)
+    words = jax.random.randint(rng, shapes["text"]["ids"].shape, 4, VOCABULARY)
+    return shapes | {
+        "image": shapes["image"] | {"regions": regions},
+        "text": shapes["text"] | {"ids": words},
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--turns", type=int, default=11)
+    args = parser.parse_args()
+    config, mesh = get_config(), make_mesh(1)
+    with config.unlocked():
+        config.data.region_dim = 2048
+    method = build(config, VOCABULARY, EXAMPLES)
+    batch = shard_rows(
+        mesh, jax.device_get(filled(example_batch(config, config.batch_size), jax.random.key(0)))
+    )
+    with jax.set_mesh(mesh):
+        params = jax.jit(method.init)(jax.random.key(0), example_batch(config))
+        optimizer, _ = optim.build(config, params, 10_000, EXAMPLES)
+        state = step.init_state(params, optimizer, config.ema > 0, mesh)
+        update = step.train_step(method, optimizer, mesh, config.seed, config.ema)
+
+        def embed(params, batch, rng):
+            image, text = (
+                encoder.apply({"params": params[name]}, batch[name], train=True, rngs={"dropout": rng})
+                for name, encoder in (("image", method.image), ("text", method.text))
+            )
+            return jnp.sum(image.embedding) + jnp.sum(text.embedding)
+
+        bare = jax.jit(jax.grad(embed))
+        held = [state]
+
+        def whole():
+            held[0], _ = jax.block_until_ready(update(held[0], batch))
+
+        calls = {
+            "the whole step": whole,
+            "bare encoders": lambda: jax.block_until_ready(bare(params, batch, jax.random.key(1))),
+        }
+        seconds = {name: [] for name in calls}
+        for turn in range(args.turns + 1):
+            for name, call in calls.items():
+                start = time.perf_counter()
+                call()
+                if turn:  # the first compiles
+                    seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(each) for name, each in seconds.items()}
+    print("| | seconds | times the encoders |\n| --- | ---: | ---: |")
+    for name, median in medians.items():
+        print(f"| {name} | {median:.3f} | {median / medians['bare encoders']:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
