@@ -35,6 +35,10 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data_dir", help="where it lies (default: the run's)")
     evaluate.add_argument("--split", default="test")
     evaluate.add_argument("--protocol", choices=("full", "folds"), default="full")
+    evaluate.add_argument("--mode", choices=("exhaustive", "rerank"), default="exhaustive")
+    evaluate.add_argument("--rerank_from", metavar="RUN", help="rerank: the run that ranks first")
+    evaluate.add_argument("--top_k", type=int, default=50, help="rerank: of how many candidates")
+    evaluate.add_argument("--isd", action="store_true", help="cross-encoders: ISD of the matched pairs")
     evaluate.add_argument("--out", help="also write the result here, as JSON")
     evaluate.add_argument(
         "--bag_of_words", action="store_true", help="add what an order-blind text model reaches"
@@ -87,17 +91,31 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
     from jax_itm.baseline import bag_of_words
     from jax_itm.data.builders import open_split
     from jax_itm.evaluate import evaluate
+    from jax_itm.isd import isd
     from jax_itm.report import table
+    from jax_itm.rerank import rerank
 
     matcher = jax_itm.load(args.workdir)
     data = matcher.config.data
     name, data_dir = args.data or data.name, args.data_dir or data.data_dir
     split = open_split(name, data_dir, args.split, data.view)
-    result = evaluate(matcher, split, args.protocol)
+    if (args.mode == "rerank") != bool(args.rerank_from):
+        raise UserError("--mode rerank and --rerank_from RUN: each needs the other")
+    if args.mode == "rerank":
+        if args.protocol != "full":
+            raise UserError("--mode rerank: only with --protocol full")
+        result = rerank(matcher, split, jax_itm.load(args.rerank_from), args.top_k)
+    else:
+        result = evaluate(matcher, split, args.protocol)
+    if args.isd:
+        result["isd"] = isd(matcher, split)
     if args.bag_of_words:
         training = open_split(data.name, args.data_dir or data.data_dir, data.train, data.view)
         result["baselines"] = [bag_of_words(matcher, training, split, args.protocol)]
     print(table([result]))
+    print("{pairs:,} pairs scored in {seconds:.1f} s.".format(**result["cost"]))
+    if args.isd:
+        print("ISD: " + ", ".join(f"{name} {value:.4g}" for name, value in result["isd"].items()))
     if args.out:
         out = Path(args.out)
         partial = out.with_name(out.name + ".partial")

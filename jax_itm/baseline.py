@@ -7,6 +7,7 @@ import numpy as np
 
 from jax_itm import retrieval
 from jax_itm.infer import Matcher
+from jax_itm.types import UserError
 
 CHUNK = 4096  # captions whose bags are held at once
 PENALTIES = (0.01, 0.1, 1.0, 10.0)
@@ -56,7 +57,10 @@ def bag_of_words(matcher: Matcher, training, split, protocol: str = "full") -> d
 
 
 def _vision(matcher: Matcher, split) -> np.ndarray:
-    return np.asarray(matcher.encode_records(split.image(i) for i in range(len(split))))
+    images = matcher.encode_records(split.image(i) for i in range(len(split)))
+    if isinstance(images, tuple):  # regions, for a cross-encoder
+        raise UserError(f"--bag_of_words: {matcher.config.method.name} has no embedding of a whole image")
+    return np.asarray(images)
 
 
 def _bags(matcher: Matcher, captions: list[str]) -> Iterator[np.ndarray]:

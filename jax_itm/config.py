@@ -26,6 +26,7 @@ CHOICES = {
     "text.pooling": ("gpo", "mean", "max"),
     "data.view": ("regions", "pixels"),
     "data.tokenizer": ("words", "wordpiece"),
+    "optimizer.name": ("adamw", "bert_adam"),
     "optimizer.schedule": ("constant", "cosine", "linear", "step"),
     "dtype": ("float32", "bfloat16"),
     "similarity.form": ("auto", "ring", "gather"),
@@ -38,6 +39,8 @@ CHOICES = {
     "method.dim_reduce": ("sum", "mean"),
     "method.select_on": ("proximity", "distance", "discrepancy_large", "none"),
     "method.mask": ("hard", "soft"),
+    "method.alignment": ("singular", "distributed", "none"),
+    "method.schedule": ("exp", "linear", "log"),
 }
 
 
@@ -66,7 +69,7 @@ TEXT = {
 
 SIMILARITY = {  # how a loss walks the B x B scores; similarity.Plan
     "form": "auto",
-    "tile": 512,
+    "tile": 0,  # the largest part, rows and columns; 0: by the kind of device
     "dtype": "float32",  # of the products; sums stay float32
 }
 
@@ -88,9 +91,11 @@ DATA = {
 }
 
 OPTIMIZER = {
+    "name": "adamw",  # | bert_adam, as UNITER's
     "lr": 5e-4,
     "schedule": "step",
     "warmup": "0 steps",
+    "floor": 0.0,  # the rate is never lower
     "step_at": ("15 epochs",),
     "step_factor": 0.1,
     "betas": (0.9, 0.999),
@@ -204,9 +209,11 @@ def check(config: Config) -> None:
     for name, choices in CHOICES.items():
         if name in flat and flat[name] not in choices:
             raise UserError(f"config.{name}={flat[name]!r}: must be one of {', '.join(map(repr, choices))}")
-    for name in ("batch_size", "micro_batches", "dim", "log_every", "evaluate.batch_size", "similarity.tile"):
+    for name in ("batch_size", "micro_batches", "dim", "log_every", "evaluate.batch_size"):
         if flat[name] < 1:
             raise UserError(f"config.{name}={flat[name]}: must be at least 1")
+    if flat["similarity.tile"] < 0:
+        raise UserError(f"config.similarity.tile={flat['similarity.tile']}: must be 0 (by device) or more")
     if config.batch_size % config.micro_batches:
         raise UserError(
             f"config.micro_batches={config.micro_batches}: does not divide"

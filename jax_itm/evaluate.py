@@ -1,12 +1,14 @@
 """From a split to its retrieval numbers: encode, stream blocks of scores, count ranks on the devices."""
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from jax_itm import retrieval
 from jax_itm.infer import Matcher
-from jax_itm.types import UserError
+from jax_itm.types import PyTree, UserError
 
 COMPARE = jax.jit(retrieval.compare)
 
@@ -31,7 +33,7 @@ def check_fits(config, split) -> None:
 
 
 def evaluate(matcher: Matcher, split, protocol: str = "full") -> dict[str, Any]:
-    """Retrieval in both directions over a whole split.
+    """Retrieval in both directions over a whole split, every pair scored.
 
     Args:
         matcher: the run.
@@ -40,34 +42,53 @@ def evaluate(matcher: Matcher, split, protocol: str = "full") -> dict[str, Any]:
             of images (COCO 1K).
 
     Returns:
-        {"protocol": {..}, "i2t": {"r1", "r5", "r10", "medr", ..}, "t2i": {..}, "rsum"}; recalls are
-        percentages.
+        {"protocol": {..}, "i2t": {"r1", "r5", "r10", "medr", ..}, "t2i": {..}, "rsum", "cost": {"pairs",
+        "seconds"}}; recalls are percentages, the seconds those of encoding and scoring.
     """
-    check_fits(matcher.config, split)
-    images = matcher.encode_records(split.image(i) for i in range(len(split)))
-    texts = matcher.encode_texts(split.captions())
+    start = time.perf_counter()
     numbers = retrieval.evaluate(
-        lambda i, t: matcher.score_block(_rows(images, *i), _rows(texts, *t)),
+        score_blocks(matcher, *encoded(matcher, split)),
         split.caption_image,
         protocol=protocol,
+        images_per_block=matcher.method.block_images,
         compare=COMPARE,
     )
+    folds = 5 if protocol == "folds" else 1
+    pairs = len(split) * len(split.caption_image) // folds
+    cost = {"pairs": pairs, "seconds": time.perf_counter() - start}
+    return {
+        "protocol": described(matcher, split, matcher.method.score_name, folds),
+        **numbers,
+        "cost": cost,
+    }
+
+
+def encoded(matcher: Matcher, split) -> tuple[PyTree, PyTree]:
+    """A split's encoded images and captions."""
+    check_fits(matcher.config, split)
+    images = matcher.encode_records(split.image(i) for i in range(len(split)))
+    return images, matcher.encode_texts(split.captions())
+
+
+def score_blocks(matcher: Matcher, images: PyTree, texts: PyTree) -> Callable[..., jax.Array]:
+    """(image range, caption range) -> their scores, on the devices."""
+    rows = lambda tree, at: jax.tree.map(lambda x: x[slice(*at)], tree)
+    return lambda i, t: matcher.score_block(rows(images, i), rows(texts, t))
+
+
+def described(matcher: Matcher, split, score: str, folds: int = 1) -> dict[str, Any]:
+    """The protocol of a result."""
     config = matcher.config
-    described = {
+    return {
         "dataset": split.name,
         "split": split.split,
         "images": len(split),
         "captions": len(split.caption_image),
-        "folds": 5 if protocol == "folds" else 1,
-        "score": "cosine",
+        "folds": folds,
+        "score": score,
         "ties": "pessimistic",
         "preset": config.method.name,
         "run": config.name,
         "seed": config.seed,
         "step": matcher.step,
     }
-    return {"protocol": described, **numbers}
-
-
-def _rows(encoded, start: int, stop: int):
-    return jax.tree.map(lambda x: x[start:stop], encoded)

@@ -16,7 +16,7 @@ from jax_itm.data.collate import collate_images, read_picture
 from jax_itm.data.text import Tokenizer
 from jax_itm.methods import Method, build, example_batch
 from jax_itm.parallel import make_mesh, replicated, shard_whole
-from jax_itm.step import embed_steps, score_step
+from jax_itm.step import embed_steps, pair_step, score_step
 from jax_itm.types import Params, PyTree, UserError
 
 
@@ -40,7 +40,8 @@ class Matcher:
         self.params, self.step = params, step  # the trainer sets them anew before each evaluation
         self._encode_image, self._encode_text = embed_steps(method, mesh)
         self._score = score_step(method, mesh)
-        self._rows = -(-config.evaluate.batch_size // mesh.size) * mesh.size
+        self._score_pairs = pair_step(method, mesh)
+        self.batch_rows = -(-config.evaluate.batch_size // mesh.size) * mesh.size
 
     def encode_images(
         self, images: Sequence[Any] | np.ndarray, boxes: Sequence[np.ndarray] | None = None
@@ -85,11 +86,11 @@ class Matcher:
             rows = []
             for record in records:
                 rows.append(record)
-                if len(rows) == self._rows:
+                if len(rows) == self.batch_rows:
                     yield collate_images(rows, data.max_regions, data.image_size), len(rows)
                     rows = []
             if rows:
-                padded = rows + [rows[-1]] * (self._rows - len(rows))
+                padded = rows + [rows[-1]] * (self.batch_rows - len(rows))
                 yield collate_images(padded, data.max_regions, data.image_size), len(rows)
 
         return self._run(self._encode_image, batches())
@@ -98,9 +99,9 @@ class Matcher:
         """Encodes captions."""
 
         def batches() -> Iterator[tuple[dict[str, np.ndarray], int]]:
-            for start in range(0, len(texts), self._rows):
-                part = list(texts[start : start + self._rows])
-                padded = part + [part[-1]] * (self._rows - len(part))
+            for start in range(0, len(texts), self.batch_rows):
+                part = list(texts[start : start + self.batch_rows])
+                padded = part + [part[-1]] * (self.batch_rows - len(part))
                 ids, mask = self.tokenizer.encode(padded, self.config.data.max_words)
                 yield {"ids": ids, "mask": mask}, len(part)
 
@@ -126,6 +127,18 @@ class Matcher:
         pad = lambda x: jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
         padded = jax.tree.map(pad, images) if missing else images
         return self._score(self.params, padded, texts)[:rows]
+
+    def score_pairs(self, images: PyTree, texts: PyTree, image: np.ndarray, text: np.ndarray) -> np.ndarray:
+        """The scores (k,) of pairs: encoded images[image[k]] with texts[text[k]]; cross-encoders only."""
+        if self._score_pairs is None:
+            raise UserError(f"{self.config.method.name} is no cross-encoder: it scores no single pairs")
+        found = []
+        for start in range(0, len(image), self.batch_rows):
+            part = slice(start, start + self.batch_rows)
+            take = lambda tree, at: jax.tree.map(lambda x: x[np.resize(at, self.batch_rows)], tree)
+            chosen = take(images, image[part]), take(texts, text[part])
+            found.append(np.asarray(self._score_pairs(self.params, *chosen))[: len(image[part])])
+        return np.concatenate(found)
 
     def rank(self, texts: PyTree, images: PyTree, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """For every encoded text, the `k` best images: indices and scores, each (t, k), best first.

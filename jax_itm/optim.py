@@ -7,8 +7,10 @@ leave alone what it was meant for.
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jax_itm.config import steps_of
@@ -49,15 +51,45 @@ def schedule(config, total: int, to_steps: Callable[[str], int]) -> optax.Schedu
         main = optax.piecewise_constant_schedule(config.lr, drops)
     else:
         main = optax.constant_schedule(config.lr)
-    if not warmup:
-        return main
-    return optax.join_schedules([optax.linear_schedule(0.0, config.lr, warmup), main], [warmup])
+    if warmup:
+        main = optax.join_schedules([optax.linear_schedule(0.0, config.lr, warmup), main], [warmup])
+    return lambda count: jnp.maximum(main(count), config.floor)
+
+
+def bert_adam(
+    rate: optax.Schedule, b1: float, b2: float, eps: float, weight_decay: float, mask
+) -> optax.GradientTransformation:
+    """AdamW as in the first releases of the transformers library, with which UNITER and IAIS train.
+
+        p <- p - rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps);   p <- p - rate weight_decay p
+
+    So `eps` is not corrected for the first steps' small v, and the decay acts on the new parameters.
+    """
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
+
+    def update(updates, state: Any, params=None):
+        count, at = optax.safe_increment(state.count), rate(state.count)
+        mu = optax.tree.update_moment(updates, state.mu, b1, 1)
+        nu = optax.tree.update_moment(updates, state.nu, b2, 2)
+        scale = at * jnp.sqrt(1 - b2**count) / (1 - b1**count)
+
+        def one(m, v, p, decayed):
+            decay = at * weight_decay * decayed
+            return -(1 - decay) * scale * m / (jnp.sqrt(v) + eps) - decay * p
+
+        updates = jax.tree.map(one, mu, nu, params, mask(params))
+        return updates, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
 
 
 def build(
     config, params: Params, total: int, epoch_examples: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """AdamW as `config.optimizer` says, and its schedule.
+    """The optimiser that `config.optimizer` describes, and its schedule.
 
     Frozen parameters keep no optimiser state and count in no norm.
     """
@@ -70,8 +102,9 @@ def build(
         hit = matching(params, (pattern,), "config.optimizer.lr_factors")
         factors = jax.tree.map(lambda old, is_hit, f=factor: f if is_hit else old, factors, hit)
     steps = [optax.clip_by_global_norm(options.clip)] if options.clip else []
+    adam = {"adamw": optax.adamw, "bert_adam": bert_adam}[options.name]
     steps += [
-        optax.adamw(
+        adam(
             rate,
             *options.betas,
             eps=options.eps,

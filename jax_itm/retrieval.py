@@ -16,7 +16,7 @@ from jax_itm.types import UserError
 
 NOT_FINITE = "scores of images {}:{} with captions {}:{} are not all finite: no rank"
 Range = tuple[int, int]
-Block = tuple[Range, Range, np.ndarray]
+Block = tuple[Range, Range, Any]  # an array of scores, on the host or on devices
 
 
 def block_plan(caption_image: np.ndarray, images_per_block: int) -> list[tuple[Range, Range]]:
@@ -35,13 +35,15 @@ def block_plan(caption_image: np.ndarray, images_per_block: int) -> list[tuple[R
     return diagonal + rest
 
 
-def compare(scores, best, own, other=None):
+def compare(scores, best, own, image=None, owner=None):
     """What one block adds: scores >= `best` a row, scores >= `own` a column, and whether all are finite.
 
-    `other` masks the pairs that count; None counts all. Written for numpy and for `jax.jit` alike.
+    With the rows' `image` and the columns' `owner` numbers, pairs of equal ones do not count. Written for
+    numpy and for `jax.jit` alike.
     """
     in_row, in_column = scores >= best[:, None], scores >= own[None, :]
-    if other is not None:
+    if image is not None and owner is not None:
+        other = image[:, None] != owner[None, :]
         in_row, in_column = in_row & other, in_column & other
     return in_row.sum(1), in_column.sum(0), (abs(scores) < np.inf).all()
 
@@ -75,20 +77,22 @@ def ranks(
         raise ValueError(f"image {np.argmin(ahead)} has no caption, so no rank")
     in_row, in_column = np.zeros(images, np.int64), np.zeros(captions, np.int64)  # scores seen
     for (i0, i1), (t0, t1), scores in blocks:
-        mine = caption_image[None, t0:t1] == np.arange(i0, i1)[:, None]
-        if scores.shape != mine.shape:
+        if scores.shape != (i1 - i0, t1 - t0):
             raise ValueError(f"block {i0}:{i1} x {t0}:{t1} has scores of shape {scores.shape}")
-        row, column = np.nonzero(mine)
+        owner = caption_image[t0:t1]
+        column = np.flatnonzero((owner >= i0) & (owner < i1))
+        row = owner[column] - i0
         if len(row):
             own[t0 + column] = positive = np.asarray(scores)[row, column]
             np.maximum.at(best, i0 + row, positive)
-            ahead[i0:i1] -= np.sum(mine, axis=1)
+            np.subtract.at(ahead, i0 + row, 1)
         if ahead[i0:i1].any() or np.isnan(own[t0:t1]).any():
             if not np.all(np.isfinite(scores)):
                 raise UserError(NOT_FINITE.format(i0, i1, t0, t1))
             raise ValueError(f"block {i0}:{i1} x {t0}:{t1} came before its positives, or again")
         at = best[i0:i1].astype(scores.dtype), own[t0:t1].astype(scores.dtype)
-        *more, finite = compare(scores, *at, ~mine if len(row) else None)
+        same = (np.arange(i0, i1), owner) if len(row) else ()
+        *more, finite = compare(scores, *at, *same)
         if not finite:
             raise UserError(NOT_FINITE.format(i0, i1, t0, t1))
         i2t[i0:i1] += np.asarray(more[0])

@@ -76,3 +76,16 @@ def score_step(method: Method, mesh: Mesh) -> Callable[[Params, PyTree, PyTree],
         return method.score(params, jax.tree.map(split, images), texts)
 
     return jax.jit(score, out_shardings=by_rows(mesh))
+
+
+def pair_step(method: Method, mesh: Mesh) -> Callable[[Params, PyTree, PyTree], Array] | None:
+    """Scores of pairs, (params, images, texts) -> (k,), split over the devices; None of a dual encoder."""
+    score_pairs = getattr(method, "score_pairs", None)
+    if score_pairs is None:
+        return None
+
+    def score(params: Params, images: PyTree, texts: PyTree) -> Array:
+        split = lambda x: jax.lax.with_sharding_constraint(x, by_rows(mesh))
+        return score_pairs(params, *jax.tree.map(split, (images, texts)))
+
+    return jax.jit(score, out_shardings=by_rows(mesh))

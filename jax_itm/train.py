@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -23,8 +24,13 @@ from jax_itm.types import Terms, UserError
 
 # What may change when a run goes on: where things lie and how much is said, never what is computed.
 FREE = (
-    *("data.data_dir", "data.source", "data.workers", "evaluate.batch_size", "log_every"),
-    *("similarity.form", "similarity.tile"),
+    "data.data_dir",
+    "data.source",
+    "data.workers",
+    "evaluate.batch_size",
+    "log_every",
+    "similarity.form",
+    "similarity.tile",
 )
 
 
@@ -132,13 +138,14 @@ def floats(scalars: Terms) -> dict[str, float]:
     return {name: float(value) for name, value in jax.device_get(scalars).items()}
 
 
-def check_finite(scalars: dict[str, float], at: int, last_good: int) -> None:
-    """Raises UserError that names the first term that is not finite."""
+def check_finite(scalars: dict[str, float], at: int, last_good: int, reasons: Mapping[str, str]) -> None:
+    """Raises UserError that names the first term that is not finite, and why where that is known."""
     for name in sorted(scalars, key=lambda name: name in ("loss", "grad_norm")):  # the terms first
         value = scalars[name]
         if not np.isfinite(value):
             kept = f"checkpoint {last_good} is kept" if last_good else "no checkpoint yet"
-            raise UserError(f"step {at}: {name} is {value}; training stopped, {kept}")
+            why = f" ({reasons[name]})" if name in reasons else ""
+            raise UserError(f"step {at}: {name} is {value}{why}; training stopped, {kept}")
 
 
 def train(config, workdir: str) -> int:
@@ -170,7 +177,7 @@ def loop(run: Run, workdir: str, interrupts: Interrupts) -> None:
         for at in range(first, run.total + 1):
             due = at > first and (at % run.evaluate_every == 0 or at == run.total)
             if due or (interrupts.signal and at > first):
-                check_finite(floats(scalars), at, run.checkpoints.last)
+                check_finite(floats(scalars), at, run.checkpoints.last, run.method.reasons)
                 result = run.validate() if due else None
                 if result:
                     log.evaluation(at, {"rsum": result["rsum"]} | _flat(result))
@@ -181,7 +188,7 @@ def loop(run: Run, workdir: str, interrupts: Interrupts) -> None:
             batch, previous = parallel.shard_rows(run.mesh, next(batches)), scalars
             run.state, scalars = update(run.state, batch)
             # The step before, so that the devices have work while the host reads it.
-            check_finite(floats(previous), at, run.checkpoints.last)
+            check_finite(floats(previous), at, run.checkpoints.last, run.method.reasons)
             if (at + 1) % config.log_every == 0:
                 values = floats(scalars)
                 seconds = (time.perf_counter() - start[1]) / (at + 1 - start[0])

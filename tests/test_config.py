@@ -24,7 +24,7 @@ CONFIG = "configs/dias_scenes.py"
         ("micro_batches=3", "does not divide config.batch_size=128"),
         ("evaluate.every=0 epochs", "evaluate.every='0 epochs': must be at least one step"),
         ("similarity.form=rings", "similarity.form='rings': must be one of"),
-        ("similarity.tile=0", "similarity.tile=0: must be at least 1"),
+        ("similarity.tile=-1", "similarity.tile=-1: must be 0"),
         ("batch_size=0", "batch_size=0: must be at least 1"),
         ("data.view=pixels", "reads config.data.view='regions'"),
         ("method.learn_alpha=True", "needs config.method.mask='soft'"),
@@ -105,7 +105,7 @@ def test_options_of_a_config_file():
 
 
 def test_every_choice_is_a_field_and_holds_the_defaults():
-    fields = {k for name in ("dias", "vsepp") for k in config_lib.flatten(default(name))}
+    fields = {k for name in ("dias", "vsepp", "iais") for k in config_lib.flatten(default(name))}
     assert set(config_lib.CHOICES) <= fields
 
 

@@ -18,6 +18,7 @@ class Split:
         view: "regions" or "pixels".
         region_dim: size f of a region's features; None where the set has none.
         max_regions: the most regions of an image of the split; 0 where the set has none.
+        holds: of "image", "regions", "boxes", "phrases" (among others) what the set has.
         has_boxes: whether the set has boxes; where not, records give zeros.
         caption_image: int32 (t,), the image of each caption, ascending.
     """
@@ -31,7 +32,7 @@ class Split:
         self.has_boxes = "boxes" in features
         self.caption_image = np.repeat(np.arange(len(captions), dtype=np.int32), [len(c) for c in captions])
         self._captions = [caption for image in captions for caption in image]
-        self._holds = tuple(features)
+        self.holds = tuple(features)
         # TFDS's source of bytes. Its decoding turns every feature into an array by way of Python
         # objects; a record's regions are one string of bytes, and numpy reads that as it is.
         self._bytes = builder.as_data_source(split).data_source
@@ -65,13 +66,13 @@ class Split:
 
     def picture(self, image: int) -> np.ndarray:
         """The picture uint8 (h, v, 3), whatever the view; UserError where the set has none."""
-        if "image" not in self._holds:
+        if "image" not in self.holds:
             raise UserError(f"{self.name}: holds no pictures")
         return self._picture(self._features(image))
 
     def phrases(self, image: int) -> list[dict[str, int]]:
         """{"caption", "start", "end", "box"} of each: captions[caption][start:end] is the box's."""
-        if "phrases" not in self._holds:
+        if "phrases" not in self.holds:
             raise UserError(f"{self.name}: holds no phrases")
         found = self._features(image)
         keys = ("caption", "start", "end", "box")

@@ -105,6 +105,19 @@ class Tokenizer:
             ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, True
         return ids, mask
 
+    def spans(self, captions: Sequence[str], max_words: int) -> list[np.ndarray]:
+        """Where each id of `encode` lies in its caption: int (max_words, 2), first and past the last letter.
+
+        [CLS], [SEP] and padding lie nowhere: 0, 0.
+        """
+        found = []
+        for encoding in self._fitted.encode_batch(list(captions), add_special_tokens=False):
+            places = np.zeros((max_words, 2), np.int64)
+            offsets = encoding.offsets[: max_words - 2]
+            places[1 : len(offsets) + 1] = np.reshape(offsets, (-1, 2))
+            found.append(places)
+        return found
+
 
 def _tokenizer(model: models.Model) -> tokenizers.Tokenizer:
     tokenizer = tokenizers.Tokenizer(model)

@@ -1,6 +1,7 @@
 """What a method is, and what all dual encoders share."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -17,7 +18,14 @@ from jax_itm.types import Array, Batch, Float, Inputs, Params, PRNGKeyArray, PyT
 
 @runtime_checkable
 class Method(Protocol):
-    """All that the trainer, the evaluator and the Matcher know of a method."""
+    """All that the trainer, the evaluator and the Matcher know of a method.
+
+    A cross-encoder also has `score_pairs(params, images, texts) -> (k,)`, for re-ranking.
+    """
+
+    score_name: str  # what a result's protocol calls the scores
+    block_images: int  # height of a block of scores
+    reasons: Mapping[str, str]  # why a term may become infinite, and what to do
 
     def init(self, rng: PRNGKeyArray, batch: Batch) -> Params:
         """Float32 parameters for inputs shaped like `batch`."""
@@ -66,6 +74,10 @@ class DualEncoder:
     `loss_steps` turns a duration of the config ("1 epochs") into steps. Subclasses give `terms` and,
     where the loss itself has parameters, `loss_params`.
     """
+
+    score_name = "cosine"
+    block_images = 1000
+    reasons: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, config, vocab: int, loss_steps: Callable[[str], int]):
         self.config = config

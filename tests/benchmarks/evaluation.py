@@ -8,6 +8,7 @@ every row, in numpy). In turns; medians. Extra memory is the process's peak abov
 """
 
 import argparse
+import ctypes
 import os
 import statistics
 import sys
@@ -37,7 +38,9 @@ def status(field: str) -> float:
 
 
 def peak(call) -> float:
-    """MiB by which the process grew at most during a call."""
+    """MiB by which the process grew at most during a call, after a first that compiles."""
+    call()
+    ctypes.CDLL(None).malloc_trim(0)  # what the first call left to the allocator counts anew
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     before = status("VmRSS")
     call()
@@ -82,8 +85,7 @@ def main():
         ),
         "bare product": lambda: product(v, t).block_until_ready(),
     }
-    held = {name: peak(call) for name, call in calls.items()}  # compiles, too: an upper bound
-    held = {name: max(peak(call), 0) if name == "evaluate" else held[name] for name, call in calls.items()}
+    held = {name: peak(call) for name, call in calls.items()}
     seconds = {name: [] for name in calls}
     for _ in range(args.turns):
         for name, call in calls.items():
@@ -100,7 +102,9 @@ def main():
     bare = statistics.median(seconds["bare product"])
     for name, each in seconds.items():
         median = statistics.median(each)
-        print(f"| {name} | {median:.2f} | {median / bare:.2f} | {held.get(name, 0):.0f} |")
+        print(
+            f"| {name} | {median:.2f} | {median / bare:.2f} | {f'{held[name]:.0f}' if name in held else ''} |"
+        )
 
 
 if __name__ == "__main__":

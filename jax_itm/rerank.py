@@ -1,0 +1,105 @@
+"""Re-ranking: a dual encoder ranks all, a cross-encoder orders its first candidates anew.
+
+An exhaustive evaluation of a cross-encoder scores every pair (COCO 5K: 125 million passes through the
+model); this one scores `top_k` an image and `top_k` a caption.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+
+from jax_itm import retrieval
+from jax_itm.evaluate import COMPARE, described, encoded, score_blocks
+from jax_itm.infer import Matcher
+from jax_itm.types import NamedTuple, UserError
+
+
+class Nearest:
+    """The `k` best captions of every image and images of every caption, from blocks seen once."""
+
+    def __init__(self, images: int, captions: int, k: int):
+        self.texts = np.zeros((images, min(k, captions)), np.int64)
+        self.images = np.zeros((captions, min(k, images)), np.int64)
+        self._scores = {id(x): np.full(x.shape, -np.inf) for x in (self.texts, self.images)}
+
+    def add(self, block: retrieval.Block) -> None:
+        """Takes in one block."""
+        (i0, i1), (t0, t1), scores = block
+        scores = np.asarray(scores)
+        self._merge(self.texts, i0, i1, scores, np.arange(t0, t1))
+        self._merge(self.images, t0, t1, scores.T, np.arange(i0, i1))
+
+    def _merge(self, best: np.ndarray, start: int, stop: int, scores: np.ndarray, numbers: np.ndarray):
+        known, k = self._scores[id(best)], best.shape[1]
+        both = np.concatenate([known[start:stop], scores], axis=1)
+        order = np.argsort(-both, axis=1, kind="stable")[:, :k]
+        numbers = np.broadcast_to(numbers, scores.shape)
+        known[start:stop] = np.take_along_axis(both, order, axis=1)
+        named = np.concatenate([best[start:stop], numbers], axis=1)
+        best[start:stop] = np.take_along_axis(named, order, axis=1)
+
+
+class Pairs(NamedTuple):
+    """Candidates of one direction, (n, k) each."""
+
+    image: np.ndarray
+    caption: np.ndarray
+    right: np.ndarray  # whether the pair matches
+
+
+def reordered(rank: np.ndarray, right: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The ranks (n,) after candidates are ordered by `scores` (n, k), ties pessimistic.
+
+    Args:
+        rank: the first ranking's ranks, kept where no candidate is right: they are beyond k then.
+        right: bool (n, k), whether a candidate is a right answer.
+        scores: of the candidates.
+    """
+    best = np.max(np.where(right, scores, -np.inf), axis=1)
+    better = np.sum(~right & (scores >= best[:, None]), axis=1)
+    return np.where(np.any(right, axis=1), 1 + better, rank)
+
+
+def rerank(matcher: Matcher, split, source: Matcher, top_k: int) -> dict[str, Any]:
+    """Retrieval by `source`, its first `top_k` ordered anew by the cross-encoder `matcher`.
+
+    Returns what `evaluate` returns, under the full protocol; `cost` counts the pairs that `matcher`
+    scored and all the time, that of `source` included.
+
+    Raises:
+        UserError: `matcher` is no cross-encoder, `top_k` is not positive, or a score is not finite.
+    """
+    if not hasattr(matcher.method, "score_pairs"):
+        raise UserError(f"--mode rerank: {matcher.config.method.name} is no cross-encoder")
+    if top_k < 1:
+        raise UserError(f"--top_k {top_k}: must be at least 1")
+    start, owner = time.perf_counter(), split.caption_image
+    nearest = Nearest(len(split), len(owner), top_k)
+    first = score_blocks(source, *encoded(source, split))
+
+    def blocks():
+        for rows, columns in retrieval.block_plan(owner, source.method.block_images):
+            block = rows, columns, first(rows, columns)
+            nearest.add(block)
+            yield block
+
+    ranks = retrieval.ranks(blocks(), owner, COMPARE)
+    ways = []
+    for found, by_image in ((nearest.texts, True), (nearest.images, False)):
+        anchor = np.broadcast_to(np.arange(len(found))[:, None], found.shape)
+        image, caption = (anchor, found) if by_image else (found, anchor)
+        ways.append(Pairs(image, caption, owner[caption] == image))
+    asked = np.concatenate([np.stack([w.image.ravel(), w.caption.ravel()], axis=1) for w in ways])
+    pairs, place = np.unique(asked, axis=0, return_inverse=True)
+    scores = matcher.score_pairs(*encoded(matcher, split), pairs[:, 0], pairs[:, 1])
+    if not np.all(np.isfinite(scores)):
+        raise UserError("scores of the candidates are not all finite: no rank")
+    parts = np.split(scores[place.ravel()], [ways[0].image.size])
+    again = [
+        reordered(rank, way.right, part.reshape(way.image.shape))
+        for rank, way, part in zip(ranks, ways, parts, strict=True)
+    ]
+    cost = {"pairs": len(pairs), "seconds": time.perf_counter() - start}
+    how = f"{matcher.method.score_name} (of the first {top_k} by {source.config.name}, step {source.step})"
+    return {"protocol": described(matcher, split, how), **retrieval.metrics(*again), "cost": cost}
