@@ -84,6 +84,14 @@ def fold(
     return jax.tree.map(lambda leaf: leaf[: len(image_id)], found)
 
 
+def _transposed_dot(slope, x, dtype: str, cheap: bool):
+    if cheap and jax.default_backend() == "cpu":
+        # XLA's product with a transposed left side takes a fifth longer there than this, which works the
+        # slopes out anew in the other order.
+        return dot(jax.lax.optimization_barrier(slope.T), x, (1, 0), dtype)
+    return dot(slope, x, (0, 0), dtype)
+
+
 def pull(
     work,
     x,
@@ -116,13 +124,7 @@ def pull(
         dx, dy = list(dx), list(dy)
         for (i, j), slope in zip(products.learnt, slopes, strict=True):
             dx[i] += dot(slope, y[j], (1, 0), plan.dtype)
-            if cheap and jax.default_backend() == "cpu":
-                # XLA's product with a transposed left side takes a fifth longer there than this, which
-                # works the slopes out anew in the other order.
-                flipped = jax.lax.optimization_barrier(slope.T)
-                dy[j] += dot(flipped, x[i], (1, 0), plan.dtype)
-            else:
-                dy[j] += dot(slope, x[i], (0, 0), plan.dtype)
+            dy[j] += _transposed_dot(slope, x[i], plan.dtype, cheap)
         row_state = tuple(dx), add(row_sum, row_slope)
         column_state = tuple(dy), add(column_sum, column_slope)
         return row_state, column_state, (params, add(sums, more))

@@ -175,6 +175,12 @@ def gathered(tree: PyTree) -> Any:
     return jax.tree.map(lambda x: lax.all_gather(x, AXIS, tiled=True), tree)
 
 
+def sent_home(tree: PyTree) -> Any:
+    """Of leaves that every device has for all rows, all devices' parts of this device's rows: (n, ..)."""
+    n = devices()
+    return jax.tree.map(lambda x: lax.all_to_all(x.reshape(n, -1, *x.shape[1:]), AXIS, 0, 0), tree)
+
+
 def shift(tree: PyTree, by: int = 1) -> Any:
     """Every device's leaves, moved on to the device `by` places further round the ring."""
     n = devices()

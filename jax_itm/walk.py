@@ -77,9 +77,7 @@ def tour(visit, neutral, merge, rows: Side, columns: Side, whole, tile: int, pla
         wide = tile * max(k for k in range(1, most + 1) if parts % k == 0)
         order = _TWICE if symmetric else _ALL
         state, gathered, whole = _block(visit, rows, everything, carry, (tile, wide), order)
-        parts = jax.tree.map(
-            lambda x: lax.all_to_all(x.reshape(n, -1, *x.shape[1:]), similarity.AXIS, 0, 0), gathered
-        )  # every device's share of my columns
+        parts = similarity.sent_home(gathered)
         first, others = (jax.tree.map(lambda x, at=at: x[at], parts) for at in (0, slice(1, None)))
         home, _ = lax.scan(lambda joined, part: (merge(joined, part), None), first, others)
         return state, home, whole
