@@ -23,6 +23,9 @@ def small(method="info_nce", **fields):
         config.text.word_dim, config.text.width, config.text.layers = 8, 16, 1
         config.image.width, config.image.layers, config.image.heads = 12, 1, 2
         config.data.image_size, config.image.patch = 16, 8
+        if method == "iais":
+            sizes = {"hidden": 16, "layers": 2, "heads": 2, "dropout": 0.0}
+            config.method.update(sizes | {"pool": 4, "anchors": 4, "hardest": 2, "tile": 8})
         config.update_from_flattened_dict(fields)
     return config
 
