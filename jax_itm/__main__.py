@@ -95,23 +95,24 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
     from jax_itm.report import table
     from jax_itm.rerank import rerank
 
+    if (args.mode == "rerank") != bool(args.rerank_from):
+        raise UserError("--mode rerank and --rerank_from RUN: each needs the other")
+    if args.mode == "rerank" and args.protocol != "full":
+        raise UserError("--mode rerank: only with --protocol full")
     matcher = jax_itm.load(args.workdir)
     data = matcher.config.data
     name, data_dir = args.data or data.name, args.data_dir or data.data_dir
     split = open_split(name, data_dir, args.split, data.view)
-    if (args.mode == "rerank") != bool(args.rerank_from):
-        raise UserError("--mode rerank and --rerank_from RUN: each needs the other")
-    if args.mode == "rerank":
-        if args.protocol != "full":
-            raise UserError("--mode rerank: only with --protocol full")
-        result = rerank(matcher, split, jax_itm.load(args.rerank_from), args.top_k)
-    else:
-        result = evaluate(matcher, split, args.protocol)
+    extra = {}  # before the evaluation, which may take hours: what they refuse is said at once
     if args.isd:
-        result["isd"] = isd(matcher, split)
+        extra["isd"] = isd(matcher, split)
     if args.bag_of_words:
         training = open_split(data.name, args.data_dir or data.data_dir, data.train, data.view)
-        result["baselines"] = [bag_of_words(matcher, training, split, args.protocol)]
+        extra["baselines"] = [bag_of_words(matcher, training, split, args.protocol)]
+    if args.mode == "rerank":
+        result = rerank(matcher, split, jax_itm.load(args.rerank_from), args.top_k) | extra
+    else:
+        result = evaluate(matcher, split, args.protocol) | extra
     print(table([result]))
     print("{pairs:,} pairs scored in {seconds:.1f} s.".format(**result["cost"]))
     if args.isd:

@@ -21,23 +21,23 @@ class Nearest:
     def __init__(self, images: int, captions: int, k: int):
         self.texts = np.zeros((images, min(k, captions)), np.int64)
         self.images = np.zeros((captions, min(k, images)), np.int64)
-        self._scores = {id(x): np.full(x.shape, -np.inf) for x in (self.texts, self.images)}
+        self._of_texts, self._of_images = (np.full(x.shape, -np.inf) for x in (self.texts, self.images))
 
     def add(self, block: retrieval.Block) -> None:
         """Takes in one block."""
         (i0, i1), (t0, t1), scores = block
         scores = np.asarray(scores)
-        self._merge(self.texts, i0, i1, scores, np.arange(t0, t1))
-        self._merge(self.images, t0, t1, scores.T, np.arange(i0, i1))
+        _merge(self.texts[i0:i1], self._of_texts[i0:i1], scores, np.arange(t0, t1))
+        _merge(self.images[t0:t1], self._of_images[t0:t1], scores.T, np.arange(i0, i1))
 
-    def _merge(self, best: np.ndarray, start: int, stop: int, scores: np.ndarray, numbers: np.ndarray):
-        known, k = self._scores[id(best)], best.shape[1]
-        both = np.concatenate([known[start:stop], scores], axis=1)
-        order = np.argsort(-both, axis=1, kind="stable")[:, :k]
-        numbers = np.broadcast_to(numbers, scores.shape)
-        known[start:stop] = np.take_along_axis(both, order, axis=1)
-        named = np.concatenate([best[start:stop], numbers], axis=1)
-        best[start:stop] = np.take_along_axis(named, order, axis=1)
+
+def _merge(best: np.ndarray, known: np.ndarray, scores: np.ndarray, numbers: np.ndarray) -> None:
+    """Puts the best of `known` (n, k) and `scores` (n, m) into `known`, and their numbers into `best`."""
+    both = np.concatenate([known, scores], axis=1)
+    order = np.argsort(-both, axis=1, kind="stable")[:, : best.shape[1]]
+    named = np.concatenate([best, np.broadcast_to(numbers, scores.shape)], axis=1)
+    known[:] = np.take_along_axis(both, order, axis=1)
+    best[:] = np.take_along_axis(named, order, axis=1)
 
 
 class Pairs(NamedTuple):

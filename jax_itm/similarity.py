@@ -1,4 +1,4 @@
-"""The sharded similarity matrix: never a whole matrix, and, with `walk.py`, all the collectives.
+"""The sharded similarity matrix: never a whole matrix, and all the collectives.
 
 Of the B x B scores of a global batch, a device holds one `tile` x `tile` part at a time. Its own rows
 stay; the columns come by. In the *ring*, every device passes its columns on to the next one, and with

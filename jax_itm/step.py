@@ -70,22 +70,19 @@ def embed_steps(method: Method, mesh: Mesh) -> tuple[Callable, Callable]:
 
 def score_step(method: Method, mesh: Mesh) -> Callable[[Params, PyTree, PyTree], Array]:
     """One block of scores, (params, images, texts) -> (i, t), the images split over the devices."""
-
-    def score(params: Params, images: PyTree, texts: PyTree) -> Array:
-        split = lambda x: jax.lax.with_sharding_constraint(x, by_rows(mesh))
-        return method.score(params, jax.tree.map(split, images), texts)
-
+    split = _splitter(mesh)
+    score = lambda params, images, texts: method.score(params, split(images), texts)
     return jax.jit(score, out_shardings=by_rows(mesh))
 
 
 def pair_step(method: Method, mesh: Mesh) -> Callable[[Params, PyTree, PyTree], Array] | None:
     """Scores of pairs, (params, images, texts) -> (k,), split over the devices; None of a dual encoder."""
-    score_pairs = getattr(method, "score_pairs", None)
+    score_pairs, split = getattr(method, "score_pairs", None), _splitter(mesh)
     if score_pairs is None:
         return None
-
-    def score(params: Params, images: PyTree, texts: PyTree) -> Array:
-        split = lambda x: jax.lax.with_sharding_constraint(x, by_rows(mesh))
-        return score_pairs(params, *jax.tree.map(split, (images, texts)))
-
+    score = lambda params, images, texts: score_pairs(params, *split((images, texts)))
     return jax.jit(score, out_shardings=by_rows(mesh))
+
+
+def _splitter(mesh: Mesh) -> Callable[[PyTree], PyTree]:
+    return lambda tree: jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, by_rows(mesh)), tree)

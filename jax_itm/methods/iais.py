@@ -217,10 +217,7 @@ class Iais:
             "lambda": weight,
             "gap": (i["gap"] + t["gap"]) / 2,
         }
-        weights = options.weights.to_dict()
-        if options.alignment == "none":
-            weights.pop("iais")
-        return weighted(terms, weights), terms
+        return weighted(terms, options.weights.to_dict()), terms
 
     def encode_image(self, params: Params, image: Inputs) -> Embedded:
         """Embedded regions."""

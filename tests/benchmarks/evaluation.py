@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import jax
 import numpy as np
+from memory import peak  # beside this file
 
 from jax_itm import retrieval
 from jax_itm.config import default
@@ -31,20 +32,11 @@ from jax_itm.parallel import make_mesh
 IMAGES, EACH = 5000, 5
 
 
-def status(field: str) -> float:
-    """MiB of a line of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
-
-
-def peak(call) -> float:
-    """MiB by which the process grew at most during a call, after a first that compiles."""
+def warm_peak(call) -> float:
+    """The peak of a second call: the first compiles."""
     call()
     ctypes.CDLL(None).malloc_trim(0)  # what the first call left to the allocator counts anew
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    before = status("VmRSS")
-    call()
-    return status("VmHWM") - before
+    return peak(call)
 
 
 def vse_infinity(sims):
@@ -85,7 +77,7 @@ def main():
         ),
         "bare product": lambda: product(v, t).block_until_ready(),
     }
-    held = {name: peak(call) for name, call in calls.items()}
+    held = {name: warm_peak(call) for name, call in calls.items()}
     seconds = {name: [] for name in calls}
     for _ in range(args.turns):
         for name, call in calls.items():

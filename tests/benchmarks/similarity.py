@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
+from memory import peak  # beside this file
 
 from jax_itm import losses
 from jax_itm.methods.dias import dimension_correlation, dimension_loss
@@ -201,21 +202,6 @@ def forms(name, v, t, devices, with_torch):
     return made
 
 
-def resident(field: str) -> float:
-    """MiB of a line of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
-
-
-def peak(make) -> None:
-    """Prints the MiB by which this process's peak in one call exceeds what it held before."""
-    call, _ = make()
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    call()
-    print(f"{resident('VmHWM') - before:.0f}")
-
-
 def peaks(names, args) -> None:
     """The table of peaks, each form in a process of its own."""
     print("| loss | form | MiB above the embeddings, all devices |\n| --- | --- | ---: |")
@@ -265,7 +251,9 @@ def main():
     v, t = embeddings(args.batch, args.dim)
     if args.peak:
         name, form = args.peak.split("/")
-        return peak(forms(name, v, t, args.devices, True)[form])
+        call, _ = forms(name, v, t, args.devices, True)[form]()
+        print(f"{peak(call):.0f}")
+        return None
     silent, share = quiet()
     print(
         f"B = {args.batch}, d = {args.dim}, {args.devices} devices; a product keeps {share:.2f} cores busy\n"
