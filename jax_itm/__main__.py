@@ -1,4 +1,4 @@
-"""The command: python -m jax_itm prepare | train | evaluate | search | report. Arguments only."""
+"""The command: python -m jax_itm prepare | train | evaluate | search | report | attention. Arguments only."""
 
 import argparse
 import json
@@ -53,6 +53,13 @@ def parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="tables and a figure of finished runs")
     report.add_argument("workdirs", nargs="+")
     report.add_argument("--out", required=True, help="the figure, a .png")
+
+    attention = commands.add_parser("attention", help="draw a matched pair's attention maps, run by run")
+    attention.add_argument("workdirs", nargs="+", help="cross-encoders, such as before and after alignment")
+    attention.add_argument("--caption", type=int, default=0, help="its number in the split, from 0")
+    attention.add_argument("--split", default="test")
+    attention.add_argument("--data_dir", help="where the first run's data set lies (default: the run's)")
+    attention.add_argument("--out", required=True, help="the figure, a .png")
     return root
 
 
@@ -158,6 +165,22 @@ def run_report(args: argparse.Namespace, _) -> int:
     from jax_itm.report import report
 
     print(report(args.workdirs, args.out))
+    return 0
+
+
+def run_attention(args: argparse.Namespace, _) -> int:
+    """Draws the attention maps of one pair, as each run has them."""
+    import jax_itm
+    from jax_itm.attention import attention, draw
+    from jax_itm.data.builders import open_split
+
+    matchers = [jax_itm.load(workdir) for workdir in args.workdirs]
+    data = matchers[0].config.data
+    split = open_split(data.name, args.data_dir or data.data_dir, args.split, data.view)
+    names = [Path(workdir).resolve().name for workdir in args.workdirs]
+    found = [attention(m, split, args.caption, name) for m, name in zip(matchers, names, strict=True)]
+    draw(found, split, args.caption, args.out)
+    print(f"{split.captions()[args.caption]}\n{args.out}")
     return 0
 
 

@@ -35,7 +35,7 @@ class Checkpoints:
     def __init__(self, workdir: str, create: bool = False):
         path = epath.Path(workdir).absolute()
         if not create and not found(workdir):
-            raise UserError(f"--workdir {workdir}: no checkpoint there; train one first")
+            raise UserError(f"{workdir}: no checkpoint there; train one first")
         keep = policies.AnyPreservationPolicy(
             [
                 policies.LatestN(1),

@@ -117,6 +117,7 @@ def default(method: str) -> Config:
     return ConfigDict(
         {
             "name": "",
+            "start": "",  # a run whose parameters and tokenizer this one starts from
             "seed": 0,
             "batch_size": 128,  # global, over all devices
             "micro_batches": 1,  # exact accumulation: encode in so many parts, one loss on all
@@ -227,7 +228,7 @@ def check(config: Config) -> None:
         )
     if config.method.get("learn_alpha") and config.method.mask != "soft":
         raise UserError("config.method.learn_alpha: needs config.method.mask='soft'")
-    durations = ["duration", "evaluate.every", "optimizer.warmup", "method.sum_for"]
+    durations = ["duration", "evaluate.every", "optimizer.warmup", "method.sum_for", "method.draw_for"]
     for name in durations:
         if name in flat:
             steps = steps_of(flat[name], 1, 1, f"config.{name}")

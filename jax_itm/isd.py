@@ -33,8 +33,7 @@ def isd(matcher: Matcher, split) -> dict[str, float]:
     Raises:
         UserError: the run has no attention maps, or its inputs are not the split's.
     """
-    if not hasattr(matcher.method, "maps"):
-        raise UserError(f"--isd: {matcher.config.method.name} has no attention among words and regions")
+    check_maps(matcher, "--isd")
     check_fits(matcher.config, split)
     phrased = "phrases" in split.holds
     total, rows = {}, matcher.batch_rows
@@ -44,7 +43,7 @@ def isd(matcher: Matcher, split) -> dict[str, float]:
     for start in range(0, len(owner), rows):
         chosen = np.arange(start, start + rows) % len(owner)  # the last batch is filled from the front
         real = np.arange(start, start + rows) < len(owner)
-        batch = _pairs(matcher, split, [captions[k] for k in chosen], owner[chosen])
+        batch = matched_batch(matcher, split, [captions[k] for k in chosen], owner[chosen])
         marks = np.zeros((rows, PHRASES, batch["text"]["ids"].shape[1]), bool)
         boxes = np.zeros((rows, PHRASES, batch["image"]["mask"].shape[1]), bool)
         if phrased:
@@ -61,7 +60,14 @@ def isd(matcher: Matcher, split) -> dict[str, float]:
     return found
 
 
-def _pairs(matcher: Matcher, split, captions: list[str], images: np.ndarray) -> Batch:
+def check_maps(matcher: Matcher, asked: str) -> None:
+    """Raises UserError where the run has no attention maps, naming what `asked` for them."""
+    if not hasattr(matcher.method, "maps"):
+        raise UserError(f"{asked}: {matcher.config.method.name} has no attention among words and regions")
+
+
+def matched_batch(matcher: Matcher, split, captions: list[str], images: np.ndarray) -> Batch:
+    """A batch of captions, each with its image (by number)."""
     data = matcher.config.data
     ids, mask = matcher.tokenizer.encode(captions, data.max_words)
     records = {int(image): split.image(int(image)) for image in np.unique(images)}

@@ -149,6 +149,39 @@ def test_one_and_eight_devices_agree(made, alignment):
     assert stepped[0][0]["rank"] > 0
 
 
+@pytest.mark.parametrize("drawn", [True, False])
+def test_negatives_are_drawn_at_first_and_mined_later(made, drawn):
+    """Before `draw_for`, every other image of a pool is drawn equally often; then the hardest is mined."""
+    _, params, given = made
+    method = build(settings(draw_for="2 steps", hardest=1), VOCABULARY)
+    pool = jax.tree.map(lambda x: x[None, :POOL], given)
+    texts, images = method._embed(params, jax.tree.map(lambda x: x[0], pool))
+    whole = jax.tree.map(lambda x: x[None], (texts, images))
+    step = jnp.int32(1 if drawn else 2)
+    find = jax.jit(lambda rng: method.negatives(params, *whole, pool["image_id"], rng, step)[0])
+    rows = np.array([find(jax.random.key(k)).rows[0, 1, 0] for k in range(60)])
+    mined = method.mine(params, texts, images, pool["image_id"][0], True).rows[1, 0]
+    assert 1 not in rows
+    assert sorted(set(rows)) == ([0, 2, 3] if drawn else [mined])
+
+
+def test_a_region_mlp_stands_before_the_projection(made):
+    _, _, given = made
+    method = build(settings(region_mlp=9, spread=0.3), VOCABULARY)
+    params = method.init(jax.random.key(0), given)
+    assert params["img_linear"]["kernel"].shape == (9, 16)
+    assert 0.2 < np.std(params["word"]["embedding"]) < 0.4
+    images = method.encode_image(params, given["image"])
+    inner = np.asarray(given["image"]["regions"], np.float32)
+    for k in range(2):
+        layer = params[f"region_mlp_layer_{k}"]
+        inner = np.asarray(jax.nn.gelu(inner @ layer["kernel"] + layer["bias"]))
+    plain = build(settings(), VOCABULARY)
+    rest = {name: leaf for name, leaf in params.items() if "region_mlp" not in name}
+    same = plain.encode_image(rest, given["image"] | {"regions": jnp.asarray(inner)})
+    np.testing.assert_allclose(images.x, same.x, atol=1e-4)
+
+
 def test_micro_batches_change_memory_alone(made):
     method, params, given = made
     config = settings()

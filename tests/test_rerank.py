@@ -11,7 +11,8 @@ from test_run import CONFIG, says, write_precomp
 
 from jax_itm import relations, retrieval
 from jax_itm.__main__ import main
-from jax_itm.data.collate import collate_images
+from jax_itm.attention import attention
+from jax_itm.data.collate import collate_images, read_picture
 from jax_itm.data.text import Tokenizer
 from jax_itm.infer import Matcher
 from jax_itm.isd import isd
@@ -126,6 +127,18 @@ def test_refuses(runs, capsys, name, options, message):
     says(capsys, status, message)
 
 
+def test_attention_draws_a_pair_run_by_run(runs, tmp_path, capsys):
+    out = tmp_path / "maps.png"
+    cross, dual = str(runs / "cross"), str(runs / "dual")
+    command = ["attention", cross, "--split", "dev", "--out", str(out), "--caption"]
+    assert main([*command[:2], cross, *command[2:], "7"]) == 0
+    pixels = read_picture(out)
+    assert pixels.std() > 10 and pixels.shape[0] > 900  # a row for each run
+    assert str(out) in capsys.readouterr().out
+    says(capsys, main([*command, "99"]), "--caption 99: precomp dev has 0 to 59")
+    says(capsys, main([*command[:2], dual, *command[2:], "7"]), "attention: dias has no attention")
+
+
 class Phrased:
     """Three images of two captions, whose first and last word name the first and second region."""
 
@@ -154,6 +167,22 @@ class Phrased:
                     {"caption": number, "start": a, "end": b, "box": box} for box, (a, b) in enumerate(spans)
                 ]
         return found
+
+
+def test_attention_has_the_words_and_true_regions_of_its_pair():
+    config, split = settings(), Phrased()
+    tokenizer = Tokenizer.fit(split.captions())
+    method = build(config, len(tokenizer))
+    params = jax.tree.map(lambda x: 8 * x, method.init(jax.random.key(0), example_batch(config)))
+    found = attention(Matcher(config, method, tokenizer, make_mesh(1), params), split, 3, "run")
+    assert found.words == ["cat", "and", "dog"]
+    np.testing.assert_allclose(found.among_words.sum(1), np.ones(3), rtol=1e-5)
+    np.testing.assert_allclose(found.among_regions.sum(1), np.ones(3), rtol=1e-5)
+    ids, mask = tokenizer.encode(["cat and dog"], 5)
+    batch = {"image": collate_images([split.image(1)], 3, 0), "text": {"ids": ids, "mask": mask}}
+    maps = method.maps(params, jax.tree.map(jnp.asarray, batch))
+    np.testing.assert_allclose(found.among_words, maps.own[0, 1:4, 1:4], rtol=1e-4)
+    assert list(found.chosen) == list(np.argmax(maps.out[0, 1:4], axis=1))
 
 
 def test_isd_of_a_split_is_that_of_its_pairs():

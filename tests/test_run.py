@@ -65,6 +65,10 @@ def train(place: Path, run: str, *overrides: str, arg: str = "") -> int:
     return main([*command, f"--config.data.data_dir={place}/data", *overrides])
 
 
+def params_of_best(workdir: Path):
+    return jax.tree.map(np.asarray, jax_itm.load(str(workdir)).params)
+
+
 def params(workdir: Path):
     return jax.tree.map(np.asarray, jax_itm.load(str(workdir), step=Checkpoints(str(workdir)).last).params)
 
@@ -139,6 +143,19 @@ def test_stopping_and_going_on_changes_nothing_on_one_device(place, monkeypatch)
     same(params(place / "whole"), params(place / "parts"))
     lines = [json.loads(x) for x in (place / "parts/metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines if "train/loss" in x] == [5, 10, 15, 20]
+
+
+def test_a_run_starts_from_another(place, capsys):
+    """With a rate of 0 its parameters are the other's, and so is its tokenizer; a misfit is one line."""
+    start = f"--config.start={place}/run"
+    still = ("--config.duration=1 steps", "--config.optimizer.lr=0.0")
+    assert train(place, "tuned", start, *still, "--config.seed=3", "--config.data.min_count=9") == 0
+    jax.tree.map(np.testing.assert_array_equal, params(place / "tuned"), params_of_best(place / "run"))
+    assert train(place, "other", start, "--config.text.word_dim=7") == 2
+    assert f"config.start={place}/run: text/" in capsys.readouterr().err
+    assert not (place / "other").exists()
+    assert train(place, "other", "--config.start=nowhere") == 2
+    assert "nowhere: no checkpoint there" in capsys.readouterr().err
 
 
 def test_sigterm_saves_and_exits(place, capsys):

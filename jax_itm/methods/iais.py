@@ -11,14 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_itm import relations
+from jax_itm import mining, relations
 from jax_itm.methods.base import register, weighted
+from jax_itm.mining import Negatives
 from jax_itm.models.uniter import Embedded, Matched, Uniter
 from jax_itm.relations import Maps
 from jax_itm.types import (
     Array,
     Batch,
-    Bool,
     Float,
     Inputs,
     Int,
@@ -42,11 +42,14 @@ def iais_defaults() -> dict[str, Any]:
         "pool": 400,  # matched pairs that lend one another negatives; config.batch_size holds whole pools
         "anchors": 8,  # of a pool, each way
         "hardest": 31,  # negatives of an anchor, which are scored again with gradient
+        "draw_for": "0 steps",  # until then negatives are drawn at random: a start without pretraining
         "tile": 400,  # pairs scored at once without gradient
         "hidden": 768,
         "layers": 12,
         "heads": 12,
         "dropout": 0.1,
+        "spread": 0.02,  # standard deviation of the start values
+        "region_mlp": 0,  # width of an MLP before the region projection; 0: none, as in UNITER
     }
 
 
@@ -65,6 +68,7 @@ class Iais:
     that are not its own, each of the first captions with all images but its own, without gradient or
     dropout; the hardest are scored again with both. One update costs `2 anchors pool` forward passes and
     `2 anchors (1 + negatives)` forward and backward passes a pool; words and regions are embedded once.
+    From random values the hardest teach nothing: until `draw_for` negatives are drawn at random.
 
         loss = mean over pools of  mean rank_i + mean rank_t + lambda_t (sum L_vision + sum L_language)
 
@@ -98,7 +102,7 @@ class Iais:
             )
         self.config, self.options = config, options
         self.block_images = config.evaluate.batch_size
-        self.steps = max(loss_steps(config.duration), 1)
+        self.steps, self.drawn_steps = max(loss_steps(config.duration), 1), loss_steps(options.draw_for)
         self.model = Uniter(
             vocab,
             options.hidden,
@@ -106,6 +110,8 @@ class Iais:
             options.heads,
             config.data.max_words,
             options.dropout,
+            options.spread,
+            options.region_mlp,
             jnp.dtype(config.dtype),
         )
 
@@ -124,33 +130,42 @@ class Iais:
 
     def mine(
         self, params: Params, texts: Embedded, images: Embedded, image_id: Int[Array, "m"], by_image: bool
-    ) -> tuple[Int[Array, "a k"], Bool[Array, "a k"]]:
-        """The hardest candidates of each anchor in one pool, and which of them are negatives at all.
+    ) -> Negatives:
+        """The hardest candidates of each anchor in one pool.
 
         Anchors are the first images (`by_image`) or captions; candidates are the other side's rows.
         """
-        anchor = jnp.arange(self.options.anchors)
-        rows = jnp.arange(len(image_id))
 
-        def one(pair):
-            mine, other = pair
-            text, image = (other, mine) if by_image else (mine, other)
+        def score(pair):
+            text, image = pair[::-1] if by_image else pair
             row = lambda tree, k: jax.tree.map(lambda x: x[k][None], tree)
             matched: Matched = self._apply(params, "match", row(texts, text), row(images, image))
             return matched.score[0]
 
-        grid = [x.ravel() for x in jnp.meshgrid(anchor, rows, indexing="ij")]
-        scores = jax.lax.map(one, tuple(grid), batch_size=self.options.tile).reshape(len(anchor), -1)
-        other = image_id[anchor][:, None] != image_id[None, :]
-        top, found = jax.lax.top_k(jnp.where(other, scores, -jnp.inf), self.options.hardest)
-        return found, jnp.isfinite(top)
+        options = self.options
+        return mining.mined(score, image_id, options.anchors, options.hardest, options.tile)
 
-    def _anchored(self, params, texts, images, image_id, rng, by_image: bool) -> Terms:
+    def negatives(self, params, texts, images, image_id, rng, step) -> tuple[Negatives, Negatives]:
+        """By image and by caption, of all pools: leaves have the pools on axis 0."""
+        options = self.options
+        params, texts, images = jax.lax.stop_gradient((params, texts, images))
+
+        def drawn():
+            draw = lambda key, ids: mining.drawn(key, ids, options.anchors, options.hardest)
+            keys = jax.random.split(rng, (2, len(image_id)))
+            return jax.vmap(draw)(keys[0], image_id), jax.vmap(draw)(keys[1], image_id)
+
+        def mined():
+            way = lambda by_image: jax.vmap(lambda t, v, k: self.mine(params, t, v, k, by_image))
+            return way(True)(texts, images, image_id), way(False)(texts, images, image_id)
+
+        return jax.lax.cond(step < self.drawn_steps, drawn, mined) if self.drawn_steps else mined()
+
+    def _anchored(self, params, texts, images, negatives: Negatives, rng, by_image: bool) -> Terms:
         """Mean rank loss and alignment of one pool's anchors, each a scalar, and the scores' gap."""
         options, still = self.options, jax.lax.stop_gradient
-        found, real = self.mine(still(params), *still((texts, images)), image_id, by_image)
         anchor = jnp.arange(options.anchors)[:, None]
-        pairs = jnp.concatenate([anchor, found], axis=1)  # the matched pair first
+        pairs = jnp.concatenate([anchor, negatives.rows], axis=1)  # the matched pair first
         same = jnp.broadcast_to(anchor, pairs.shape)
         of_text, of_image = (pairs, same) if by_image else (same, pairs)
 
@@ -170,7 +185,7 @@ class Iais:
 
         parts = self.config.micro_batches
         split = lambda x: x.reshape(parts, -1, *x.shape[1:])
-        given = (*map(split, (of_text, of_image, real)), jnp.arange(parts))
+        given = (*map(split, (of_text, of_image, negatives.real)), jnp.arange(parts))
         if parts == 1:
             sums = part(jax.tree.map(lambda x: x[0], given))
         else:
@@ -195,16 +210,17 @@ class Iais:
         pools = lambda tree: jax.tree.map(lambda x: x.reshape(-1, options.pool, *x.shape[1:]), tree)
         texts, images = self._embed(params, batch)
 
-        def of_pool(texts, images, image_id, rng):
+        def of_pool(texts, images, negatives, rng):
             i, t = jax.random.split(rng)
             return (
-                self._anchored(params, texts, images, image_id, i, True),
-                self._anchored(params, texts, images, image_id, t, False),
+                self._anchored(params, texts, images, negatives[0], i, True),
+                self._anchored(params, texts, images, negatives[1], t, False),
             )
 
-        rngs = jax.random.split(rng, self.config.batch_size // options.pool)
         texts, images, image_id = pools((texts, images, batch["image_id"]))
-        found = jax.vmap(of_pool)(texts, images, image_id, rngs)
+        draw, rng = jax.random.split(rng)
+        negatives = self.negatives(params, texts, images, image_id, draw, step)
+        found = jax.vmap(of_pool)(texts, images, negatives, jax.random.split(rng, len(image_id)))
         i, t = jax.tree.map(jnp.mean, found)
         weight = relations.schedule(options.schedule, step / self.steps)
         share = 1 / options.anchors

@@ -32,23 +32,20 @@ class Matched(NamedTuple):
     last: Float[Array, "b n h"]  # the input of the last layer, words first
 
 
-def spread(width: float = 0.02):
-    """BERT's start values."""
-    return nn.initializers.normal(width)
-
-
 class BertLayer(nn.Module):
     """A post-norm BERT layer with exact GELU, whose attention maps can be asked for."""
 
     heads: int
     hidden: int
     dropout: float
+    spread: float
     dtype: jnp.dtype
 
     def setup(self):
         """Its parts; `maps` uses two of them."""
         self.size = self.hidden // self.heads
-        dense = lambda size: nn.Dense(size, dtype=self.dtype, kernel_init=spread())
+        normal = nn.initializers.normal(self.spread)
+        dense = lambda size: nn.Dense(size, dtype=self.dtype, kernel_init=normal)
         norm = lambda: nn.LayerNorm(EPS, dtype=self.dtype)
         self.query, self.key, self.value = (dense(self.hidden) for _ in range(3))
         self.output, self.output_norm = dense(self.hidden), norm()
@@ -96,7 +93,12 @@ class BertLayer(nn.Module):
 
 
 class Uniter(nn.Module):
-    """The matcher. `base` is hidden 768, 12 layers, 12 heads; `large` 1024, 24 and 16."""
+    """The matcher. `base` is hidden 768, 12 layers, 12 heads; `large` 1024, 24 and 16.
+
+    UNITER's one linear map of a region expects the features of a detector, which name what is seen.
+    `region_mlp` sets two layers of that width before it, for features that do not, such as pixels; the
+    `spread` of BERT's start values, 0.02, is for width 768, and narrower models want more.
+    """
 
     vocab: int
     hidden: int = 768
@@ -104,22 +106,28 @@ class Uniter(nn.Module):
     heads: int = 12
     positions: int = 512
     dropout: float = 0.1
+    spread: float = 0.02
+    region_mlp: int = 0
     dtype: jnp.dtype = jnp.dtype("float32")
 
     def setup(self):
         """Its parts, named as in the published weights."""
-        table = lambda size: nn.Embed(size, self.hidden, dtype=self.dtype, embedding_init=spread())
+        normal = nn.initializers.normal(self.spread)
+        table = lambda size: nn.Embed(size, self.hidden, dtype=self.dtype, embedding_init=normal)
         norm = lambda: nn.LayerNorm(EPS, dtype=self.dtype)
-        dense = lambda size: nn.Dense(size, dtype=self.dtype, kernel_init=spread())
+        dense = lambda size: nn.Dense(size, dtype=self.dtype, kernel_init=normal)
+        wide = lambda: nn.Dense(self.region_mlp, dtype=self.dtype)
         self.word, self.position, self.token_type = table(self.vocab), table(self.positions), table(2)
         self.word_norm = norm()
+        self.region_mlp_layer = [wide(), wide()] if self.region_mlp else []
         self.img_linear, self.img_layer_norm = dense(self.hidden), norm()
         self.pos_linear, self.pos_layer_norm = dense(self.hidden), norm()
         self.img_norm = norm()
         self.layer = [
-            BertLayer(self.heads, self.hidden, self.dropout, self.dtype) for _ in range(self.layers)
+            BertLayer(self.heads, self.hidden, self.dropout, self.spread, self.dtype)
+            for _ in range(self.layers)
         ]
-        self.pooler, self.rank_output = dense(self.hidden), nn.Dense(1, kernel_init=spread())
+        self.pooler, self.rank_output = dense(self.hidden), nn.Dense(1, kernel_init=normal)
         self.drop = nn.Dropout(self.dropout)
 
     def embed_text(self, text: Inputs) -> Embedded:
@@ -132,6 +140,8 @@ class Uniter(nn.Module):
     def embed_image(self, image: Inputs) -> Embedded:
         """`LN(LN(W_f f + b) + LN(W_p p + b) + type_1)`; p is the 7-d location, there is no position id."""
         features, place = image["regions"].astype(self.dtype), location(image["boxes"])
+        for layer in self.region_mlp_layer:
+            features = nn.gelu(layer(features))
         x = self.img_layer_norm(self.img_linear(features))
         x = x + self.pos_layer_norm(self.pos_linear(place.astype(self.dtype)))
         x = self.img_norm(x + self.token_type(jnp.ones(features.shape[:2], jnp.int32)))

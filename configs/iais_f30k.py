@@ -1,0 +1,42 @@
+"""IAIS on Flickr30k, from UNITER's features and weights (Ren et al., ACL 2021).
+
+    python -m jax_itm prepare uniter --source DIR --data_dir data/f30k
+    python -m jax_itm convert uniter uniter-base.pt runs/uniter_base --vocab vocab.txt
+    python -m jax_itm train --config configs/iais_f30k.py:start=runs/uniter_base --workdir runs/iais_f30k
+
+`size=large` is the large model. A batch holds one pool for each of the eight devices that the authors
+used; on more, give config.batch_size as many pools.
+"""
+
+from jax_itm.config import default, options
+
+SIZES = {"base": (768, 12, 12), "large": (1024, 24, 16)}  # hidden, layers, heads
+
+
+def optimizer(config, lr: float, warmup: str):
+    """UNITER's: decay on kernels, tables and the weights of two LayerNorms, as released."""
+    made = config.optimizer
+    made.name, made.lr, made.schedule, made.warmup = "bert_adam", lr, "linear", warmup
+    made.betas, made.eps, made.weight_decay, made.clip = (0.9, 0.98), 1e-6, 0.01, 2.0
+    made.decay_on = (r"(kernel|embedding)$", r"(img_layer_norm|pos_layer_norm)/scale$")
+
+
+def setting(config, size: str):
+    """What Flickr30k and COCO share."""
+    config.method.hidden, config.method.layers, config.method.heads = SIZES[size]
+    config.batch_size, config.duration = 8 * config.method.pool, "5000 steps"
+    config.data.name, config.data.max_words, config.data.max_regions = "uniter", 60, 100
+    config.data.tokenizer = "wordpiece"  # fitted where no run with UNITER's own is started from
+    config.dtype = "bfloat16"
+    config.evaluate.every, config.evaluate.batch_size = "1000 steps", 400
+    optimizer(config, lr=5e-5, warmup="500 steps")
+    return config
+
+
+def get_config(arg: str = ""):
+    given = options(arg, size="base", start="", alignment="singular")
+    config = setting(default("iais"), given["size"])
+    config.name, config.start = f"iais_f30k_{given['size']}", given["start"]
+    config.method.alignment = given["alignment"]
+    config.data.data_dir = "data/f30k"
+    return config

@@ -1,0 +1,33 @@
+"""IAIS on the generated scenes: minutes on two cores, in two runs.
+
+UNITER is pretrained: from random values the hardest negatives teach nothing. So a first run learns from
+negatives drawn at random, without alignment, and the second starts from it and mines:
+
+    python -m jax_itm train --config configs/iais_scenes.py:part=start --workdir runs/start
+    python -m jax_itm train --config configs/iais_scenes.py:start=runs/start --workdir runs/iais_scenes
+
+`alignment=distributed` and `alignment=none` are the other two that the paper compares.
+"""
+
+from configs.iais_f30k import optimizer
+from jax_itm.config import default, options
+
+
+def get_config(arg: str = ""):
+    given = options(arg, part="tune", start="", alignment="singular")
+    config = default("iais")
+    config.name, config.start = "iais_scenes", given["start"]
+    config.data.max_regions, config.data.max_words = 6, 24
+    method = config.method
+    # A region is a crop's pixels, not a detector's features: it needs layers of its own.
+    method.region_mlp, method.spread = 512, 0.1
+    method.hidden, method.layers, method.heads, method.dropout = 64, 2, 4, 0.0
+    method.alignment, method.hardest, method.tile = given["alignment"], 3, 64
+    optimizer(config, lr=7e-4, warmup="50 steps")
+    config.evaluate.protocol = "folds"  # every pair of a fold goes through the model
+    if given["part"] == "start":
+        config.name, method.alignment = "iais_scenes_start", "none"
+        method.pool = method.anchors = 16
+        config.batch_size, config.duration, method.draw_for = 32, "3000 steps", "3000 steps"
+        config.evaluate.every = "1000 steps"
+    return config
