@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", required=True)
 
     prepare = commands.add_parser("prepare", help="build a data set from its raw files")
-    prepare.add_argument("dataset", nargs="?", help="scenes, precomp or folder")
+    prepare.add_argument("dataset", nargs="?", help="scenes, precomp, folder or uniter")
     prepare.add_argument("--source", help="the folder of raw files")
     prepare.add_argument("--data_dir", help="where prepared data sets lie (default: data)")
     prepare.add_argument("--config", help="take dataset, source and data_dir from FILE[:ARG]")
@@ -74,7 +74,7 @@ def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
         name, source = name or data.name, source or data.source
         data_dir = data_dir or data.data_dir
     if not name:
-        raise UserError("prepare: name a data set (scenes, precomp, folder) or a --config")
+        raise UserError("prepare: name a data set (scenes, precomp, folder, uniter) or a --config")
     found = prepare(name, data_dir or "data", source or None)
     print(f"{found['name']} in {found['path']}" + (" (was there)" if found["reused"] else ""))
     for split, counts in found["splits"].items():

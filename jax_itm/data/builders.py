@@ -27,9 +27,14 @@ from jax_itm.data.folder import read_folder
 from jax_itm.data.readers import Raw, Record
 from jax_itm.data.regions import read_precomp
 from jax_itm.data.split import Split
+from jax_itm.data.uniter import read_uniter
 from jax_itm.types import UserError
 
-READERS: dict[str, Callable[[Path], Raw]] = {"precomp": read_precomp, "folder": read_folder}
+READERS: dict[str, Callable[[Path], Raw]] = {
+    "precomp": read_precomp,
+    "folder": read_folder,
+    "uniter": read_uniter,
+}
 NAMES = ("scenes", *READERS)
 VERSION = "1.0.0"
 
@@ -122,9 +127,10 @@ def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -
     """Builds a data set into `data_dir`, all of it or nothing; one that is there is kept.
 
     Args:
-        name: "scenes" (generated), "precomp" (SCAN's layout) or "folder" (pictures and captions).
+        name: "scenes" (generated), "precomp" (SCAN's layout), "folder" (pictures and captions) or
+            "uniter" (UNITER's features and captions).
         data_dir: where the prepared data sets lie.
-        source: the directory, or for "folder" also the captions' file, of the raw data.
+        source: the directory of the raw data or, but for "precomp", its file of captions.
 
     Returns:
         {"name", "path", "reused": bool, "splits": {split: {"images", "captions"}}, "holds",

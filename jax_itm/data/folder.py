@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
@@ -21,18 +22,32 @@ Entry = tuple[str, str, str, list[str]]  # where it is written, split, path, cap
 def read_folder(source: Path) -> Raw:
     """A directory of pictures and a file of captions, or that file (paths are relative to it).
 
-    The file of captions is Karpathy's JSON (`images`: `filename`, `split`, `sentences`: `raw`, and
-    optionally `filepath`; the split "restval" is train), or a CSV with a header, or JSON lines, of
-    `path`, `caption` and optionally `split` ("train" where absent), one line a caption. Pictures
-    lie where their path says, in the directory or in its folder `images`.
+    Pictures lie where their path in the captions says, in the directory or in its folder `images`.
 
     Raises:
-        UserError: no such file or more than one, a line that is wrong, a picture that is missing,
-            unreadable, or outside of the directory.
+        UserError: what `read_captions` refuses, or a picture that is missing, unreadable, or outside
+            of the directory.
+    """
+    table, splits = read_captions(source)
+    base = table.parent
+    return Raw({s: partial(_pictures, base, images) for s, images in splits.items()}, ("image",))
+
+
+def read_captions(source: Path, ignore: str = "") -> tuple[Path, dict[str, dict[str, list[str]]]]:
+    """The file of captions in a directory, or `source` itself, and {split: {path: captions}}.
+
+    The file of captions is Karpathy's JSON (`images`: `filename`, `split`, `sentences`: `raw`, and
+    optionally `filepath`; the split "restval" is train), or a CSV with a header, or JSON lines, of
+    `path`, `caption` and optionally `split` ("train" where absent), one line a caption. Files whose
+    name matches `ignore` are none of captions.
+
+    Raises:
+        UserError: no such file or more than one, or a line that is wrong.
     """
     table = source
     if source.is_dir():
-        tables = sorted(p for p in source.iterdir() if p.suffix in FORMATS)
+        files = (p for p in source.iterdir() if p.suffix in FORMATS)
+        tables = sorted(p for p in files if not fnmatch(p.name, ignore))
         if len(tables) != 1:
             names = ", ".join(p.name for p in tables) or "none"
             raise UserError(
@@ -54,8 +69,7 @@ def read_folder(source: Path) -> Raw:
         splits.setdefault(split, {}).setdefault(path, []).extend(c.strip() for c in captions)
     if not splits:
         raise UserError(f"{table}: no captions")
-    base = table.parent
-    return Raw({s: partial(_pictures, base, images) for s, images in splits.items()}, ("image",))
+    return table, splits
 
 
 def _pictures(base: Path, images: dict[str, list[str]]) -> Iterator[Record]:

@@ -60,10 +60,24 @@ def _boxes(path: Path) -> np.ndarray:
     boxes = np.asarray(_array(path), np.float32)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise UserError(f"{path}: shape {boxes.shape}, must be (regions, 4)")
+    check_boxes(boxes, str(path))
+    return boxes
+
+
+def check_boxes(boxes: np.ndarray, where: str) -> None:
+    """UserError names the first of boxes (r, 4) that is not x1 y1 x2 y2, 0 to 1, in that order."""
     inside = np.all((boxes >= 0) & (boxes <= 1), axis=1)  # False for NaN, too
     for row in np.flatnonzero(~inside | np.any(boxes[:, :2] > boxes[:, 2:], axis=1)):
-        raise UserError(f"{path}: row {row} is not x1 y1 x2 y2 in units of the image, 0 to 1")
-    return boxes
+        raise UserError(f"{where}: row {row} is not x1 y1 x2 y2 in units of the image, 0 to 1")
+
+
+def half(regions: np.ndarray, where: str) -> np.ndarray:
+    """Regions (r, f) of any precision as float16, a copy; UserError where one is not finite in it."""
+    with np.errstate(over="ignore"):  # what float16 cannot hold is refused just below
+        regions = regions.astype(np.float16)
+    if not np.isfinite(regions).all():
+        raise UserError(f"{where}: a region is not finite in float16")
+    return regions
 
 
 def _precomp_split(
@@ -91,11 +105,7 @@ def _precomp_split(
 
     def read() -> Iterator[Record]:
         for i, row in enumerate(rows):
-            with np.errstate(over="ignore"):  # what float16 cannot hold is refused just below
-                regions = images[row].astype(np.float16)
-            if not np.isfinite(regions).all():
-                raise UserError(f"{path}: row {row}: a region is not finite in float16")
-            record = {"name": names[i], "regions": regions}
+            record = {"name": names[i], "regions": half(images[row], f"{path}: row {row}")}
             record["captions"] = captions[i * each : (i + 1) * each]
             yield record if boxes is None else record | {"boxes": boxes}
 
