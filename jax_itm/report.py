@@ -13,6 +13,7 @@ from jax_itm.types import UserError
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", ":")
 GREYS = ("#9A9A9A", "#CDCDCD")
+ISD = ("val/isd/annotated", "val/isd/singular")  # the first that a run has is drawn
 COLUMNS = [(way, at) for way in ("i2t", "t2i") for at in ("r1", "r5", "r10")]
 Item = TypeVar("Item")
 
@@ -29,13 +30,15 @@ class Run(NamedTuple):
 def table(results: Sequence[dict[str, Any]]) -> str:
     """Retrieval numbers as a Markdown table, each run's baselines below it, then the protocols.
 
-    Runs that differ in their seed alone share a row: the mean, and the standard deviation of rSum.
+    Runs that differ in their seed alone share a row: the mean, and the standard deviation of rSum. ISD
+    is the annotated one where a result has it, else the singular one.
     """
     groups = _grouped(results, _setting)
-    rows = [["run", *(f"{way} R@{at[1:]}" for way, at in COLUMNS), "rSum"]]
+    isd = ["ISD"] if any("isd" in result for result in results) else []
+    rows = [["run", *(f"{way} R@{at[1:]}" for way, at in COLUMNS), "rSum", *isd]]
     for group in groups:
-        rows.append(_row(_title(group[0]), group))
-        rows += [_row(f"- {found[0]['name']}", found) for found in _baselines(group)]
+        rows.append(_row(_title(group[0]), group) + [_isd(group) for _ in isd])
+        rows += [_row(f"- {found[0]['name']}", found) + ["" for _ in isd] for found in _baselines(group)]
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     rows.insert(1, ["-" * widths[0]] + ["-" * (w - 1) + ":" for w in widths[1:]])
     lines = []
@@ -72,6 +75,12 @@ def _row(name: str, group: Sequence[dict[str, Any]]) -> list[str]:
     rsum = [r["rsum"] for r in group]
     spread = f" ± {stdev(rsum):.1f}" if len(rsum) > 1 else ""
     return [name, *(f"{mean:.1f}" for mean in _means(group)), f"{fmean(rsum):.1f}{spread}"]
+
+
+def _isd(group: Sequence[dict[str, Any]]) -> str:
+    values = [found.get("annotated", found["singular"]) for r in group if (found := r.get("isd"))]
+    spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{fmean(values):.3f}{spread}" if values else ""
 
 
 def protocol_line(group: Sequence[dict[str, Any]]) -> str:
@@ -143,14 +152,18 @@ def _result(text: str) -> dict[str, Any]:
 def draw(runs: Sequence[Run], out: str) -> None:
     """Weighted loss terms of the first run, validation rSum, and recalls beside one another.
 
-    A row of the table is one colour: a curve for each seed, and bars of the means.
+    A row of the table is one colour: a curve for each seed, and bars of the means. Runs that logged
+    ISD have it drawn against rSum, a point a validation, the later the larger.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (losses, validation, recalls) = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
+    isd = next((key for key in ISD for run in runs if any(key in line for line in run.lines)), None)
+    panels = 4 if isd else 3
+    figure, axes = plt.subplots(1, panels, figsize=(1 + 4 * panels, 4.2), layout="constrained")
+    losses, validation, recalls = *axes[:2], axes[-1]
     lines = runs[0].lines
     terms = sorted({k for line in lines for k in line if k.startswith("train/weighted/")})
     for k, term in enumerate(terms):
@@ -162,6 +175,8 @@ def draw(runs: Sequence[Run], out: str) -> None:
     for k, group in enumerate(_grouped(runs, lambda run: _setting(run.result))):
         for run in group:
             _curve(validation, run.lines, "val/rsum", marker="o", **_style(k))
+            if isd:
+                _against(axes[2], run.lines, isd, **_style(k))
         results = [run.result for run in group]
         hatch = {"-": "", "--": "//", ":": ".."}[_style(k)["linestyle"]]
         bars.append((_title(results[0]), _means(results), {"color": _style(k)["color"], "hatch": hatch}))
@@ -169,13 +184,15 @@ def draw(runs: Sequence[Run], out: str) -> None:
             name = found[0]["name"] if k == 0 else "_"  # once in the legend, which leaves out "_"
             bars.append((name, _means(found), {"color": GREYS[j % len(GREYS)]}))
     validation.set(title="validation rSum", xlabel="step")
+    if isd:
+        axes[2].set(title="ISD against rSum, validation", xlabel=isd.removeprefix("val/isd/"), ylabel="rSum")
     protocol = runs[0].result["protocol"]
     recalls.set(title=f"recall on {protocol['dataset']} {protocol['split']}", ylabel="%")
     _bars(recalls, bars)
     handles, labels = recalls.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower right", ncols=4, frameon=False, fontsize=8)
-    for axes in (losses, validation, recalls):
-        axes.spines[["top", "right"]].set_visible(False)
+    for each in axes:
+        each.spines[["top", "right"]].set_visible(False)
     partial = Path(f"{out}.partial")
     figure.savefig(partial, dpi=120, format="png")
     partial.replace(out)
@@ -189,6 +206,13 @@ def _style(k: int) -> dict[str, str]:
 def _curve(axes, lines: list[dict], key: str, **style: Any) -> None:
     points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
     axes.plot(*zip(*points, strict=True), linewidth=1.4, markersize=4, **style) if points else None
+
+
+def _against(axes, lines: list[dict], key: str, **style: Any) -> None:
+    points = [(line[key], line["val/rsum"]) for line in lines if key in line]
+    axes.plot(*zip(*points, strict=True), linewidth=0.8, **style) if points else None
+    for k, point in enumerate(points):
+        axes.plot(*point, "o", color=style["color"], markersize=3 + 5 * k / len(points))
 
 
 def _bars(axes, bars: list[tuple[str, list[float], dict]]) -> None:

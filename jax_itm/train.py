@@ -18,6 +18,7 @@ from jax_itm.data.pipeline import train_batches
 from jax_itm.data.text import Tokenizer
 from jax_itm.evaluate import check_fits, evaluate
 from jax_itm.infer import Matcher, load
+from jax_itm.isd import isd
 from jax_itm.logs import CollapseAlarm, Logger
 from jax_itm.methods import build, example_batch
 from jax_itm.types import Params, Terms, UserError
@@ -105,9 +106,12 @@ class Run:
         )
 
     def validate(self) -> dict:
-        """The validation split's retrieval numbers of the present state."""
+        """The validation split's retrieval numbers of the present state, and ISD where there are maps."""
         self.matcher.params, self.matcher.step = self.state.best_params, int(self.state.step)
-        return evaluate(self.matcher, self.validation, self.config.evaluate.protocol)
+        result = evaluate(self.matcher, self.validation, self.config.evaluate.protocol)
+        if hasattr(self.method, "maps"):
+            result["isd"] = isd(self.matcher, self.validation)
+        return result
 
     def save(self, result: dict | None) -> None:
         """Writes a checkpoint, with its validation rSum where there is one."""
@@ -240,4 +244,6 @@ def describe(run: Run, values: dict[str, float], at: int, seconds: float) -> dic
 
 
 def _flat(result: dict) -> dict[str, float]:
-    return {f"{way}/{k}": v for way in ("i2t", "t2i") for k, v in result[way].items()}
+    """ISD's numbers of pairs are the same at each validation, and left out."""
+    parts = (part for part in ("i2t", "t2i", "isd") if part in result)
+    return {f"{part}/{k}": v for part in parts for k, v in result[part].items() if "pairs" not in k}

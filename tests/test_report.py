@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from jax_itm.report import report, table
@@ -36,6 +37,15 @@ def test_table_has_the_numbers_the_baseline_and_the_protocol():
     assert lines[3].startswith("| - bag of words")
     assert len({len(line) for line in lines[:4]}) == 1
     assert "2,500 captions, one fold, cosine scores, ties pessimistic, seed 3" in lines[-1]
+
+
+def test_isd_is_a_column_where_a_result_has_it():
+    lines = table(
+        [RESULT | {"isd": {"singular": 0.5, "annotated": 0.25}}, seeded(4, run="no maps")]
+    ).splitlines()
+    assert [line.split("|")[-2].strip() for line in lines[:4] if "--" not in line] == ["ISD", "0.250", ""]
+    seeds = [seeded(k) | {"isd": {"singular": k / 10}} for k in (1, 2, 3)]
+    assert "0.200 ± 0.100" in table(seeds)
 
 
 def test_seeds_share_a_row():
@@ -85,6 +95,20 @@ def test_every_seed_is_a_curve_and_every_row_one_colour(tmp_path, monkeypatch):
     first, eighth = recalls.containers[0][0], recalls.containers[7][0]
     assert first.get_facecolor() == eighth.get_facecolor() and first.get_hatch() != eighth.get_hatch()
     assert [text.get_text() for text in drawn[0].legends[0].texts] == [f"{n} (dias)" for n in names]
+
+
+def test_isd_is_drawn_against_rsum(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: drawn.append(figure))
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: None)
+    measured, plain = run(tmp_path / "a"), run(tmp_path / "b", seeded(4))
+    lines = [{"step": k, "val/rsum": 100.0 + k, "val/isd/singular": 2.0 - k} for k in range(3)]
+    (tmp_path / "a/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report([measured, plain], str(tmp_path / "figure.png"))
+    against = drawn[0].axes[2]
+    assert against.get_xlabel() == "singular"
+    np.testing.assert_array_equal(against.lines[0].get_xydata(), [[2, 100], [1, 101], [0, 102]])
+    assert len(against.lines) == 4  # the curve and three points: the other run has none
 
 
 def test_runs_of_one_name_that_differ_in_more_than_the_seed_are_told_apart(tmp_path):
