@@ -23,11 +23,13 @@ def get_config(arg: str = ""):
     method.region_mlp, method.spread = 512, 0.1
     method.hidden, method.layers, method.heads, method.dropout = 64, 2, 4, 0.0
     method.alignment, method.hardest, method.tile = given["alignment"], 3, 64
-    optimizer(config, lr=7e-4, warmup="50 steps")
+    method.pool = method.anchors = 16  # the hardest of larger pools teach a young matcher too little
+    config.batch_size, config.duration = 32, "600 steps"
+    optimizer(config, lr=5e-4, warmup="50 steps")
+    config.evaluate.every = "200 steps"
     config.evaluate.protocol = "folds"  # every pair of a fold goes through the model
     if given["part"] == "start":
-        config.name, method.alignment = "iais_scenes_start", "none"
-        method.pool = method.anchors = 16
-        config.batch_size, config.duration, method.draw_for = 32, "3000 steps", "3000 steps"
-        config.evaluate.every = "1000 steps"
+        config.name, config.optimizer.lr = "iais_scenes_start", 7e-4
+        config.duration = method.draw_for = "3000 steps"
+        config.evaluate.every, method.alignment = "1000 steps", "none"
     return config
