@@ -25,7 +25,11 @@ def setting(config, size: str):
     """What Flickr30k and COCO share."""
     config.method.hidden, config.method.layers, config.method.heads = SIZES[size]
     config.batch_size, config.duration = 8 * config.method.pool, "5000 steps"
-    config.data.name, config.data.max_words, config.data.max_regions = "uniter", 60, 100
+    config.data.name, config.data.max_words, config.data.max_regions = (
+        "uniter",
+        62,
+        100,
+    )  # 60 pieces, [CLS], [SEP]
     config.data.tokenizer = "wordpiece"  # fitted where no run with UNITER's own is started from
     config.dtype = "bfloat16"
     config.evaluate.every, config.evaluate.batch_size = "1000 steps", 400

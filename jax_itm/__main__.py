@@ -1,4 +1,4 @@
-"""The command: python -m jax_itm prepare | train | evaluate | search | report | attention. Arguments only."""
+"""The command: python -m jax_itm COMMAND (see --help). Arguments only."""
 
 import argparse
 import json
@@ -60,6 +60,18 @@ def parser() -> argparse.ArgumentParser:
     attention.add_argument("--split", default="test")
     attention.add_argument("--data_dir", help="where the first run's data set lies (default: the run's)")
     attention.add_argument("--out", required=True, help="the figure, a .png")
+
+    convert = commands.add_parser("convert", help="make a run of published weights")
+    convert.add_argument("weights", choices=("uniter",), help="whose: UNITER's, or IAIS's of the same form")
+    convert.add_argument("source", help="the state dict: .pt, .bin or .safetensors")
+    convert.add_argument("workdir", help="the new run's directory")
+    convert.add_argument(
+        "--vocab", required=True, help="BERT's vocab.txt, a line for each row of the word table"
+    )
+    convert.add_argument("--uncased", action="store_true", help="the vocabulary is an uncased one")
+    convert.add_argument(
+        "--config", metavar="FILE[:ARG]", help="the run's config (default: IAIS's, in the weights' sizes)"
+    )
     return root
 
 
@@ -181,6 +193,16 @@ def run_attention(args: argparse.Namespace, _) -> int:
     found = [attention(m, split, args.caption, name) for m, name in zip(matchers, names, strict=True)]
     draw(found, split, args.caption, args.out)
     print(f"{split.captions()[args.caption]}\n{args.out}")
+    return 0
+
+
+def run_convert(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Writes published weights as a run, and prints what was converted."""
+    from jax_itm import config
+    from jax_itm.convert import convert_uniter
+
+    given = config.read(args.config, overrides) if args.config else None
+    print(convert_uniter(args.source, args.workdir, args.vocab, given, args.uncased))
     return 0
 
 

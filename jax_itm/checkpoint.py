@@ -1,9 +1,9 @@
 """Checkpoints: the only room that imports Orbax.
 
-A checkpoint is a set of named items: `params`, `opt_state`, `ema` (where kept), `data` (the step: the
-data's whole state), `config` and `tokenizer` (JSON). They are written asynchronously; the newest is
-kept, and the best by validation rSum. Reading elsewhere takes `config` and `tokenizer` first and then
-`params` (or `ema`) alone, onto whatever devices there are.
+A checkpoint is a set of named items: `params`, `opt_state` (not of converted weights), `ema` (where
+kept), `data` (the step: the data's whole state), `config` and `tokenizer` (JSON). They are written
+asynchronously; the newest is kept, and the best by validation rSum. Reading elsewhere takes `config` and
+`tokenizer` first and then `params` (or `ema`) alone, onto whatever devices there are.
 """
 
 from typing import Any
@@ -75,17 +75,17 @@ class Checkpoints:
         return self.manager.best_step() or self.last
 
     def save(self, state: State, config: dict, tokenizer: dict, metrics: dict[str, float] | None) -> None:
-        """Writes the state after `state.step` updates, in the background."""
+        """Writes the state after `state.step` updates, in the background; without `opt_state` where None."""
         step = int(state.step)
         items: dict[str, Any] = {
             "params": ocp.args.StandardSave(state.params),  # type: ignore[call-arg]
-            "opt_state": ocp.args.StandardSave(state.opt_state),  # type: ignore[call-arg]
             "data": ocp.args.JsonSave({"step": step}),  # type: ignore[call-arg]
             "config": ocp.args.JsonSave(config),  # type: ignore[call-arg]
             "tokenizer": ocp.args.JsonSave(tokenizer),  # type: ignore[call-arg]
         }
-        if state.ema is not None:
-            items["ema"] = ocp.args.StandardSave(state.ema)  # type: ignore[call-arg]
+        for name, tree in (("opt_state", state.opt_state), ("ema", state.ema)):
+            if tree is not None:
+                items[name] = ocp.args.StandardSave(tree)  # type: ignore[call-arg]
         self.manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def _read(self, step: int, **items: Any) -> Any:
@@ -104,6 +104,11 @@ class Checkpoints:
 
     def state(self, step: int, like: State) -> State:
         """The whole state at `step`, on the devices and with the shardings of `like`."""
+        if self.manager.item_metadata(step).get("opt_state") is None:
+            raise UserError(
+                f"{self.workdir}: holds converted weights and no optimiser's state to go on with; train in"
+                " another --workdir, from these by config.start"
+            )
         params, opt_state, ema = jax.tree.map(_abstract, (like.params, like.opt_state, like.ema))
         items = {
             "params": ocp.args.StandardRestore(params),  # type: ignore[call-arg]

@@ -84,3 +84,60 @@ def test_errors():
     lacking = Tokenizer.fit(CAPTIONS).to_json().replace("[SEP]", "[END]")
     with pytest.raises(UserError, match=r"\[SEP\]"):
         Tokenizer.from_json(lacking)
+
+
+# BERT's special tokens do not follow each other.
+PIECES = [
+    "[PAD]",
+    "[unused1]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "A",
+    "Dog",
+    "dog",
+    "a",
+    "run",
+    "##s",
+    ".",
+    "é",
+    "e",
+]
+
+
+def write_vocab(folder, pieces):
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    return str(folder / "vocab.txt")
+
+
+def test_berts_vocabulary(tmp_path):
+    path = write_vocab(tmp_path, PIECES)
+    cased, uncased = Tokenizer.from_vocab(path, lower=False), Tokenizer.from_vocab(path, lower=True)
+    words = lambda tokenizer, text: [PIECES[k] for k in tokenizer.encode([text], 12)[0][0] if k][1:-1]
+    assert words(cased, "A Dog runs.") == ["A", "Dog", "run", "##s", "."]
+    assert words(uncased, "A Dog runs.") == ["a", "dog", "run", "##s", "."]
+    assert words(cased, "é") == ["é"] and words(uncased, "É") == ["e"]
+    assert words(cased, "a\x00 cat\tA") == ["a", "[UNK]", "A"]
+    assert words(cased, "run" + "s" * 97)[:2] == ["run", "##s"]
+    assert words(cased, "run" + "s" * 98) == ["[UNK]"]  # more than 100 letters
+    again = Tokenizer.from_json(cased.to_json())
+    assert words(again, "A é") == ["A", "é"] and len(again) == len(PIECES)
+
+
+@pytest.mark.parametrize(
+    "pieces, said",
+    [
+        ([*PIECES, "Dog"], r"'Dog' is in line 7 and again later"),
+        ([p for p in PIECES if p != "[SEP]"], r"needs the tokens .*\[SEP\]"),
+        (PIECES[1:] + PIECES[:1], r"\[PAD\] in line 1"),
+    ],
+)
+def test_wrong_vocabularies(tmp_path, pieces, said):
+    with pytest.raises(UserError, match=said):
+        Tokenizer.from_vocab(write_vocab(tmp_path, pieces), lower=False)
+
+
+def test_vocabulary_of_another_encoding(tmp_path):
+    (tmp_path / "vocab.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="not UTF-8"):
+        Tokenizer.from_vocab(str(tmp_path / "vocab.txt"), lower=False)

@@ -1,6 +1,7 @@
-"""Tokenizers: fitted once on the training captions, saved with the run, the same everywhere."""
+"""Tokenizers: fitted on the training captions or BERT's, saved with the run, the same everywhere."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import tokenizers
@@ -13,7 +14,10 @@ KINDS = ("words", "wordpiece")
 
 
 class Tokenizer:
-    """Lower-cased, accents stripped, split at blanks and punctuation, then words or word pieces."""
+    """Lower-cased, accents stripped, split at blanks and punctuation, then words or word pieces.
+
+    A cased vocabulary of BERT's keeps case and accents.
+    """
 
     def __init__(self, fitted: tokenizers.Tokenizer):
         self._fitted = fitted
@@ -65,6 +69,32 @@ class Tokenizer:
         )
         vocabulary = learner.get_vocab(with_added_tokens=True)
         return cls(_tokenizer(model(vocabulary, unk_token=UNKNOWN)))
+
+    @classmethod
+    def from_vocab(cls, path: str, lower: bool) -> "Tokenizer":
+        """BERT's word pieces, with BERT's ids: the number of a piece's line, from 0.
+
+        Args:
+            path: BERT's `vocab.txt`, one piece a line, later pieces of a word after ##.
+            lower: whether it is an uncased one.
+
+        Raises:
+            UserError: the file is not text, has a piece twice, or lacks the special tokens.
+        """
+        try:
+            # Not splitlines(): it also cuts at characters that are pieces of their own.
+            pieces = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        except UnicodeDecodeError as error:
+            raise UserError(f"--vocab {path}: not UTF-8 text ({error})") from error
+        ids = {piece: k for k, piece in enumerate(pieces)}
+        if len(ids) < len(pieces):
+            twice = next(k for k, piece in enumerate(pieces) if ids[piece] != k)
+            raise UserError(f"--vocab {path}: {pieces[twice]!r} is in line {twice + 1} and again later")
+        if not set(SPECIAL) <= ids.keys() or ids[PAD]:
+            raise UserError(f"--vocab {path}: needs the tokens {', '.join(SPECIAL)}, with {PAD} in line 1")
+        # [UNK] for words of more letters is BERT's rule, too.
+        model = models.WordPiece(ids, unk_token=UNKNOWN, max_input_chars_per_word=100)
+        return cls(_tokenizer(model, lower))
 
     @classmethod
     def from_json(cls, text: str) -> "Tokenizer":
@@ -119,8 +149,8 @@ class Tokenizer:
         return found
 
 
-def _tokenizer(model: models.Model) -> tokenizers.Tokenizer:
+def _tokenizer(model: models.Model, lower: bool = True) -> tokenizers.Tokenizer:
     tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)  # accents go only with capitals
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return tokenizer
