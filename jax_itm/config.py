@@ -117,7 +117,7 @@ def default(method: str) -> Config:
     return ConfigDict(
         {
             "name": "",
-            "start": "",  # a run whose parameters and tokenizer this one starts from
+            "start": "",  # a run, or a BERT directory, whose parameters and tokenizer this one starts from
             "seed": 0,
             "batch_size": 128,  # global, over all devices
             "micro_batches": 1,  # exact accumulation: encode in so many parts, one loss on all

@@ -17,11 +17,12 @@ from jax_itm.data.builders import open_split
 from jax_itm.data.pipeline import train_batches
 from jax_itm.data.text import Tokenizer
 from jax_itm.evaluate import check_fits, evaluate
-from jax_itm.infer import Matcher, load
+from jax_itm.infer import Matcher
 from jax_itm.isd import isd
 from jax_itm.logs import CollapseAlarm, Logger
 from jax_itm.methods import build, example_batch
-from jax_itm.types import Params, Terms, UserError
+from jax_itm.start import Start, open_start, started
+from jax_itm.types import Terms, UserError
 
 # What may change when a run goes on: where things lie and how much is said, never what is computed.
 FREE = (
@@ -50,7 +51,7 @@ class Run:
             check_fits(config, split)
         self.config = config
         saved = Checkpoints(workdir) if found(workdir) else None
-        start = load(config.start) if config.start and not saved else None
+        start = None if saved else open_start(config)
         self.tokenizer = self._resume_tokenizer(saved) if saved else self._first_tokenizer(start)
         examples = len(self.split.caption_image)
         to_steps = lambda duration: steps_of(duration, config.batch_size, examples)
@@ -58,7 +59,7 @@ class Run:
         self.method = build(config, len(self.tokenizer), examples)
         params = jax.jit(self.method.init)(jax.random.key(config.seed), example_batch(config))
         if start:
-            params = same_shapes(params, start.params, config.start)
+            params = started(params, start)
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         self.optimizer, self.rate = optim.build(config, params, self.total, examples)
         self.state = step.init_state(params, self.optimizer, config.ema > 0, self.mesh)
@@ -69,7 +70,7 @@ class Run:
         # Last: a run that cannot start writes nothing.
         self.checkpoints = Checkpoints(workdir, create=True)
 
-    def _first_tokenizer(self, start: Matcher | None) -> Tokenizer:
+    def _first_tokenizer(self, start: Start | None) -> Tokenizer:
         if start:
             return start.tokenizer  # its ids are what the parameters know
         data = self.config.data
@@ -140,26 +141,6 @@ class Interrupts:
     def __exit__(self, *_) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)
-
-
-def same_shapes(params: Params, start: Params, where: str) -> Params:
-    """`start`, where it has the names and shapes of `params`.
-
-    Raises:
-        UserError: it has not; the first that differs is named.
-    """
-    shapes = lambda tree: {
-        jax.tree_util.keystr(k, simple=True, separator="/"): x.shape
-        for k, x in jax.tree_util.tree_leaves_with_path(tree)
-    }
-    here, there = shapes(params), shapes(start)
-    for name in sorted(here.keys() | there.keys()):
-        if here.get(name) != there.get(name):
-            raise UserError(
-                f"config.start={where}: {name} is {there.get(name, 'absent')} there,"
-                f" {here.get(name, 'absent')} here"
-            )
-    return start
 
 
 def floats(scalars: Terms) -> dict[str, float]:

@@ -307,7 +307,8 @@ def test_command(place, capsys):
     assert "holds a run's checkpoints already" in capsys.readouterr().err
     assert json.loads((place / "run" / "config.json").read_text())["name"] == "uniter"
     out = str(place / "result.json")
-    assert main(["evaluate", "--workdir", run, "--data_dir", str(place / "data"), "--out", out]) == 0
+    data = ("--data", "precomp", "--data_dir", str(place / "data"))
+    assert main(["evaluate", "--workdir", run, *data, "--out", out]) == 0
     assert json.loads((place / "result.json").read_text())["cost"]["pairs"] == 80
 
 

@@ -155,7 +155,7 @@ def test_a_run_starts_from_another(place, capsys):
     assert f"config.start={place}/run: text/" in capsys.readouterr().err
     assert not (place / "other").exists()
     assert train(place, "other", "--config.start=nowhere") == 2
-    assert "nowhere: no checkpoint there" in capsys.readouterr().err
+    assert "config.start=nowhere: no run, and no BERT directory either" in capsys.readouterr().err
 
 
 def test_sigterm_saves_and_exits(place, capsys):

@@ -179,6 +179,26 @@ def _sizes(state: Mapping[str, np.ndarray], layers: int, where: str) -> Sizes:
     return Sizes(hidden, layers, hidden // HEAD_SIZE, vocab, positions, region_dim)
 
 
+def bert(state: Mapping[str, np.ndarray], layers: int, where: str) -> dict[str, np.ndarray]:
+    """What UNITER takes of a BERT: {path in `Uniter`'s parameters: array}, the first `layers` layers.
+
+    Names are those of the transformers library, with or without its prefix "bert."; what else there is,
+    such as heads of pretraining, stays unread.
+
+    Raises:
+        UserError: names are missing.
+    """
+    bare = {name.removeprefix("bert."): value for name, value in state.items()}
+    paths = {
+        theirs.removeprefix("uniter."): ours
+        for theirs, ours in uniter_paths(layers).items()
+        if "img_embeddings" not in theirs
+    }
+    if missing := paths.keys() - bare.keys():
+        raise UserError(f"{where}: lacks {_listed(missing)}")
+    return {ours: _turned(theirs, ours, bare[theirs]) for theirs, ours in paths.items()}
+
+
 def uniter_params(found: Published, like: Params, where: str) -> Params:
     """The parameters of `Uniter`, float32; a position table longer than the model's loses its end.
 
