@@ -7,11 +7,9 @@ from jax_itm.config import default, options
 def get_config(arg: str = ""):
     given = options(arg, size="base", start="", alignment="singular")
     config = setting(default("iais"), given["size"])
-    config.name, config.start = f"iais_coco_{given['size']}", given["start"]
+    config.name, config.start = "iais_coco", given["start"]
     config.method.alignment = given["alignment"]
     config.data.data_dir = "data/coco"
-    # 125 million pairs a validation would take longer than the training.
-    config.evaluate.every, config.evaluate.protocol = "5000 steps", "folds"
     if given["size"] == "large":
         config.optimizer.lr = 3e-5
     return config

@@ -32,7 +32,7 @@ def setting(config, size: str):
     )  # 60 pieces, [CLS], [SEP]
     config.data.tokenizer = "wordpiece"  # fitted where no run with UNITER's own is started from
     config.dtype = "bfloat16"
-    config.evaluate.every, config.evaluate.batch_size = "1000 steps", 400
+    config.evaluate.every, config.evaluate.batch_size, config.evaluate.images = "1000 steps", 400, 200
     optimizer(config, lr=5e-5, warmup="500 steps")
     return config
 
@@ -40,7 +40,7 @@ def setting(config, size: str):
 def get_config(arg: str = ""):
     given = options(arg, size="base", start="", alignment="singular")
     config = setting(default("iais"), given["size"])
-    config.name, config.start = f"iais_f30k_{given['size']}", given["start"]
+    config.name, config.start = "iais_f30k", given["start"]
     config.method.alignment = given["alignment"]
     config.data.data_dir = "data/f30k"
     return config

@@ -131,7 +131,12 @@ def default(method: str) -> Config:
             "data": DATA,
             "similarity": SIMILARITY,
             "optimizer": OPTIMIZER,
-            "evaluate": {"every": "1 epochs", "batch_size": 250, "protocol": "full"},
+            "evaluate": {
+                "every": "1 epochs",
+                "batch_size": 250,
+                "protocol": "full",
+                "images": 0,  # validate on the first so many; 0: all. For cross-encoders
+            },
             "log_every": 20,  # steps
         }
     ).lock()
@@ -213,8 +218,9 @@ def check(config: Config) -> None:
     for name in ("batch_size", "micro_batches", "dim", "log_every", "evaluate.batch_size"):
         if flat[name] < 1:
             raise UserError(f"config.{name}={flat[name]}: must be at least 1")
-    if flat["similarity.tile"] < 0:
-        raise UserError(f"config.similarity.tile={flat['similarity.tile']}: must be 0 (by device) or more")
+    for name, zero in (("similarity.tile", "by device"), ("evaluate.images", "all")):
+        if flat[name] < 0:
+            raise UserError(f"config.{name}={flat[name]}: must be 0 ({zero}) or more")
     if config.batch_size % config.micro_batches:
         raise UserError(
             f"config.micro_batches={config.micro_batches}: does not divide"

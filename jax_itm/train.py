@@ -45,6 +45,7 @@ class Run:
         parallel.check_batch(config.batch_size, self.mesh.size, "config.batch_size", config.micro_batches)
         self.split = open_split(data.name, data.data_dir, data.train, data.view)
         self.validation = open_split(data.name, data.data_dir, data.validation, data.view)
+        self.validation = self.validation.first(config.evaluate.images)
         with config.unlocked():
             data.region_dim = self.split.region_dim or 0
         for split in (self.split, self.validation):

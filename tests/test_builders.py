@@ -247,6 +247,11 @@ def test_folder_csv_keeps_pictures_as_given(tmp_path):
     assert train.captions() == ["One, two", "Three", "B", "C", "D"]
     assert train.region_dim is None
     np.testing.assert_array_equal(train.caption_image, [0, 0, 1, 2, 3])
+    part = train.first(2)
+    assert (len(part), len(train)) == (2, 4)
+    assert part.captions() == ["One, two", "Three", "B"]
+    np.testing.assert_array_equal(part.caption_image, [0, 0, 1])
+    assert train.first(0) is train.first(9) is train
     for i, path in enumerate(["images/0.jpg", "p.webp", "images/2.jpg", "gray.png"]):
         expected = np.asarray(Image.open(folder / path).convert("RGB"))
         np.testing.assert_array_equal(train.record(i)["pixels"], expected)

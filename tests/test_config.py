@@ -25,6 +25,7 @@ CONFIG = "configs/dias_scenes.py"
         ("evaluate.every=0 epochs", "evaluate.every='0 epochs': must be at least one step"),
         ("similarity.form=rings", "similarity.form='rings': must be one of"),
         ("similarity.tile=-1", "similarity.tile=-1: must be 0"),
+        ("evaluate.images=-1", "evaluate.images=-1: must be 0"),
         ("batch_size=0", "batch_size=0: must be at least 1"),
         ("data.view=pixels", "reads config.data.view='regions'"),
         ("method.learn_alpha=True", "needs config.method.mask='soft'"),

@@ -148,9 +148,11 @@ def test_stopping_and_going_on_changes_nothing_on_one_device(place, monkeypatch)
 def test_a_run_starts_from_another(place, capsys):
     """With a rate of 0 its parameters are the other's, and so is its tokenizer; a misfit is one line."""
     start = f"--config.start={place}/run"
-    still = ("--config.duration=1 steps", "--config.optimizer.lr=0.0")
+    still = ("--config.duration=1 steps", "--config.optimizer.lr=0.0", "--config.evaluate.images=2")
     assert train(place, "tuned", start, *still, "--config.seed=3", "--config.data.min_count=9") == 0
     jax.tree.map(np.testing.assert_array_equal, params(place / "tuned"), params_of_best(place / "run"))
+    lines = [json.loads(x) for x in (place / "tuned/metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["val/i2t/meanr"] <= 6  # of two images with ten captions, not of all
     assert train(place, "other", start, "--config.text.word_dim=7") == 2
     assert f"config.start={place}/run: text/" in capsys.readouterr().err
     assert not (place / "other").exists()

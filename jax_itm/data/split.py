@@ -1,5 +1,6 @@
 """Reading a prepared data set: random access to the images of one split."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,20 @@ class Split:
         # TFDS's source of bytes. Its decoding turns every feature into an array by way of Python
         # objects; a record's regions are one string of bytes, and numpy reads that as it is.
         self._bytes = builder.as_data_source(split).data_source
+        self._count = len(self._bytes)
 
     def __len__(self) -> int:
-        return len(self._bytes)
+        return self._count
+
+    def first(self, images: int) -> "Split":
+        """The split of its first images, with their captions; all where `images` is 0 or too large."""
+        if not 0 < images < len(self):
+            return self
+        part = copy.copy(self)
+        part._count = images
+        part.caption_image = self.caption_image[: np.searchsorted(self.caption_image, images)]
+        part._captions = self._captions[: len(part.caption_image)]
+        return part
 
     def captions(self) -> list[str]:
         """All captions, in the order of `caption_image`."""
