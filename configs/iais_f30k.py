@@ -9,6 +9,7 @@ used; on more, give config.batch_size as many pools.
 """
 
 from jax_itm.config import default, options
+from jax_itm.types import UserError
 
 SIZES = {"base": (768, 12, 12), "large": (1024, 24, 16)}  # hidden, layers, heads
 
@@ -23,6 +24,8 @@ def optimizer(config, lr: float, warmup: str):
 
 def setting(config, size: str):
     """What Flickr30k and COCO share."""
+    if size not in SIZES:
+        raise UserError(f"size={size}: must be one of {', '.join(SIZES)}")
     config.method.hidden, config.method.layers, config.method.heads = SIZES[size]
     config.batch_size, config.duration = 8 * config.method.pool, "5000 steps"
     config.data.name, config.data.max_words, config.data.max_regions = (

@@ -1,0 +1,115 @@
+"""One update of IAIS in forward passes of a pair: counted, and measured.
+
+Run by hand, on a quiet machine: python tests/benchmarks/iais_update.py [--hidden 128 --layers 3]
+
+One device and one pool in the paper's counts: 8 anchors each way, 400 matched pairs, the 31 hardest; 36
+regions of 2,048 features and 32 words. Mining is 2 x 8 x 400 forward passes, the gradient 2 x 8 x 32
+forward and backward ones. "embedded by pair" mines as the authors' code does: words and regions of a
+candidate embedded once more for each anchor. In turns; medians.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import jax
+import jax.numpy as jnp
+from train_step import VOCABULARY, filled  # beside this file
+
+from jax_itm import optim, step
+from jax_itm.config import default
+from jax_itm.methods import build, example_batch
+from jax_itm.parallel import make_mesh, shard_rows
+
+
+def settings(hidden, layers):
+    """The paper's counts in a small model."""
+    config = default("iais")
+    config.method.hidden, config.method.layers, config.method.heads = hidden, layers, max(1, hidden // 64)
+    config.batch_size, config.data.max_regions, config.data.max_words = config.method.pool, 36, 32
+    config.data.region_dim, config.optimizer.name = 2048, "bert_adam"
+    return config
+
+
+def by_pair(method, params, batch):
+    """The scores that mining takes, each pair embedded anew."""
+    options, each = method.options, jnp.arange(method.options.pool)
+    anchors = jnp.arange(options.anchors)
+    grids = jnp.meshgrid(anchors, each, indexing="ij"), jnp.meshgrid(each, anchors, indexing="ij")
+    text, image = (jnp.concatenate([grid[k].ravel() for grid in grids]) for k in (0, 1))
+
+    def one(pair):
+        row = lambda tree, k: jax.tree.map(lambda x: x[k][None], tree)
+        given = {"text": row(batch["text"], pair[0]), "image": row(batch["image"], pair[1])}
+        return method.model.apply({"params": params}, given)[0]
+
+    return jax.lax.map(one, (text, image), batch_size=options.tile)
+
+
+def measured(calls, turns):
+    """{name: median seconds}; the first turn compiles."""
+    seconds = {name: [] for name in calls}
+    for turn in range(turns + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(each) for name, each in seconds.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=5)
+    args = parser.parse_args()
+    config, mesh = settings(args.hidden, args.layers), make_mesh(1)
+    options, method = config.method, build(config, VOCABULARY, 145_000)
+    local = jax.device_get(filled(example_batch(config, config.batch_size), jax.random.key(0)))
+    batch = shard_rows(mesh, local)
+    with jax.set_mesh(mesh):
+        params = jax.jit(method.init)(jax.random.key(0), example_batch(config))
+        optimizer, _ = optim.build(config, params, 5_000, 145_000)
+        state = step.init_state(params, optimizer, False, mesh)
+        update = step.train_step(method, optimizer, mesh, config.seed, 0.0)
+
+        def mine(params, batch):
+            texts, images = method._embed(params, batch)
+            return [method.mine(params, texts, images, batch["image_id"], side) for side in (True, False)]
+
+        held = [jax.tree.map(jnp.copy, state)]
+
+        def whole():
+            held[0], scalars = update(held[0], batch)
+            return scalars
+
+        tile = {k: jax.tree.map(lambda x: x[: options.tile], batch[k]) for k in ("image", "text")}
+        forward, mining = jax.jit(method.model.apply), jax.jit(mine)
+        anew = jax.jit(lambda params, batch: by_pair(method, params, batch))
+        medians = measured(
+            {
+                "forward": lambda: forward({"params": params}, tile),
+                "mining": lambda: mining(params, batch),
+                "mining, embedded by pair": lambda: anew(params, batch),
+                "the whole update": whole,
+            },
+            args.turns,
+        )
+    pair = medians.pop("forward") / options.tile
+    mined = 2 * options.anchors * options.pool
+    learnt = 2 * options.anchors * (1 + options.hardest)
+    counts = {"mining": f"{mined:,}", "mining, embedded by pair": f"{mined:,}"}
+    counts["the whole update"] = f"{mined:,} + {learnt:,} with gradient"
+    print(f"hidden {args.hidden}, {args.layers} layers; a forward pass of one pair: {1e6 * pair:.0f} us\n")
+    print("| | pairs | seconds | in forward passes |\n| --- | ---: | ---: | ---: |")
+    for name, median in medians.items():
+        print(f"| {name} | {counts[name]} | {median:.2f} | {median / pair:,.0f} |")
+
+
+if __name__ == "__main__":
+    main()
