@@ -34,6 +34,7 @@ def setting(config, size: str):
         100,
     )  # 60 pieces, [CLS], [SEP]
     config.data.tokenizer = "wordpiece"  # fitted where no run with UNITER's own is started from
+    config.image.boxes = True  # it reads them: data without are refused
     config.dtype = "bfloat16"
     config.evaluate.every, config.evaluate.batch_size, config.evaluate.images = "1000 steps", 400, 200
     optimizer(config, lr=5e-5, warmup="500 steps")

@@ -1,35 +1,42 @@
 """IAIS on Flickr8k grid features in SCAN's layout (16 cells x 512), as far as two cores carry it.
 
-Words and layers start from a BERT directory, two layers of six of MiniLM in the sizes here;
-the regions' parts from random values. In two runs, as `iais_scenes.py` explains:
+In two runs, as `iais_scenes.py` explains, from random values or, with `size=minilm`, words and layers
+from a BERT directory of those sizes:
 
-    python -m jax_itm train --config configs/iais_f8k.py:part=start,start=MINILM_DIR --workdir runs/start
+    python -m jax_itm train --config configs/iais_f8k.py:part=start --workdir runs/start
+    python -m jax_itm train --config configs/iais_f8k.py:part=start,size=minilm,start=DIR --workdir runs/start
     python -m jax_itm train --config configs/iais_f8k.py:start=runs/start --workdir runs/iais_f8k
+
+All pairs of 1,000 images and 5,000 captions take an hour and more here; `evaluate --mode rerank` minutes.
 """
 
 from configs.iais_f30k import optimizer
 from jax_itm.config import default, options
+from jax_itm.types import UserError
+
+SIZES = {"small": (128, 2, 4), "minilm": (384, 6, 12)}  # hidden, layers, heads
 
 
 def get_config(arg: str = ""):
-    given = options(arg, part="tune", start="", alignment="singular")
+    given = options(arg, part="tune", size="small", start="", alignment="singular")
+    if given["size"] not in SIZES:
+        raise UserError(f"size={given['size']}: must be one of {', '.join(SIZES)}")
     config = default("iais")
     config.name, config.start = "iais_f8k", given["start"]
     config.data.name, config.data.data_dir, config.data.validation = "precomp", "data/f8k", "dev"
-    config.data.max_regions, config.data.max_words = 16, 24
-    config.data.tokenizer = "wordpiece"  # fitted where no start has its own
+    config.data.max_regions, config.data.max_words, config.data.min_count = 16, 20, 4
+    config.image.boxes = True  # it reads them: data without are refused
     method = config.method
-    method.hidden, method.layers, method.heads = 384, 2, 12
+    method.hidden, method.layers, method.heads = SIZES[given["size"]]
+    method.spread = 0.08 if given["size"] == "small" else 0.02
+    method.region_mlp = 512  # the grid's features are no detector's
     method.alignment, method.hardest, method.tile = given["alignment"], 3, 64
-    method.pool, method.anchors = 32, 8
+    method.pool = method.anchors = 16
     config.batch_size, config.duration = 32, "300 steps"
-    optimizer(config, lr=1e-4, warmup="30 steps")
-    # All pairs of 1,000 images and 5,000 captions take hours here; `evaluate --mode rerank` takes minutes.
-    config.evaluate.every, config.evaluate.images = "300 steps", 100
+    optimizer(config, lr=3e-4, warmup="30 steps")
+    config.evaluate.every, config.evaluate.images = "150 steps", 100
     if given["part"] == "start":
-        config.name, config.optimizer.lr = "iais_f8k_start", 2e-4
-        config.duration = method.draw_for = "1500 steps"
-        config.evaluate.every, method.alignment = "750 steps", "none"
-        method.pool = method.anchors = 16
-        config.batch_size = 16
+        config.name, config.optimizer.lr, config.optimizer.warmup = "iais_f8k_start", 5e-4, "100 steps"
+        config.duration = method.draw_for = "2000 steps"
+        config.evaluate.every, method.alignment = "1000 steps", "none"
     return config

@@ -18,6 +18,7 @@ def get_config(arg: str = ""):
     config = default("iais")
     config.name, config.start = "iais_scenes", given["start"]
     config.data.max_regions, config.data.max_words = 6, 24
+    config.image.boxes = True  # it reads them: data without are refused
     method = config.method
     # A region is a crop's pixels, not a detector's features: it needs layers of its own.
     method.region_mlp, method.spread = 512, 0.1

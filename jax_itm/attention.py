@@ -59,6 +59,8 @@ def attention(matcher: Matcher, split, caption: int, run: str) -> Attention:
 
 def draw(found: Sequence[Attention], split, caption: int, out: str) -> None:
     """The picture with its numbered regions, then each run's two maps; words name the region they see."""
+    if Path(out).suffix != ".png":
+        raise UserError(f"--out {out}: the figure is a .png")
     import matplotlib
 
     matplotlib.use("Agg")

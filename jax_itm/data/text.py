@@ -85,13 +85,13 @@ class Tokenizer:
             # Not splitlines(): it also cuts at characters that are pieces of their own.
             pieces = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
         except UnicodeDecodeError as error:
-            raise UserError(f"--vocab {path}: not UTF-8 text ({error})") from error
+            raise UserError(f"{path}: not UTF-8 text ({error})") from error
         ids = {piece: k for k, piece in enumerate(pieces)}
         if len(ids) < len(pieces):
             twice = next(k for k, piece in enumerate(pieces) if ids[piece] != k)
-            raise UserError(f"--vocab {path}: {pieces[twice]!r} is in line {twice + 1} and again later")
+            raise UserError(f"{path}: {pieces[twice]!r} is in line {twice + 1} and again later")
         if not set(SPECIAL) <= ids.keys() or ids[PAD]:
-            raise UserError(f"--vocab {path}: needs the tokens {', '.join(SPECIAL)}, with {PAD} in line 1")
+            raise UserError(f"{path}: needs the tokens {', '.join(SPECIAL)}, with {PAD} in line 1")
         # [UNK] for words of more letters is BERT's rule, too.
         model = models.WordPiece(ids, unk_token=UNKNOWN, max_input_chars_per_word=100)
         return cls(_tokenizer(model, lower))
