@@ -22,7 +22,7 @@ class Run(NamedTuple):
     """What a run left in its folder."""
 
     workdir: Path
-    config: dict[str, Any]  # without the seed
+    config: dict[str, Any]  # without the seed, and the run that it started from: each seed has its own
     lines: list[dict[str, Any]]  # of metrics.jsonl
     result: dict[str, Any]
 
@@ -135,7 +135,7 @@ def _read(path: Path, parse: Callable[[str], Any], advice: str) -> Any:
 
 
 def _config(text: str) -> dict[str, Any]:
-    return {k: v for k, v in json.loads(text).items() if k != "seed"}
+    return {k: v for k, v in json.loads(text).items() if k not in ("seed", "start")}
 
 
 def _lines(text: str) -> list[dict[str, Any]]:

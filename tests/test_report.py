@@ -85,7 +85,11 @@ def test_every_seed_is_a_curve_and_every_row_one_colour(tmp_path, monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: drawn.append(figure))
     monkeypatch.setattr("pathlib.Path.replace", lambda *_: None)
     names = [f"row {k}" for k in range(8)]  # more rows than colours
-    runs = [run(tmp_path / f"{n}-{s}", seeded(s, run=n), name=n) for n in names for s in (0, 1)]
+    runs = [
+        run(tmp_path / f"{n}-{s}", seeded(s, run=n), name=n, start=f"start-{s}")
+        for n in names
+        for s in (0, 1)
+    ]
     report(runs, str(tmp_path / "figure.png"))
     _, validation, recalls = drawn[0].axes
     styles = [(line.get_color(), line.get_linestyle()) for line in validation.lines]
