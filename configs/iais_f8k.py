@@ -32,11 +32,11 @@ def get_config(arg: str = ""):
     method.region_mlp = 512  # the grid's features are no detector's
     method.alignment, method.hardest, method.tile = given["alignment"], 3, 64
     method.pool = method.anchors = 16
-    config.batch_size, config.duration = 32, "300 steps"
-    optimizer(config, lr=3e-4, warmup="30 steps")
-    config.evaluate.every, config.evaluate.images = "150 steps", 100
+    config.batch_size, config.duration = 32, "100 steps"
+    optimizer(config, lr=3e-4, warmup="10 steps")
+    config.evaluate.every, config.evaluate.images = "50 steps", 100
     if given["part"] == "start":
         config.name, config.optimizer.lr, config.optimizer.warmup = "iais_f8k_start", 5e-4, "100 steps"
-        config.duration = method.draw_for = "2000 steps"
-        config.evaluate.every, method.alignment = "1000 steps", "none"
+        config.duration = method.draw_for = "1300 steps"
+        config.evaluate.every, method.alignment = "650 steps", "none"
     return config

@@ -189,7 +189,7 @@ def run_attention(args: argparse.Namespace, _) -> int:
     matchers = [jax_itm.load(workdir) for workdir in args.workdirs]
     data = matchers[0].config.data
     split = open_split(data.name, args.data_dir or data.data_dir, args.split, data.view)
-    names = [Path(workdir).resolve().name for workdir in args.workdirs]
+    names = [Path(workdir).absolute().name for workdir in args.workdirs]
     found = [attention(m, split, args.caption, name) for m, name in zip(matchers, names, strict=True)]
     draw(found, split, args.caption, args.out)
     print(f"{split.captions()[args.caption]}\n{args.out}")

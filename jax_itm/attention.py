@@ -58,7 +58,10 @@ def attention(matcher: Matcher, split, caption: int, run: str) -> Attention:
 
 
 def draw(found: Sequence[Attention], split, caption: int, out: str) -> None:
-    """The picture with its numbered regions, then each run's two maps; words name the region they see."""
+    """The picture with its numbered regions, then each run's two maps; words name the region they see.
+
+    Colours mean the same in all runs: white is 0, the darkest blue the largest weight of any.
+    """
     if Path(out).suffix != ".png":
         raise UserError(f"--out {out}: the figure is a .png")
     import matplotlib
@@ -71,11 +74,17 @@ def draw(found: Sequence[Attention], split, caption: int, out: str) -> None:
     _regions(axes[0, 0], split, int(split.caption_image[caption]))
     for row in axes[1:, 0]:
         row.axis("off")
+    most = [
+        max(m.max() for m in maps)
+        for maps in zip(*((a.among_words, a.among_regions) for a in found), strict=True)
+    ]
     for of_run, (_, words, regions) in zip(found, axes, strict=True):
         labels = [f"{word} →{k}" for word, k in zip(of_run.words, of_run.chosen, strict=True)]
         numbers = [str(k) for k in range(len(of_run.among_regions))]
-        _map(words, of_run.among_words, labels, f"{of_run.run}: words (language {of_run.language:.3g})")
-        _map(regions, of_run.among_regions, numbers, f"{of_run.run}: regions (vision {of_run.vision:.3g})")
+        title = f"{of_run.run}: words (language {of_run.language:.3g})"
+        _map(words, of_run.among_words, most[0], labels, title)
+        title = f"{of_run.run}: regions (vision {of_run.vision:.3g})"
+        _map(regions, of_run.among_regions, most[1], numbers, title)
     figure.suptitle(split.captions()[caption], wrap=True)
     partial = Path(f"{out}.partial")
     figure.savefig(partial, dpi=120, format="png")
@@ -102,9 +111,9 @@ def _regions(axes, split, image: int) -> None:
     axes.set(xticks=[], yticks=[], title="regions")
 
 
-def _map(axes, weights: np.ndarray, labels: list[str], title: str) -> None:
+def _map(axes, weights: np.ndarray, most: float, labels: list[str], title: str) -> None:
     places, small = range(len(labels)), 8 if len(labels) <= 20 else 5
-    axes.imshow(weights, cmap="Blues", vmin=0)
+    axes.imshow(weights, cmap="Blues", vmin=0, vmax=most)
     axes.set_xticks(places, labels, rotation=90, fontsize=small)
     axes.set_yticks(places, labels, fontsize=small)
     axes.set_title(title, fontsize=9)
