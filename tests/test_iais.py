@@ -182,6 +182,24 @@ def test_a_region_mlp_stands_before_the_projection(made):
     np.testing.assert_allclose(images.x, same.x, atol=1e-4)
 
 
+def test_bfloat16_keeps_float32_parameters_scores_and_maps(made):
+    method, params, given = made
+    config = settings()
+    config.dtype = "bfloat16"
+    half = build(config, VOCABULARY)
+    start = half.init(jax.random.key(0), given)
+    assert {x.dtype for x in jax.tree.leaves(start)} == {jnp.dtype("float32")}
+    maps = half.maps(params, given)
+    assert maps.own.dtype == jnp.float32
+    np.testing.assert_allclose(jnp.sum(maps.own, axis=2)[maps.mask], 1, rtol=1e-5)
+    encoded = lambda m: (m.encode_image(params, given["image"]), m.encode_text(params, given["text"]))
+    scores, whole = (m.score(params, *encoded(m)) for m in (half, method))
+    assert scores.dtype == jnp.float32
+    assert np.corrcoef(scores.ravel(), whole.ravel())[0, 1] > 0.99
+    _, terms = half.loss(params, given, jax.random.key(0), jnp.int32(1))
+    assert all(x.dtype == jnp.float32 and np.isfinite(x) for x in terms.values())
+
+
 def test_micro_batches_change_memory_alone(made):
     method, params, given = made
     config = settings()
