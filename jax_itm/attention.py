@@ -75,7 +75,7 @@ def draw(found: Sequence[Attention], split, caption: int, out: str) -> None:
     for row in axes[1:, 0]:
         row.axis("off")
     most = [
-        max(m.max() for m in maps)
+        float(max(m.max() for m in maps))
         for maps in zip(*((a.among_words, a.among_regions) for a in found), strict=True)
     ]
     for of_run, (_, words, regions) in zip(found, axes, strict=True):
