@@ -22,29 +22,30 @@ def optimizer(config, lr: float, warmup: str):
     made.decay_on = (r"(kernel|embedding)$", r"(img_layer_norm|pos_layer_norm)/scale$")
 
 
-def setting(config, size: str):
-    """What Flickr30k and COCO share."""
-    if size not in SIZES:
-        raise UserError(f"size={size}: must be one of {', '.join(SIZES)}")
-    config.method.hidden, config.method.layers, config.method.heads = SIZES[size]
+def resize(config, size: str, sizes: dict[str, tuple[int, int, int]]):
+    """The matcher's hidden, layers and heads."""
+    if size not in sizes:
+        raise UserError(f"size={size}: must be one of {', '.join(sizes)}")
+    config.method.hidden, config.method.layers, config.method.heads = sizes[size]
+
+
+def setting(name: str, arg: str):
+    """What Flickr30k and COCO share: the config, and the size that was asked for."""
+    given = options(arg, size="base", start="", alignment="singular")
+    config = default("iais")
+    config.name, config.start, config.data.data_dir = f"iais_{name}", given["start"], f"data/{name}"
+    config.method.alignment = given["alignment"]
+    resize(config, given["size"], SIZES)
     config.batch_size, config.duration = 8 * config.method.pool, "5000 steps"
-    config.data.name, config.data.max_words, config.data.max_regions = (
-        "uniter",
-        62,
-        100,
-    )  # 60 pieces, [CLS], [SEP]
+    config.data.name, config.data.max_regions = "uniter", 100
+    config.data.max_words = 62  # 60 pieces, [CLS] and [SEP]
     config.data.tokenizer = "wordpiece"  # fitted where no run with UNITER's own is started from
     config.image.boxes = True  # it reads them: data without are refused
     config.dtype = "bfloat16"
     config.evaluate.every, config.evaluate.batch_size, config.evaluate.images = "1000 steps", 400, 200
     optimizer(config, lr=5e-5, warmup="500 steps")
-    return config
+    return config, given["size"]
 
 
 def get_config(arg: str = ""):
-    given = options(arg, size="base", start="", alignment="singular")
-    config = setting(default("iais"), given["size"])
-    config.name, config.start = "iais_f30k", given["start"]
-    config.method.alignment = given["alignment"]
-    config.data.data_dir = "data/f30k"
-    return config
+    return setting("f30k", arg)[0]

@@ -10,24 +10,21 @@ from a BERT directory of those sizes:
 All pairs of 1,000 images and 5,000 captions take an hour and more here; `evaluate --mode rerank` minutes.
 """
 
-from configs.iais_f30k import optimizer
+from configs.iais_f30k import optimizer, resize
 from jax_itm.config import default, options
-from jax_itm.types import UserError
 
 SIZES = {"small": (128, 2, 4), "minilm": (384, 6, 12)}  # hidden, layers, heads
 
 
 def get_config(arg: str = ""):
     given = options(arg, part="tune", size="small", start="", alignment="singular")
-    if given["size"] not in SIZES:
-        raise UserError(f"size={given['size']}: must be one of {', '.join(SIZES)}")
     config = default("iais")
     config.name, config.start = "iais_f8k", given["start"]
     config.data.name, config.data.data_dir, config.data.validation = "precomp", "data/f8k", "dev"
     config.data.max_regions, config.data.max_words, config.data.min_count = 16, 20, 4
     config.image.boxes = True  # it reads them: data without are refused
     method = config.method
-    method.hidden, method.layers, method.heads = SIZES[given["size"]]
+    resize(config, given["size"], SIZES)
     method.spread = 0.08 if given["size"] == "small" else 0.02
     method.region_mlp = 512  # the grid's features are no detector's
     method.alignment, method.hardest, method.tile = given["alignment"], 3, 64

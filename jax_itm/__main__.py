@@ -185,7 +185,9 @@ def run_attention(args: argparse.Namespace, _) -> int:
     import jax_itm
     from jax_itm.attention import attention, draw
     from jax_itm.data.builders import open_split
+    from jax_itm.report import check_png
 
+    check_png(args.out)
     matchers = [jax_itm.load(workdir) for workdir in args.workdirs]
     data = matchers[0].config.data
     split = open_split(data.name, args.data_dir or data.data_dir, args.split, data.view)

@@ -4,7 +4,6 @@ Ren et al., ACL 2021, show them before and after the alignment: here a row for e
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +13,7 @@ from jax_itm import relations
 from jax_itm.evaluate import check_fits
 from jax_itm.infer import Matcher
 from jax_itm.isd import check_maps, matched_batch
+from jax_itm.report import save_figure
 from jax_itm.types import UserError
 
 
@@ -62,8 +62,6 @@ def draw(found: Sequence[Attention], split, caption: int, out: str) -> None:
 
     Colours mean the same in all runs: white is 0, the darkest blue the largest weight of any.
     """
-    if Path(out).suffix != ".png":
-        raise UserError(f"--out {out}: the figure is a .png")
     import matplotlib
 
     matplotlib.use("Agg")
@@ -86,10 +84,7 @@ def draw(found: Sequence[Attention], split, caption: int, out: str) -> None:
         title = f"{of_run.run}: regions (vision {of_run.vision:.3g})"
         _map(regions, of_run.among_regions, most[1], numbers, title)
     figure.suptitle(split.captions()[caption], wrap=True)
-    partial = Path(f"{out}.partial")
-    figure.savefig(partial, dpi=120, format="png")
-    partial.replace(out)
-    plt.close(figure)
+    save_figure(figure, out)
 
 
 def _regions(axes, split, image: int) -> None:

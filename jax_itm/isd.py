@@ -7,6 +7,7 @@ maps of the run itself. The metric's code was never released; two readings are g
     singular      the singular alignment of `relations.py`, both sides' mean; needs no annotation
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -37,7 +38,6 @@ def isd(matcher: Matcher, split) -> dict[str, float]:
     check_fits(matcher.config, split)
     phrased = "phrases" in split.holds
     total, rows = {}, matcher.batch_rows
-    distances = jax.jit(lambda *given: _distances(matcher.method, *given))
     owner, captions = split.caption_image, split.captions()
     first = np.searchsorted(owner, np.arange(len(split)))
     for start in range(0, len(owner), rows):
@@ -49,7 +49,7 @@ def isd(matcher: Matcher, split) -> dict[str, float]:
         if phrased:
             _mark(matcher, split, captions, chosen, first, marks, boxes)
         given = shard_whole(matcher.mesh, (batch, marks, boxes, real))
-        for name, value in distances(matcher.params, *given).items():
+        for name, value in _distances(matcher.method, matcher.params, *given).items():
             total[name] = total.get(name, 0.0) + float(value)
     pairs = total["pairs"]
     found = {name: total[name] / pairs for name in ("language", "vision")}
@@ -89,6 +89,7 @@ def _mark(matcher: Matcher, split, captions, chosen, first, marks, boxes) -> Non
             boxes[row, k, phrase["box"]] = True
 
 
+@partial(jax.jit, static_argnums=0)  # compiled once for all validations of a run
 def _distances(method, params, batch, marks, boxes, real) -> dict[str, Any]:
     """Sums over the real pairs of a batch."""
     maps = method.maps(params, batch)

@@ -106,8 +106,7 @@ def report(workdirs: Sequence[str], out: str) -> str:
     Raises:
         UserError: a file is missing or is not what `train` or `evaluate` wrote.
     """
-    if Path(out).suffix != ".png":
-        raise UserError(f"--out {out}: the figure is a .png")
+    check_png(out)
     runs = [_run(Path(workdir)) for workdir in workdirs]
     for same in _grouped(runs, lambda run: run.result["protocol"]["run"]):
         if any(run.config != same[0].config for run in same):  # not seeds of one run
@@ -193,6 +192,19 @@ def draw(runs: Sequence[Run], out: str) -> None:
     figure.legend(handles, labels, loc="outside lower right", ncols=4, frameon=False, fontsize=8)
     for each in axes:
         each.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, out)
+
+
+def check_png(out: str) -> None:
+    """Raises UserError where a figure's file is no .png."""
+    if Path(out).suffix != ".png":
+        raise UserError(f"--out {out}: the figure is a .png")
+
+
+def save_figure(figure: Any, out: str) -> None:
+    """Writes a figure of pyplot, all of it or nothing, and forgets it."""
+    from matplotlib import pyplot as plt
+
     partial = Path(f"{out}.partial")
     figure.savefig(partial, dpi=120, format="png")
     partial.replace(out)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from jax_itm.data.collate import read_picture
-from jax_itm.data.readers import Raw, Record, read_lines, read_text
+from jax_itm.data.readers import Raw, Record, read_json, read_lines, read_text
 from jax_itm.types import UserError
 
 Entry = tuple[str, str, str, list[str]]  # where it is written, split, path, captions
@@ -98,9 +98,7 @@ def _picture(path: Path) -> bytes | np.ndarray:
 
 def _karpathy(path: Path) -> Iterator[Entry]:
     try:
-        images = json.loads(read_text(path))["images"]
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
+        images = read_json(path)["images"]
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: not Karpathy's JSON: no list `images`") from error
     for k, image in enumerate(images):

@@ -4,6 +4,7 @@ A record is {"name": str, "captions": list[str]} and, as the set has them, "imag
 JPEG or PNG file, or uint8 (h, v, 3)), "regions" float16 (r, f), "boxes" float32 (r, 4), "phrases".
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,14 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}:{line}: not UTF-8") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a UTF-8 file of JSON holds; UserError names the line that is wrong."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg})") from error
 
 
 def read_lines(path: Path) -> list[str]:

@@ -7,7 +7,6 @@ float32, a row a box: norm_bb is x1 y1 x2 y2 w h in units of the image. Other ar
 import contextlib
 import importlib
 import io
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jax_itm.data.folder import read_captions
-from jax_itm.data.readers import Raw, Record, read_text
+from jax_itm.data.readers import Raw, Record, read_json
 from jax_itm.data.regions import check_boxes, half
 from jax_itm.types import UserError
 
@@ -130,10 +129,7 @@ def _kept(path: Path) -> Callable[[str], Rows]:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    try:
-        table = json.loads(read_text(file))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file}:{error.lineno}: not JSON ({error.msg})") from error
+    table = read_json(file)
     if not isinstance(table, dict):
         raise UserError(f"{file}: must be a table of names and numbers of boxes")
     return table

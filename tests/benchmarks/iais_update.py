@@ -9,9 +9,7 @@ candidate embedded once more for each anchor: a whole forward pass a pair. In tu
 """
 
 import argparse
-import statistics
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -19,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import jax
 import jax.numpy as jnp
 from train_step import VOCABULARY, filled  # beside this file
+from turns import medians
 
 from jax_itm import optim, step
 from jax_itm.config import default
@@ -50,18 +49,6 @@ def by_pair(method, params, batch):
     return jax.lax.map(one, (text, image), batch_size=options.tile)
 
 
-def measured(calls, turns):
-    """{name: median seconds}; the first turn compiles."""
-    seconds = {name: [] for name in calls}
-    for turn in range(turns + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            jax.block_until_ready(call())
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(each) for name, each in seconds.items()}
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--hidden", type=int, default=128)
@@ -90,7 +77,7 @@ def main():
 
         mining = jax.jit(mine)
         anew = jax.jit(lambda params, batch: by_pair(method, params, batch))
-        medians = measured(
+        found = medians(
             {
                 "mining": lambda: mining(params, batch),
                 "mining, embedded by pair": lambda: anew(params, batch),
@@ -99,13 +86,13 @@ def main():
             args.turns,
         )
     mined = 2 * options.anchors * options.pool
-    pair = medians["mining, embedded by pair"] / mined
+    pair = found["mining, embedded by pair"] / mined
     learnt = 2 * options.anchors * (1 + options.hardest)
     counts = {"mining": f"{mined:,}", "mining, embedded by pair": f"{mined:,}"}
     counts["the whole update"] = f"{mined:,} + {learnt:,} with gradient"
     print(f"hidden {args.hidden}, {args.layers} layers; a forward pass of one pair: {1e6 * pair:.0f} us\n")
     print("| | pairs | seconds | in forward passes |\n| --- | ---: | ---: | ---: |")
-    for name, median in medians.items():
+    for name, median in found.items():
         print(f"| {name} | {counts[name]} | {median:.2f} | {median / pair:,.0f} |")
 
 

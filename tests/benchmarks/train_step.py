@@ -8,15 +8,14 @@ sum of the embeddings. In turns; the ratio of medians, and the loss's own share 
 """
 
 import argparse
-import statistics
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import jax
 import jax.numpy as jnp
+from turns import medians  # beside this file
 
 from configs.dias_f30k import get_config
 from jax_itm import optim, step
@@ -70,17 +69,10 @@ def main():
             "the whole step": whole,
             "bare encoders": lambda: jax.block_until_ready(bare(params, batch, jax.random.key(1))),
         }
-        seconds = {name: [] for name in calls}
-        for turn in range(args.turns + 1):
-            for name, call in calls.items():
-                start = time.perf_counter()
-                call()
-                if turn:  # the first compiles
-                    seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(each) for name, each in seconds.items()}
+        found = medians(calls, args.turns)
     print("| | seconds | times the encoders |\n| --- | ---: | ---: |")
-    for name, median in medians.items():
-        print(f"| {name} | {median:.3f} | {median / medians['bare encoders']:.3f} |")
+    for name, median in found.items():
+        print(f"| {name} | {median:.3f} | {median / found['bare encoders']:.3f} |")
 
 
 if __name__ == "__main__":
