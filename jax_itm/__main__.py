@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", default="test")
     evaluate.add_argument("--protocol", choices=("full", "folds"), default="full")
     evaluate.add_argument("--mode", choices=("exhaustive", "rerank"), default="exhaustive")
+    evaluate.add_argument("--score", default="", help="cdds: maxmean, pooled or mapped (default: the run's)")
     evaluate.add_argument("--rerank_from", metavar="RUN", help="rerank: the run that ranks first")
     evaluate.add_argument("--top_k", type=int, default=50, help="rerank: of how many candidates")
     evaluate.add_argument("--isd", action="store_true", help="cross-encoders: ISD of the matched pairs")
@@ -49,6 +50,9 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--images", required=True, help="a folder of pictures, or a .npy of regions")
     search.add_argument("caption")
     search.add_argument("--top", type=int, default=10)
+    search.add_argument(
+        "--first", type=int, default=0, help="score in full only so many, the best by the fast score"
+    )
 
     report = commands.add_parser("report", help="tables and a figure of finished runs")
     report.add_argument("workdirs", nargs="+")
@@ -60,6 +64,12 @@ def parser() -> argparse.ArgumentParser:
     attention.add_argument("--split", default="test")
     attention.add_argument("--data_dir", help="where the first run's data set lies (default: the run's)")
     attention.add_argument("--out", required=True, help="the figure, a .png")
+
+    semantics = commands.add_parser("semantics", help="draw what CDDS's decoupling and sampling learnt")
+    semantics.add_argument("workdir")
+    semantics.add_argument("--split", default="test")
+    semantics.add_argument("--data_dir", help="where the run's data set lies (default: the run's)")
+    semantics.add_argument("--out", required=True, help="the figure, a .png")
 
     convert = commands.add_parser("convert", help="make a run of published weights")
     convert.add_argument("weights", choices=("uniter",), help="whose: UNITER's, or IAIS's of the same form")
@@ -118,7 +128,7 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
         raise UserError("--mode rerank and --rerank_from RUN: each needs the other")
     if args.mode == "rerank" and args.protocol != "full":
         raise UserError("--mode rerank: only with --protocol full")
-    matcher = jax_itm.load(args.workdir)
+    matcher = jax_itm.load(args.workdir, score=args.score)
     data = matcher.config.data
     name, data_dir = args.data or data.name, args.data_dir or data.data_dir
     split = open_split(name, data_dir, args.split, data.view)
@@ -166,7 +176,7 @@ def run_search(args: argparse.Namespace, _) -> int:
         raise UserError(f"--images {where}: no pictures there ({', '.join(sorted(PICTURES))})")
     matcher = jax_itm.load(args.workdir)
     gallery = matcher.encode_images(images, boxes)
-    order, scores = matcher.rank(matcher.encode_texts([args.caption]), gallery, args.top)
+    order, scores = matcher.rank(matcher.encode_texts([args.caption]), gallery, args.top, args.first)
     for index, score in zip(order[0], scores[0], strict=True):
         print(f"{score:7.4f}  {names[index]}")
     return 0
@@ -195,6 +205,23 @@ def run_attention(args: argparse.Namespace, _) -> int:
     found = [attention(m, split, args.caption, name) for m, name in zip(matchers, names, strict=True)]
     draw(found, split, args.caption, args.out)
     print(f"{split.captions()[args.caption]}\n{args.out}")
+    return 0
+
+
+def run_semantics(args: argparse.Namespace, _) -> int:
+    """Draws S and its masks, two columns, and captions; prints their numbers."""
+    import jax_itm
+    from jax_itm.data.builders import open_split
+    from jax_itm.report import check_png
+    from jax_itm.semantics import draw, semantics
+
+    check_png(args.out)
+    matcher = jax_itm.load(args.workdir)
+    data = matcher.config.data
+    split = open_split(data.name, args.data_dir or data.data_dir, args.split, data.view)
+    found = semantics(matcher, split)
+    draw(found, Path(args.workdir).absolute().name, args.out)
+    print(", ".join(f"{name} {value:.3f}" for name, value in found.numbers().items()) + f"\n{args.out}")
     return 0
 
 

@@ -41,6 +41,12 @@ CHOICES = {
     "method.mask": ("hard", "soft"),
     "method.alignment": ("singular", "distributed", "none"),
     "method.schedule": ("exp", "linear", "log"),
+    "method.modal_form": ("one_minus", "literal"),
+    "method.score": ("maxmean", "pooled", "mapped"),
+    "sampling.schedule": ("each_batch", "random_features", "precomputed"),
+    "sampling.threshold_on": ("p", "s"),
+    "sampling.scope": ("pair", "batch"),
+    "sampling.level": ("pooled_batch", "patch_batch", "patch_image"),
 }
 
 
@@ -71,6 +77,16 @@ SIMILARITY = {  # how a loss walks the B x B scores; similarity.Plan
     "form": "auto",
     "tile": 0,  # the largest part, rows and columns; 0: by the kind of device
     "dtype": "float32",  # of the products; sums stay float32
+}
+
+SAMPLING = {  # CDDS's distribution sampling; any dual encoder's, with method.weights.sampling
+    "schedule": "each_batch",  # | random_features | precomputed: from which tokens S is taken
+    "threshold_on": "p",  # | s, as printed
+    "alpha": 1.0,  # start of the learnable thresholds
+    "identity": 0.5,  # share of the identity in S; 0: the paper
+    "scope": "pair",  # | batch
+    "level": "pooled_batch",  # | patch_image, literal | patch_batch
+    "temperature": 0.07,
 }
 
 DATA = {
@@ -130,6 +146,7 @@ def default(method: str) -> Config:
             "text": TEXT,
             "data": DATA,
             "similarity": SIMILARITY,
+            "sampling": SAMPLING,
             "optimizer": OPTIMIZER,
             "evaluate": {
                 "every": "1 epochs",

@@ -70,10 +70,12 @@ def encoded(matcher: Matcher, split) -> tuple[PyTree, PyTree]:
     return images, matcher.encode_texts(split.captions())
 
 
-def score_blocks(matcher: Matcher, images: PyTree, texts: PyTree) -> Callable[..., jax.Array]:
-    """(image range, caption range) -> their scores, on the devices."""
+def score_blocks(
+    matcher: Matcher, images: PyTree, texts: PyTree, first: bool = False
+) -> Callable[..., jax.Array]:
+    """(image range, caption range) -> their scores, or those of a `first` pass, on the devices."""
     rows = lambda tree, at: jax.tree.map(lambda x: x[slice(*at)], tree)
-    return lambda i, t: matcher.score_block(rows(images, i), rows(texts, t))
+    return lambda i, t: matcher.score_block(rows(images, i), rows(texts, t), first)
 
 
 def described(matcher: Matcher, split, score: str, folds: int = 1) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def described(matcher: Matcher, split, score: str, folds: int = 1) -> dict[str, 
         "folds": folds,
         "score": score,
         "ties": "pessimistic",
-        "preset": config.method.name,
+        "preset": matcher.method.preset,
         "run": config.name,
         "seed": config.seed,
         "step": matcher.step,

@@ -39,7 +39,8 @@ class Matcher:
         self.config, self.method, self.tokenizer, self.mesh = config, method, tokenizer, mesh
         self.params, self.step = params, step  # the trainer sets them anew before each evaluation
         self._encode_image, self._encode_text = embed_steps(method, mesh)
-        self._score = score_step(method, mesh)
+        self._score = score_step(method.score, mesh)
+        self._first = score_step(getattr(method, "first_score", method.score), mesh)
         self._score_pairs = pair_step(method, mesh)
         self.batch_rows = -(-config.evaluate.batch_size // mesh.size) * mesh.size
 
@@ -120,13 +121,13 @@ class Matcher:
         """The scores (i, t) of encoded images with encoded texts: higher is better."""
         return np.asarray(self.score_block(images, texts))
 
-    def score_block(self, images: PyTree, texts: PyTree) -> jax.Array:
-        """The same, left on the devices, which share the images among them."""
+    def score_block(self, images: PyTree, texts: PyTree, first: bool = False) -> jax.Array:
+        """The same, left on the devices, which share the images; `first`: the method's fast score."""
         rows = jax.tree.leaves(images)[0].shape[0]
         missing = -rows % self.mesh.size
         pad = lambda x: jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
         padded = jax.tree.map(pad, images) if missing else images
-        return self._score(self.params, padded, texts)[:rows]
+        return (self._first if first else self._score)(self.params, padded, texts)[:rows]
 
     def score_pairs(self, images: PyTree, texts: PyTree, image: np.ndarray, text: np.ndarray) -> np.ndarray:
         """The scores (k,) of pairs: encoded images[image[k]] with texts[text[k]]; cross-encoders only."""
@@ -140,31 +141,44 @@ class Matcher:
             found.append(np.asarray(self._score_pairs(self.params, *chosen))[: len(image[part])])
         return np.concatenate(found)
 
-    def rank(self, texts: PyTree, images: PyTree, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    def rank(
+        self, texts: PyTree, images: PyTree, k: int = 10, first: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
         """For every encoded text, the `k` best images: indices and scores, each (t, k), best first.
 
-        Equal scores keep the gallery's order.
+        Equal scores keep the gallery's order. With `first`, only so many images a text are scored in full:
+        the best by the method's fast score (CDDS's `pooled`), for a large gallery.
         """
-        scores = self.score(images, texts).T
+        if not first:
+            scores = self.score(images, texts).T
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            return order, np.take_along_axis(scores, order, axis=1)
+        fast = np.asarray(self.score_block(images, texts, first=True)).T
+        near = np.sort(np.argsort(-fast, axis=1, kind="stable")[:, : max(first, k)], axis=1)
+        text = np.broadcast_to(np.arange(len(near))[:, None], near.shape)
+        scores = self.score_pairs(images, texts, near.ravel(), text.ravel()).reshape(near.shape)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return order, np.take_along_axis(scores, order, axis=1)
+        return np.take_along_axis(near, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
-def load(workdir: str, step: int | None = None, devices: int | None = None) -> Matcher:
+def load(workdir: str, step: int | None = None, devices: int | None = None, score: str = "") -> Matcher:
     """Restores a trained run for inference, on this machine's devices, whatever it was trained on.
 
     Args:
         workdir: the run's directory.
         step: a saved step; by default the best by validation rSum.
         devices: how many of the local devices to use; all by default.
+        score: CDDS: another score than the run's (config.method.score).
 
     Raises:
-        UserError: there is no checkpoint, or it is damaged.
+        UserError: there is no checkpoint, it is damaged, or the method has no such score.
     """
     checkpoints = Checkpoints(workdir)
     chosen = checkpoints.best if step is None else step
     saved, vocabulary = checkpoints.description(chosen)
     config = config_lib.from_json(json.dumps(saved))
+    if score:
+        config = _with_score(config, score)
     tokenizer = Tokenizer.from_json(json.dumps(vocabulary))
     method, mesh = build(config, len(tokenizer)), make_mesh(devices)
     shapes = jax.eval_shape(method.init, jax.random.key(0), example_batch(config))
@@ -174,3 +188,10 @@ def load(workdir: str, step: int | None = None, devices: int | None = None) -> M
     params = checkpoints.params(chosen, abstract, averaged=config.ema > 0)
     checkpoints.close()
     return Matcher(config, method, tokenizer, mesh, params, chosen)
+
+
+def _with_score(config, score: str):
+    if "score" not in config.method or score not in config_lib.CHOICES["method.score"]:
+        raise UserError(f"--score {score}: {config.method.name} has no such score")
+    config.method.score = score
+    return config

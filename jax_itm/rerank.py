@@ -76,7 +76,7 @@ def rerank(matcher: Matcher, split, source: Matcher, top_k: int) -> dict[str, An
         raise UserError(f"--top_k {top_k}: must be at least 1")
     start, owner = time.perf_counter(), split.caption_image
     nearest = Nearest(len(split), len(owner), top_k)
-    first = score_blocks(source, *encoded(source, split))
+    first = score_blocks(source, *encoded(source, split), first=True)
 
     def blocks():
         for rows, columns in retrieval.block_plan(owner, source.method.block_images):

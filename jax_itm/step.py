@@ -68,11 +68,10 @@ def embed_steps(method: Method, mesh: Mesh) -> tuple[Callable, Callable]:
     return jax.jit(method.encode_image, **shardings), jax.jit(method.encode_text, **shardings)
 
 
-def score_step(method: Method, mesh: Mesh) -> Callable[[Params, PyTree, PyTree], Array]:
-    """One block of scores, (params, images, texts) -> (i, t), the images split over the devices."""
+def score_step(score: Callable, mesh: Mesh) -> Callable[[Params, PyTree, PyTree], Array]:
+    """One block of a method's `score`s, (params, images, texts) -> (i, t), the images split over devices."""
     split = _splitter(mesh)
-    score = lambda params, images, texts: method.score(params, split(images), texts)
-    return jax.jit(score, out_shardings=by_rows(mesh))
+    return jax.jit(lambda params, i, t: score(params, split(i), t), out_shardings=by_rows(mesh))
 
 
 def pair_step(method: Method, mesh: Mesh) -> Callable[[Params, PyTree, PyTree], Array] | None:

@@ -26,6 +26,9 @@ def small(method="info_nce", **fields):
         if method == "iais":
             sizes = {"hidden": 16, "layers": 2, "heads": 2, "dropout": 0.0}
             config.method.update(sizes | {"pool": 4, "anchors": 4, "hardest": 2, "tile": 8})
+        if method == "cdds":
+            config.image.pooling = config.text.pooling = "mean"
+            config.method.update({"layers": 1, "heads": 2, "mlp": 2, "noises": 2})
         config.update_from_flattened_dict(fields)
     return config
 

@@ -1,6 +1,6 @@
 """The methods. Importing this package registers all of them."""
 
-from jax_itm.methods import contrastive, dias, iais
+from jax_itm.methods import cdds, contrastive, dias, iais
 from jax_itm.methods.base import DEFAULTS, REGISTRY, Method, build, example_batch
 
-__all__ = ["DEFAULTS", "REGISTRY", "Method", "build", "contrastive", "dias", "example_batch", "iais"]
+__all__ = ["DEFAULTS", "REGISTRY", "Method", "build", "cdds", "contrastive", "dias", "example_batch", "iais"]

@@ -7,11 +7,11 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from jax_itm import losses
+from jax_itm import losses, sampling
 from jax_itm.config import steps_of
 from jax_itm.models import image as image_models
 from jax_itm.models import text as text_models
-from jax_itm.models.layers import Encoded
+from jax_itm.models.layers import Encoded, l2_normalise
 from jax_itm.similarity import Plan
 from jax_itm.types import Array, Batch, Float, Inputs, Params, PRNGKeyArray, PyTree, Terms
 
@@ -20,9 +20,11 @@ from jax_itm.types import Array, Batch, Float, Inputs, Params, PRNGKeyArray, PyT
 class Method(Protocol):
     """All that the trainer, the evaluator and the Matcher know of a method.
 
-    A cross-encoder also has `score_pairs(params, images, texts) -> (k,)`, for re-ranking.
+    One that can re-rank also has `score_pairs(params, images, texts) -> (k,)`; one whose `score` is slow
+    may have `first_score`, of the same form, for a first pass.
     """
 
+    preset: str  # what a result's protocol calls the method with its settings
     score_name: str  # what a result's protocol calls the scores
     block_images: int  # height of a block of scores
     reasons: Mapping[str, str]  # why a term may become infinite, and what to do
@@ -68,6 +70,11 @@ def weighted(terms: Terms, weights: Mapping[str, float]) -> Float[Array, ""]:
     return jnp.sum(jnp.stack([weights[name] * terms[name] for name in weights if weights[name]]))
 
 
+def even_length(tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+    """Tokens of length sqrt(d): encoders of different scales then have columns that can be compared."""
+    return l2_normalise(tokens) * jnp.sqrt(float(tokens.shape[-1]))
+
+
 class DualEncoder:
     """Two encoders whose embeddings meet only in a cosine: an embedding never sees its partner.
 
@@ -82,6 +89,7 @@ class DualEncoder:
     def __init__(self, config, vocab: int, loss_steps: Callable[[str], int]):
         self.config = config
         self.options = config.method
+        self.preset = config.method.name
         self.loss_steps = loss_steps
         self.plan = Plan(**config.similarity)
         self.image = image_models.build(config.image, config.dim, config.dtype)
@@ -94,6 +102,11 @@ class DualEncoder:
     def weights(self) -> dict[str, float]:
         """The weight of every term that the loss sums."""
         return self.options.weights.to_dict()
+
+    def sampled(self, params: Mapping[str, Array], image: Encoded, text: Encoded, batch: Batch, rng):
+        """Distribution sampling on the batch's tokens, with CDDS's L_s (`config.sampling`)."""
+        key, options = jax.random.fold_in(rng, 1), self.config.sampling
+        return sampling.sampled(image, text, params["thresholds"], batch["image_id"], key, options, self.plan)
 
     def terms(
         self,
@@ -110,11 +123,23 @@ class DualEncoder:
     def init(self, rng: PRNGKeyArray, batch: Batch) -> Params:
         """Float32 parameters: {"image": .., "text": .., "loss": ..}."""
         image, text = jax.random.split(rng)
+        alpha = jnp.full((2,), self.config.sampling.alpha)
+        thresholds = {"thresholds": alpha} if self.options.weights.get("sampling") else {}
         return {
             "image": self.image.init(image, batch["image"])["params"],
             "text": self.text.init(text, batch["text"])["params"],
-            "loss": self.loss_params(),
+            "loss": self.loss_params() | thresholds,
         }
+
+    def encode_pair(
+        self, params: Params, image: Inputs, text: Inputs, rng: PRNGKeyArray
+    ) -> tuple[Encoded, Encoded]:
+        """Both encoders, as in training."""
+        keys = jax.random.split(rng)
+        apply = lambda model, side, inputs, key: model.apply(
+            {"params": params[side]}, inputs, train=True, rngs={"dropout": key}
+        )
+        return apply(self.image, "image", image, keys[0]), apply(self.text, "text", text, keys[1])
 
     def loss(self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array) -> tuple[Array, Terms]:
         """Encodes micro-batch by micro-batch, then takes one loss over the whole batch.
@@ -122,15 +147,11 @@ class DualEncoder:
         Averaging the losses of micro-batches would be another loss: each pair would meet fewer
         negatives. Only the encoders' activations are recomputed in the backward pass.
         """
-        encode_rng, terms_rng = jax.random.split(rng)
+        (encode_rng, terms_rng), weights = jax.random.split(rng), self.weights()
 
         def encode(inputs) -> tuple[Any, Any]:  # Encoded, which apply() does not tell
             index, image, text = inputs
-            image_rng, text_rng = jax.random.split(jax.random.fold_in(encode_rng, index))
-            return (
-                self.image.apply({"params": params["image"]}, image, train=True, rngs={"dropout": image_rng}),
-                self.text.apply({"params": params["text"]}, text, train=True, rngs={"dropout": text_rng}),
-            )
+            return self.encode_pair(params, image, text, jax.random.fold_in(encode_rng, index))
 
         parts = self.config.micro_batches
         if parts == 1:
@@ -141,8 +162,11 @@ class DualEncoder:
             inputs = (jnp.arange(parts), *jax.tree.map(split, (batch["image"], batch["text"])))
             image, text = jax.tree.map(join, jax.lax.map(jax.checkpoint(encode), inputs))
         terms = self.terms(params["loss"], image, text, batch, terms_rng, step)
+        if weights.get("sampling") and "sampling" not in terms:  # CDDS makes more of it, itself
+            even = lambda one: one._replace(tokens=even_length(one.tokens))
+            terms |= self.sampled(params["loss"], even(image), even(text), batch, terms_rng).terms
         diagnostics = {"gap": losses.gap(*jax.lax.stop_gradient((image.embedding, text.embedding)))}
-        return weighted(terms, self.weights()), terms | diagnostics
+        return weighted(terms, weights), terms | diagnostics
 
     def encode_image(self, params: Params, image: Inputs) -> Float[Array, "i d"]:
         """L2-normalised float32 embeddings."""

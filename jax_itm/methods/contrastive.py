@@ -13,17 +13,22 @@ from jax_itm.types import Array, Terms
 
 def vsepp_defaults() -> dict[str, Any]:
     """Faghri et al., 2018: hardest negatives after a first epoch on all of them."""
-    return {"weights": {"triplet": 1.0}, "margin": 0.2, "sum_for": "1 epochs"}
+    return {"weights": {"triplet": 1.0, "sampling": 0.0}, "margin": 0.2, "sum_for": "1 epochs"}
 
 
 def info_nce_defaults() -> dict[str, Any]:
     """A learnt inverse temperature that starts at 1 / 0.07 and is clipped at 100, as CLIP's."""
-    return {"weights": {"info_nce": 1.0}, "temperature": 0.07, "max_scale": 100.0}
+    return {"weights": {"info_nce": 1.0, "sampling": 0.0}, "temperature": 0.07, "max_scale": 100.0}
 
 
 def sigmoid_defaults() -> dict[str, Any]:
     """SigLIP's start: inverse temperature 10, bias -10."""
-    return {"weights": {"sigmoid": 1.0}, "temperature": 0.1, "bias": -10.0, "max_scale": 100.0}
+    return {
+        "weights": {"sigmoid": 1.0, "sampling": 0.0},
+        "temperature": 0.1,
+        "bias": -10.0,
+        "max_scale": 100.0,
+    }
 
 
 @register("vsepp", vsepp_defaults)

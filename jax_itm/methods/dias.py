@@ -27,7 +27,7 @@ from jax_itm.types import Array, Bool, Float, Terms
 def dias_defaults() -> dict[str, Any]:
     """The reported weights; every inferred choice with its alternatives."""
     return {
-        "weights": {"triplet": 1.0, "dim": 10.0, "inter": 0.05, "intra": 0.1},
+        "weights": {"triplet": 1.0, "dim": 10.0, "inter": 0.05, "intra": 0.1, "sampling": 0.0},
         "margin": 0.2,
         "negatives": "distance_weighted",  # | hardest | sum
         "cutoff": 1.7,  # of distance-weighted negatives: 1.7 Flickr30k, 1.9 COCO
@@ -128,7 +128,13 @@ class Dias(DualEncoder):
     def weights(self) -> dict[str, float]:
         """`inter` and `intra` are weighted inside `spatial`, which alone carries their gradient."""
         own = self.options.weights
-        return {"triplet": own.triplet, "dim": own.dim, "spatial": float(bool(own.inter or own.intra))}
+        spatial = float(bool(own.inter or own.intra))
+        return {
+            "triplet": own.triplet,
+            "dim": own.dim,
+            "spatial": spatial,
+            "sampling": own.get("sampling", 0.0),
+        }
 
     def triplet(self, image, text, batch, rng, step) -> Float[Array, ""]:
         """The triplet term, by `negatives` after `sum_for`."""

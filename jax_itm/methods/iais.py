@@ -100,7 +100,7 @@ class Iais:
                 f"config.micro_batches={config.micro_batches}: does not divide"
                 f" config.method.anchors={options.anchors}"
             )
-        self.config, self.options = config, options
+        self.config, self.options, self.preset = config, options, config.method.name
         self.block_images = config.evaluate.batch_size
         self.steps, self.drawn_steps = max(loss_steps(config.duration), 1), loss_steps(options.draw_for)
         self.model = Uniter(

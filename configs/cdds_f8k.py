@@ -1,0 +1,15 @@
+"""CDDS on Flickr8k grid features in SCAN's layout: minutes on two cores. Arguments as `cdds_scenes.py`."""
+
+from configs.cdds_f30k import ablated
+from configs.dias_f8k import setting
+from jax_itm.config import default, options
+
+
+def get_config(arg: str = ""):
+    given = options(arg, preset="practical", without="")
+    config = setting(default("cdds"))
+    config.name, config.batch_size, config.dim = "cdds_f8k", 64, 128
+    config.image.pooling = config.text.pooling = "mean"
+    method = config.method
+    method.layers, method.heads, method.mlp, method.noises = 1, 4, 2, 2
+    return ablated(config, given["preset"], given["without"])

@@ -1,0 +1,19 @@
+"""CDDS on the generated scenes: minutes on two cores. `:preset=paper|practical`, `:without=..` as in the
+paper's ablation: decoupling, modal (L_m), fit (L_f and L_x), noise, sampling (a contrast instead).
+"""
+
+from configs.cdds_f30k import ablated
+from configs.dias_scenes import setting
+from jax_itm.config import default, options
+
+
+def get_config(arg: str = ""):
+    given = options(arg, preset="practical", without="", view="regions")
+    config = setting(default("cdds"), given["view"])
+    config.name, config.batch_size, config.duration = "cdds_scenes", 64, "4 epochs"
+    config.dim = 64
+    config.image.pooling = config.text.pooling = "mean"
+    config.image.hidden = 512  # a region is a crop's pixels
+    method = config.method
+    method.layers, method.heads, method.mlp, method.noises = 1, 4, 2, 2
+    return ablated(config, given["preset"], given["without"])

@@ -1,0 +1,202 @@
+"""CDDS: constrained decoupling and distribution sampling.
+
+Ma, Fang, Xu, Zhang, "Aligning the True Semantics: Constrained Decoupling and Distribution Sampling for
+Cross-Modal Alignment", AAAI 2026, arXiv 2603.05566. No code was released; what the paper leaves open is
+INFERRED and said so. Equations (1) to (4) are in `models/unet.py`, (5) to (11) in `sampling.py`.
+
+    L = alpha_s L_s + alpha_m L_m + alpha_f L_f + (1 - alpha_f) L_x                                   (15)
+
+Two presets: `paper` is (15) alone. `practical`, the default, mixes the identity into S
+(`config.sampling.identity=0.5`), because (15) ties the modalities only through S, which is learnt too:
+measured, retrieval then stays near chance. That is not in the paper, nor is the optional term `align`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_itm import losses, sampling
+from jax_itm.methods.base import DualEncoder, register
+from jax_itm.models.layers import Encoded, l2_normalise, mean_pool
+from jax_itm.models.unet import DualPath
+from jax_itm.sampling import Moments
+from jax_itm.token_scores import TokenSet, maxmean, maxmean_pairs, token_set
+from jax_itm.types import Array, Batch, Bool, Float, Inputs, Params, PRNGKeyArray, PyTree, Terms, UserError
+
+PARTS = ("modal", "fused", "crossed")  # terms of the decoupled components
+SEMANTIC, MODALITY, SAMPLED = range(3)  # of the learnable weights w_s, w_m, w_x
+
+
+def cdds_defaults() -> dict[str, Any]:
+    """INFERRED weights of (15): alpha_s 1, alpha_m 0.1, alpha_f 0.5; two layers a path, four noises."""
+    return {
+        "weights": {"sampling": 1.0, "modal": 0.1, "fused": 0.5, "crossed": 0.5, "align": 0.0},
+        "decouple": True,  # False: the tokens themselves are the semantic component
+        "layers": 2,
+        "heads": 8,
+        "mlp": 4,  # times the width
+        "noises": 4,  # z; 0: none
+        "modal_form": "one_minus",  # | literal
+        "score": "maxmean",  # | pooled | mapped
+    }
+
+
+def modality_loss(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"], form: str) -> Float[Array, ""]:
+    """L_m of one modality, equation (12), over the pairs of an item's tokens; a mean over items.
+
+    Vectors become distributions by a softmax (INFERRED). As printed, `sum_ij exp(-KL)` (`literal`), its
+    minimum drives the components of an item *apart*, against its stated purpose; the default `one_minus`
+    is the mean of `1 - exp(-KL)`.
+    """
+    logs = jax.nn.log_softmax(tokens, axis=-1)
+    p = jnp.exp(logs)
+    divergence = jnp.sum(p * logs, axis=-1)[:, :, None] - jnp.einsum("bnd,bmd->bnm", p, logs)
+    pairs = (mask[:, :, None] & mask[:, None, :]).astype(tokens.dtype)
+    alike = jnp.exp(-jnp.maximum(divergence, 0))
+    if form == "literal":
+        return jnp.mean(jnp.sum(pairs * alike, axis=(1, 2)))
+    return jnp.mean(jnp.sum(pairs * (1 - alike), axis=(1, 2)) / jnp.sum(pairs, axis=(1, 2)))
+
+
+def distance(made: Float[Array, "b n d"], tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Array:
+    """L_f or L_x of one modality, equations (13, 14): the mean square over true tokens and dimensions."""
+    each = jnp.mean((made - tokens) ** 2, axis=-1)
+    return jnp.sum(jnp.where(mask, each, 0)) / jnp.sum(mask)
+
+
+@register("cdds", cdds_defaults)
+class Cdds(DualEncoder):
+    """Encoders' tokens, decoupled; semantic components are sampled in training and scored afterwards.
+
+    `score` is INFERRED: `maxmean` correlates token sets, `pooled` is the cosine of their means, `mapped` the
+    cosine through the S of the columns' moments over the whole run, which the parameters keep.
+    """
+
+    def __init__(self, config, vocab: int, loss_steps):
+        super().__init__(config, vocab, loss_steps)
+        options = self.options
+        self.score_name = options.score
+        self.preset = "cdds practical" if config.sampling.identity or options.weights.align else "cdds paper"
+        for side in ("image", "text"):
+            if config[side].pooling != "mean":
+                raise UserError(f"config.{side}.pooling={config[side].pooling!r}: cdds pools by 'mean'")
+        asked = [name for name in PARTS if options.weights[name]]
+        if not options.decouple and asked:
+            raise UserError(f"config.method.weights.{asked[0]}: must be 0 with config.method.decouple=False")
+        if config.dim % options.heads:
+            raise UserError(f"config.method.heads={options.heads}: does not divide config.dim={config.dim}")
+        self.unet = DualPath(
+            config.dim,
+            options.layers,
+            options.heads,
+            options.mlp,
+            options.noises,
+            jnp.dtype(config.dtype),
+        )
+
+    def init(self, rng: PRNGKeyArray, batch: Batch) -> Params:
+        """Also {"unet": ..}."""
+        unet, rng = jax.random.split(rng)
+        params = super().init(rng, batch)
+        if self.options.decouple:
+            image: Any = self.image.apply({"params": params["image"]}, batch["image"])
+            text: Any = self.text.apply({"params": params["text"]}, batch["text"])
+            params["unet"] = self.unet.init(unet, image, text)["params"]
+        return params
+
+    def loss_params(self) -> dict[str, Array]:
+        """Those of sampling; the components' weights; the columns' means and log variances, for `mapped`."""
+        weights, params = self.options.weights, {"thresholds": jnp.full((2,), self.config.sampling.alpha)}
+        if weights.fused or weights.crossed:
+            params["parts"] = jnp.ones((3,))
+        return params | {"moments": jnp.zeros((2, 2, self.config.dim))}
+
+    def weights(self) -> dict[str, float]:
+        """With the fit of the moments, which touches nothing else."""
+        return self.options.weights.to_dict() | {"moments": 1.0}
+
+    def encode_pair(self, params: Params, image: Inputs, text: Inputs, rng) -> tuple[Encoded, Encoded]:
+        """The encoders' tokens, decoupled, with new noise."""
+        keys = jax.random.split(jax.random.fold_in(rng, 1))
+        v, t = super().encode_pair(params, image, text, rng)
+        new = lambda side, encoded, key: self._decoupled(
+            params, side, encoded, train=True, rngs={"dropout": key}
+        )
+        return new("image", v, keys[0]), new("text", t, keys[1])
+
+    def _decoupled(self, params: Params, side: str, encoded: Encoded, **options: Any) -> Any:
+        if not self.options.decouple:
+            return encoded._replace(origin=encoded.tokens)
+        return self.unet.apply({"params": params["unet"]}, encoded, method=side, **options)
+
+    def terms(self, params, image: Encoded, text: Encoded, batch, rng, step) -> Terms:
+        """L_s, L_m, L_f, L_x, and `align`: InfoNCE of the pooled semantic components."""
+        weights, config = self.options.weights, self.config
+        drawn = self.sampled(params, image, text, batch, rng)
+        terms: Terms = drawn.terms
+        given: tuple[Any, Any] = (image, drawn.image), (text, drawn.text)
+        of_both = lambda part: part(*given[0]) + part(*given[1])
+        if weights.modal:
+            form = self.options.modal_form
+            terms["modal"] = of_both(lambda one, x: modality_loss(one.modality, one.mask, form))
+        if weights.fused or weights.crossed:
+            w = params["parts"]
+            fused = lambda one: w[MODALITY] * one.modality + w[SEMANTIC] * one.tokens
+            crossed = lambda one, x: w[MODALITY] * one.modality + w[SAMPLED] * x
+            terms["fused"] = of_both(lambda one, x: distance(fused(one), one.origin, one.mask))
+            terms["crossed"] = of_both(lambda one, x: distance(crossed(one, x), one.origin, one.mask))
+        if weights.align:
+            scale = jnp.asarray(1 / config.sampling.temperature)
+            pair = image.embedding, text.embedding, batch["image_id"]
+            terms["align"] = losses.info_nce(*pair, scale, self.plan)
+        found = jnp.stack([jnp.stack([m.mean, jnp.log(m.variance + 1e-6)]) for m in drawn.moments])
+        terms["moments"] = jnp.mean((params["moments"] - jax.lax.stop_gradient(found)) ** 2)
+        return terms
+
+    def components(self, params: Params, side: str, inputs: Inputs) -> Encoded:
+        """One side's ("image" or "text") semantic tokens, with what they were made of; no new noise."""
+        model = self.image if side == "image" else self.text
+        encoded: Any = model.apply({"params": params[side]}, inputs)
+        return self._decoupled(params, side, encoded)
+
+    def _encoded(self, params: Params, side: str, inputs: Inputs) -> PyTree:
+        found = self.components(params, side, inputs)
+        if self.options.score == "maxmean":
+            return token_set(found.tokens, found.mask, found.embedding)
+        if self.options.score == "pooled":
+            return found.embedding
+        _, selected = self.mean_selection(params)
+        through = mean_pool(found.tokens, found.mask) @ selected[side == "image"].weights.T
+        # [own ; the other side's as seen through S]: the score is the mean of both cosines.
+        parts = [found.embedding, l2_normalise(through)]
+        return jnp.concatenate(parts if side == "image" else parts[::-1], axis=1) / jnp.sqrt(2.0)
+
+    def mean_selection(self, params: Params) -> tuple[Array, tuple[sampling.Selected, sampling.Selected]]:
+        """log S, S_v and S_t of the moments that the parameters keep: those of the run, not of a batch."""
+        loss = params["loss"]
+        log_s = sampling.related(*(Moments(mean, jnp.exp(log)) for mean, log in loss["moments"]))
+        return log_s, sampling.select_both(log_s, loss["thresholds"], self.config.sampling)
+
+    def encode_image(self, params: Params, image: Inputs) -> PyTree:
+        """What `method.score` needs: a token set, or one L2-normalised row an image."""
+        return self._encoded(params, "image", image)
+
+    def encode_text(self, params: Params, text: Inputs) -> PyTree:
+        """What `method.score` needs: a token set, or one L2-normalised row a caption."""
+        return self._encoded(params, "text", text)
+
+    def score(self, params: Params, images: PyTree, texts: PyTree) -> Float[Array, "i t"]:
+        """`maxmean` in tiles, or cosines."""
+        return maxmean(images, texts) if self.options.score == "maxmean" else images @ texts.T
+
+    def score_pairs(self, params: Params, images: PyTree, texts: PyTree) -> Float[Array, "k"]:
+        """The scores of row k's image with row k's text."""
+        if self.options.score == "maxmean":
+            return maxmean_pairs(images, texts)
+        return jnp.sum(images * texts, axis=1)
+
+    def first_score(self, params: Params, images: PyTree, texts: PyTree) -> Float[Array, "i t"]:
+        """The fast score, `pooled`, for a first pass over a large gallery."""
+        pooled = lambda x: x.pooled if isinstance(x, TokenSet) else x
+        return pooled(images) @ pooled(texts).T

@@ -1,0 +1,146 @@
+"""What CDDS's decoupling and sampling have learnt, drawn from a run: the paper's figures 3, 4 and 5."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jax_itm.data.collate import collate_images
+from jax_itm.evaluate import check_fits
+from jax_itm.infer import Matcher
+from jax_itm.methods.cdds import Cdds
+from jax_itm.models.layers import Encoded
+from jax_itm.parallel import shard_whole
+from jax_itm.report import COLOURS, save_figure
+from jax_itm.types import NamedTuple, UserError
+
+SHOWN = 7  # images whose captions are drawn
+
+
+class Semantics(NamedTuple):
+    """What is drawn; columns are dimensions."""
+
+    s: np.ndarray  # (d, d), image columns by text columns
+    kept: tuple[np.ndarray, np.ndarray]  # the masks of S_v (d, d) and of S_t, turned to the same axes
+    columns: tuple[int, int]  # an image column, and the text column that it draws from most
+    values: tuple[np.ndarray, np.ndarray]  # of these two, over all true tokens, ascending
+    captions: dict[str, np.ndarray]  # "text embeddings", "semantic components": (t, d), length one
+    owner: np.ndarray  # the image of each caption (t,)
+
+    def numbers(self) -> dict[str, float]:
+        """The shares of kept columns and empty rows, and figure 5's ratio for both kinds of caption."""
+        kept, turned = self.kept[0], self.kept[1].T
+        empty = [np.mean(~mask.any(axis=1)) for mask in (kept, turned)]
+        ratios = {name: ratio(x, self.owner) for name, x in self.captions.items()}
+        return {
+            "kept": float(np.mean([kept.mean(), turned.mean()])),
+            "empty": float(np.mean(empty)),
+            **ratios,
+        }
+
+
+def ratio(x: np.ndarray, owner: np.ndarray) -> float:
+    """Mean distance between captions of one image, over that between captions of different images."""
+    apart = np.sqrt(np.maximum(2 - 2 * x @ x.T, 0))
+    same = owner[:, None] == owner[None]
+    other_caption = ~np.eye(len(x), dtype=bool)
+    return float(apart[same & other_caption].mean() / apart[~same].mean())
+
+
+def semantics(matcher: Matcher, split, images: int = 200) -> Semantics:
+    """Of a split's first `images`.
+
+    Raises:
+        UserError: the run is none of CDDS, its inputs are not the split's, or the split has a lone image.
+    """
+    method = matcher.method
+    if not isinstance(method, Cdds):  # its components are no other method's
+        raise UserError(f"semantics: {matcher.config.method.name} has no semantic components")
+    check_fits(matcher.config, split)
+    split = split.first(images)
+    if len(split) < 2:
+        raise UserError(f"semantics: {split.name} {split.split} has fewer than two images")
+    log_s, selected = jax.device_get(jax.jit(Cdds.mean_selection, static_argnums=0)(method, matcher.params))
+    shown, written = _components(matcher, split)
+    columns = _pair(selected[0].weights)
+    values = [np.sort(x.tokens[x.mask][:, k]) for x, k in zip((shown, written), columns, strict=True)]
+    pooled = lambda tokens: _unit((tokens * written.mask[..., None]).sum(1) / written.mask.sum(1)[:, None])
+    captions = {"text embeddings": pooled(written.origin), "semantic components": pooled(written.tokens)}
+    masks = selected[0].kept, selected[1].kept.T
+    return Semantics(np.exp(log_s), masks, columns, (values[0], values[1]), captions, split.caption_image)
+
+
+def _pair(weights: np.ndarray) -> tuple[int, int]:
+    """The image column and the other text column that it draws from most."""
+    others = np.where(np.eye(len(weights), dtype=bool), 0, weights)
+    i, j = np.unravel_index(np.argmax(others), weights.shape)
+    return int(i), int(j)
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def _components(matcher: Matcher, split) -> tuple[Any, Any]:
+    data, method, rows = matcher.config.data, matcher.method, matcher.batch_rows
+    run = jax.jit(method.components, static_argnums=1)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def of(side: str, count: int, batch) -> Encoded:
+        starts = range(0, count, rows)
+        chosen = [
+            np.minimum(np.arange(start, start + rows), count - 1) for start in starts
+        ]  # the last repeats
+        found = [run(matcher.params, side, shard_whole(matcher.mesh, batch(at))) for at in chosen]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *found)
+
+    captions = split.captions()
+    images = lambda at: collate_images([split.image(int(k)) for k in at], data.max_regions, data.image_size)
+    words = lambda at: matcher.tokenizer.encode([captions[k] for k in at], data.max_words)
+    texts = lambda at: dict(zip(("ids", "mask"), words(at), strict=True))
+    return of("image", len(split), images), of("text", len(captions), texts)
+
+
+def draw(found: Semantics, title: str, out: str) -> None:
+    """S and its two masks; two columns' distributions and the map between them; captions in the plane."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, 3, figsize=(14, 8.4), layout="constrained")
+    numbers = found.numbers()
+    names = "S", "kept of S, by image column", "kept of S, by text column"
+    for axis, name, values in zip(axes[0], names, (found.s, *found.kept), strict=True):
+        axis.imshow(values, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        axis.set(title=name, xlabel="text column", ylabel="image column")
+    _distributions(axes[1, 0], found)
+    for axis, (name, x) in zip(axes[1, 1:], found.captions.items(), strict=True):
+        _captions(axis, x, found.owner)
+        axis.set(title=f"captions of {SHOWN} images: {name}\nwithin / between = {numbers[name]:.3f}")
+    figure.suptitle(f"{title}: {numbers['kept']:.0%} kept, {numbers['empty']:.0%} of the rows empty")
+    save_figure(figure, out)
+
+
+def _distributions(axis, found: Semantics) -> None:
+    names = f"image column {found.columns[0]}", f"text column {found.columns[1]}"
+    shares = [(np.arange(len(v)) + 0.5) / len(v) for v in found.values]
+    for values, share, name, colour in zip(found.values, shares, names, COLOURS, strict=False):
+        axis.plot(values, share, label=name, color=colour)
+    for level in (0.2, 0.5, 0.8):
+        ends = [np.interp(level, share, values) for values, share in zip(found.values, shares, strict=True)]
+        axis.annotate(
+            "", (ends[1], level), (ends[0], level), arrowprops={"arrowstyle": "->", "color": "grey"}
+        )
+    axis.set(title="two columns and the map between them", xlabel="value", ylabel="cumulative share")
+    axis.legend(frameon=False, fontsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _captions(axis, x: np.ndarray, owner: np.ndarray) -> None:
+    """The first images' captions on the first two principal axes of all."""
+    centred = x - x.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    plane = centred @ axes[:2].T
+    for image, colour in zip(range(SHOWN), COLOURS, strict=True):
+        axis.plot(*plane[owner == image].T, "o", color=colour, markersize=5, linestyle="none")
+    axis.set(xticks=[], yticks=[])

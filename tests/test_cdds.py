@@ -1,0 +1,181 @@
+"""CDDS: the UNet, its constraints against loops, scores of token sets, one step on 1 and 8 devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_methods import VOCAB, batch, one_sgd_step, small
+
+from jax_itm.methods import build
+from jax_itm.methods.cdds import distance, modality_loss
+from jax_itm.token_scores import CELLS, maxmean, maxmean_pairs, token_set
+from jax_itm.types import UserError
+
+
+def started(**fields):
+    method, data = build(small("cdds", **fields), VOCAB, 100), batch()
+    return method, data, jax.jit(method.init)(jax.random.key(0), data)
+
+
+@pytest.mark.parametrize("form", ["one_minus", "literal"])
+def test_modality_loss_is_its_loop(form):
+    rng = np.random.default_rng(0)
+    x, mask = rng.normal(size=(3, 4, 5)), np.arange(4) < np.array([[4], [2], [1]])
+    with jax.enable_x64(True):
+        loss = lambda x: modality_loss(x, jnp.asarray(mask), form)
+        found, slope = jax.value_and_grad(loss)(jnp.asarray(x))
+
+    def loop(x):
+        items = []
+        for tokens, real in zip(x, mask, strict=True):
+            p = [np.exp(t) / np.exp(t).sum() for t in tokens[real]]
+            alike = [np.exp(-np.sum(a * np.log(a / b))) for a in p for b in p]
+            items.append(np.sum(alike) if form == "literal" else np.mean(1 - np.array(alike)))
+        return np.mean(items)
+
+    np.testing.assert_allclose(found, loop(x), rtol=1e-10)
+    step = rng.normal(size=x.shape) * 1e-6
+    np.testing.assert_allclose(np.sum(slope * step), (loop(x + step) - loop(x - step)) / 2, rtol=1e-4)
+
+
+def test_distance_is_a_mean_over_true_tokens_and_dimensions():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 3, 4, 5))
+    mask = np.arange(4) < np.array([[4], [2], [1]])
+    found = distance(jnp.asarray(a), jnp.asarray(b), jnp.asarray(mask))
+    np.testing.assert_allclose(found, np.mean((a - b)[mask] ** 2), rtol=1e-5)
+
+
+def sets(i=5, t=7, r=4, w=6, d=8):
+    rng = np.random.default_rng(0)
+    make = lambda n, k: token_set(
+        jnp.asarray(rng.normal(size=(n, k, d))),
+        jnp.asarray(np.arange(k) < rng.integers(1, k + 1, (n, 1))),
+        jnp.asarray(rng.normal(size=(n, d))),
+    )
+    return make(i, r), make(t, w)
+
+
+@pytest.mark.parametrize("cells", [CELLS, 60, 1])
+def test_maxmean_is_its_loop_whatever_the_tiles(cells, monkeypatch):
+    monkeypatch.setattr("jax_itm.token_scores.CELLS", cells)
+    images, texts = sets()
+    found = maxmean(images, texts)
+    for i in range(5):
+        for t in range(7):
+            a = np.asarray(images.tokens[i][images.mask[i]] @ texts.tokens[t][texts.mask[t]].T)
+            np.testing.assert_allclose(found[i, t], a.max(0).mean() + a.max(1).mean(), rtol=1e-5)
+    rows = jax.tree.map(lambda x: x[:5], texts)
+    np.testing.assert_allclose(maxmean_pairs(images, rows), jnp.diagonal(found[:, :5]), rtol=1e-5)
+
+
+def test_maxmean_holds_a_bounded_number_of_cosines():
+    shapes = lambda n, k, d=16: jax.eval_shape(
+        lambda: token_set(jnp.zeros((n, k, d)), jnp.ones((n, k), bool), jnp.zeros((n, d)))
+    )
+    for images, texts in ((1000, 500), (4000, 2000)):  # 288 and 4,608 million cosines
+        given = shapes(images, 36), shapes(texts, 16)
+        memory = jax.jit(maxmean).lower(*given).compile().memory_analysis()
+        own = images * (36 + texts) * 4  # the scores and one masked copy of the tokens
+        assert memory.temp_size_in_bytes < 3 * 4 * CELLS + 3 * own + 16 * images * 36 * 8
+
+
+SWITCHES = {
+    "paper": {"sampling.identity": 0.0},
+    "decoupling": {
+        "method.decouple": False,
+        "method.weights.modal": 0.0,
+        "method.weights.fused": 0.0,
+        "method.weights.crossed": 0.0,
+    },
+    "noise": {"method.noises": 0},
+    "contrast": {"method.weights.sampling": 0.0, "method.weights.crossed": 0.0, "method.weights.align": 1.0},
+    "parts": {"micro_batches": 2, "method.score": "mapped"},
+}
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_one_sgd_step_of_each_ablation_is_equal_on_one_and_eight_devices(name):
+    config = small("cdds", **SWITCHES[name])
+    alone, spread = one_sgd_step(config, 1, batch()), one_sgd_step(config, 8, batch())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=5e-5), alone, spread)
+    assert np.isfinite(alone[1]["loss"])
+
+
+@pytest.mark.parametrize("name", ["info_nce", "dias"])
+def test_sampling_is_a_term_of_any_dual_encoder(name):
+    fields = {"method.weights.sampling": 0.5}
+    method, data = build(small(name, **fields), VOCAB, 100), batch()
+    params = jax.jit(method.init)(jax.random.key(0), data)
+    loss = lambda params: method.loss(params, data, jax.random.key(1), jnp.int32(0))
+    assert params["loss"]["thresholds"].shape == (2,)
+    grads, terms = jax.jit(jax.grad(loss, has_aux=True))(params)
+    assert np.all(grads["loss"]["thresholds"] != 0)
+    assert 0 < terms["kept"] < 1
+    plain = build(small(name), VOCAB, 100)
+    without = {**params, "loss": {k: v for k, v in params["loss"].items() if k != "thresholds"}}
+    alone, _ = jax.jit(plain.loss)(without, data, jax.random.key(1), jnp.int32(0))
+    whole, _ = jax.jit(method.loss)(params, data, jax.random.key(1), jnp.int32(0))
+    np.testing.assert_allclose(whole - alone, 0.5 * terms["sampling"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("score", ["maxmean", "pooled", "mapped"])
+def test_a_score_does_not_depend_on_batch_mates_or_padding(score):
+    method, data, params = started(**{"method.score": score})
+    encode_image, encode_text = jax.jit(method.encode_image), jax.jit(method.encode_text)
+    images, texts = encode_image(params, data["image"]), encode_text(params, data["text"])
+    whole = method.score(params, images, texts)
+    words, mask = data["text"], data["image"]["mask"][..., None]
+    row = slice(3, 4)
+    other = {
+        k: v[row]
+        for k, v in (data["image"] | {"regions": jnp.where(mask, data["image"]["regions"], 9)}).items()
+    }
+    ids = jnp.where(words["mask"], words["ids"], 7)[row]
+    longer = {"ids": jnp.pad(ids, ((0, 0), (0, 2))), "mask": jnp.pad(words["mask"][row], ((0, 0), (0, 2)))}
+    alone = method.score(params, encode_image(params, other), encode_text(params, longer))
+    np.testing.assert_allclose(alone[0, 0], whole[3, 3], rtol=1e-4, atol=1e-5)
+    pairs = method.score_pairs(params, images, texts)
+    np.testing.assert_allclose(pairs, jnp.diagonal(whole), rtol=1e-4, atol=1e-5)
+    assert np.isfinite(whole).all()
+
+
+def test_noise_is_new_in_training_and_fixed_afterwards():
+    method, data, params = started()
+    of_key = jax.jit(lambda key: method.loss(params, data, key, jnp.int32(0))[0])
+    loss = lambda key: float(of_key(jax.random.key(key)))
+    assert loss(0) == loss(0)
+    assert loss(0) != loss(1)
+    again = [jax.jit(method.encode_image)(params, data["image"]).tokens for _ in range(2)]
+    np.testing.assert_array_equal(*again)
+    silent, _, _ = started(**{"method.noises": 0})
+    quiet = jax.jit(silent.encode_image)(params, data["image"]).tokens
+    assert np.abs(quiet - again[0]).max() > 1e-4
+
+
+def test_the_moments_of_the_run_approach_those_of_its_batches():
+    method, data, params = started()
+    loss = jax.jit(
+        jax.value_and_grad(lambda p: method.loss(p, data, jax.random.key(0), jnp.int32(0)), has_aux=True)
+    )
+    (_, before), grads = loss(params)
+    moved = params | {
+        "loss": params["loss"] | {"moments": params["loss"]["moments"] - 8 * grads["loss"]["moments"]}
+    }
+    (_, after), _ = loss(moved)
+    assert after["moments"] < 0.9 * before["moments"]
+    rest = {k: v for k, v in before.items() if k not in ("moments", "loss")}
+    np.testing.assert_allclose(*[[t[k] for k in rest] for t in (before, after)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"image.pooling": "gpo"}, "image.pooling='gpo': cdds pools by 'mean'"),
+        ({"method.decouple": False}, "weights.modal: must be 0"),
+        ({"method.heads": 3}, "heads=3: does not divide config.dim=16"),
+    ],
+)
+def test_what_cannot_be_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        build(small("cdds", **fields), VOCAB, 100)
