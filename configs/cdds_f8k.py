@@ -6,10 +6,13 @@ from jax_itm.config import default, options
 
 
 def get_config(arg: str = ""):
-    given = options(arg, preset="practical", without="")
-    config = setting(default("cdds"))
+    given = options(arg, preset="practical", without="", method="cdds")
+    config = setting(default(given["method"]))
     config.name, config.batch_size, config.dim = "cdds_f8k", 64, 128
     config.image.pooling = config.text.pooling = "mean"
+    if given["method"] != "cdds":  # the same encoders with a plain contrast
+        config.name = "cdds_f8k-baseline"
+        return config
     method = config.method
     method.layers, method.heads, method.mlp, method.noises = 1, 4, 2, 2
     return ablated(config, given["preset"], given["without"])

@@ -8,12 +8,15 @@ from jax_itm.config import default, options
 
 
 def get_config(arg: str = ""):
-    given = options(arg, preset="practical", without="", view="regions")
-    config = setting(default("cdds"), given["view"])
+    given = options(arg, preset="practical", without="", method="cdds", view="regions")
+    config = setting(default(given["method"]), given["view"])
     config.name, config.batch_size, config.duration = "cdds_scenes", 64, "4 epochs"
     config.dim = 64
     config.image.pooling = config.text.pooling = "mean"
     config.image.hidden = 512  # a region is a crop's pixels
+    if given["method"] != "cdds":  # the same encoders with a plain contrast
+        config.name = "cdds_scenes-baseline"
+        return config
     method = config.method
     method.layers, method.heads, method.mlp, method.noises = 1, 4, 2, 2
     return ablated(config, given["preset"], given["without"])

@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     attention.add_argument("--out", required=True, help="the figure, a .png")
 
     semantics = commands.add_parser("semantics", help="draw what CDDS's decoupling and sampling learnt")
-    semantics.add_argument("workdir")
+    semantics.add_argument("workdirs", nargs="+", help="the first is drawn; the numbers are of all")
     semantics.add_argument("--split", default="test")
     semantics.add_argument("--data_dir", help="where the run's data set lies (default: the run's)")
     semantics.add_argument("--out", required=True, help="the figure, a .png")
@@ -209,19 +209,23 @@ def run_attention(args: argparse.Namespace, _) -> int:
 
 
 def run_semantics(args: argparse.Namespace, _) -> int:
-    """Draws S and its masks, two columns, and captions; prints their numbers."""
+    """Draws the first run's S and masks, columns and captions; prints the numbers of all, by name."""
     import jax_itm
     from jax_itm.data.builders import open_split
     from jax_itm.report import check_png
-    from jax_itm.semantics import draw, semantics
+    from jax_itm.semantics import draw, semantics, table
 
     check_png(args.out)
-    matcher = jax_itm.load(args.workdir)
-    data = matcher.config.data
-    split = open_split(data.name, args.data_dir or data.data_dir, args.split, data.view)
-    found = semantics(matcher, split)
-    draw(found, Path(args.workdir).absolute().name, args.out)
-    print(", ".join(f"{name} {value:.3f}" for name, value in found.numbers().items()) + f"\n{args.out}")
+    numbers = {}
+    for k, workdir in enumerate(args.workdirs):
+        matcher = jax_itm.load(workdir)
+        data = matcher.config.data
+        split = open_split(data.name, args.data_dir or data.data_dir, args.split, data.view)
+        found = semantics(matcher, split)
+        numbers.setdefault(matcher.config.name, []).append(found.numbers())
+        if k == 0:
+            draw(found, Path(workdir).absolute().name, args.out)
+    print(f"{table(numbers)}\n\n{args.out}")
     return 0
 
 

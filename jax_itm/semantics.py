@@ -1,5 +1,7 @@
 """What CDDS's decoupling and sampling have learnt, drawn from a run: the paper's figures 3, 4 and 5."""
 
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import jax
@@ -68,6 +70,16 @@ def semantics(matcher: Matcher, split, images: int = 200) -> Semantics:
     captions = {"text embeddings": pooled(written.origin), "semantic components": pooled(written.tokens)}
     masks = selected[0].kept, selected[1].kept.T
     return Semantics(np.exp(log_s), masks, columns, (values[0], values[1]), captions, split.caption_image)
+
+
+def table(found: Mapping[str, Sequence[dict[str, float]]]) -> str:
+    """The mean numbers of each name's runs, as a Markdown table."""
+    names = list(next(iter(found.values()))[0])
+    lines = [f"| run | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
+    for run, each in found.items():
+        means = (f"{fmean(one[name] for one in each):.3f}" for name in names)
+        lines.append(f"| {run} | {' | '.join(means)} |")
+    return "\n".join(lines)
 
 
 def _pair(weights: np.ndarray) -> tuple[int, int]:

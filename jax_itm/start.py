@@ -96,9 +96,11 @@ def started(params: Params, start: Start) -> Params:
     """
     made: Any = flatten_dict(params, sep="/", keep_empty_nodes=True)
     here: Any = flatten_dict(params, sep="/")
-    for name in sorted(here.keys() | start.params.keys()):
+    # Pretraining's head for words is of no use where no words are masked.
+    unused = () if "word_head" in params else tuple(n for n in start.params if n.startswith("word_head/"))
+    for name in sorted((here.keys() | start.params.keys()) - set(unused)):
         ours, theirs = here.get(name), start.params.get(name)
-        if ours is not None and theirs is None and not start.whole:
+        if ours is not None and theirs is None and (not start.whole or name.startswith("word_head/")):
             continue
         if theirs is not None and ours is not None and name.startswith("position/"):
             theirs = theirs[: len(ours)]

@@ -206,7 +206,7 @@ def loop(run: Run, workdir: str, interrupts: Interrupts) -> None:
                 start = (at + 1, time.perf_counter())
                 log.train(at + 1, describe(run, values, at, seconds))
                 hinge = values.get("triplet", np.inf)
-                if warning := alarm.update(hinge / (2 * config.batch_size), values["gap"]):
+                if warning := alarm.update(hinge / (2 * config.batch_size), values.get("gap", np.inf)):
                     log.message(warning)
 
 

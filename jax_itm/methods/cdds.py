@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm import losses, sampling
-from jax_itm.methods.base import DualEncoder, register
+from jax_itm.methods.base import DualEncoder, even_length, register
 from jax_itm.models.layers import Encoded, l2_normalise, mean_pool
 from jax_itm.models.unet import DualPath
 from jax_itm.sampling import Moments
@@ -126,9 +126,13 @@ class Cdds(DualEncoder):
         return new("image", v, keys[0]), new("text", t, keys[1])
 
     def _decoupled(self, params: Params, side: str, encoded: Encoded, **options: Any) -> Any:
-        if not self.options.decouple:
-            return encoded._replace(origin=encoded.tokens)
-        return self.unet.apply({"params": params["unet"]}, encoded, method=side, **options)
+        # Noise has length sqrt(d), and columns of both sides are compared: tokens of any other length are
+        # drowned by the one, or have no neighbours in the other (measured).
+        encoded = encoded._replace(tokens=even_length(encoded.tokens))
+        if self.options.decouple:
+            return self.unet.apply({"params": params["unet"]}, encoded, method=side, **options)
+        embedding = l2_normalise(mean_pool(encoded.tokens, encoded.mask))
+        return encoded._replace(embedding=embedding, origin=encoded.tokens)
 
     def terms(self, params, image: Encoded, text: Encoded, batch, rng, step) -> Terms:
         """L_s, L_m, L_f, L_x, and `align`: InfoNCE of the pooled semantic components."""

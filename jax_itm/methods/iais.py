@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm import mining, relations
+from jax_itm.masked import hidden_words, word_terms
 from jax_itm.methods.base import register, weighted
 from jax_itm.mining import Negatives
 from jax_itm.models.uniter import Embedded, Matched, Uniter
@@ -33,7 +34,7 @@ from jax_itm.types import (
 def iais_defaults() -> dict[str, Any]:
     """UNITER base and the released training: 8 anchors each way, 399 candidates, the 31 hardest."""
     return {
-        "weights": {"rank": 1.0, "iais": 1.0},
+        "weights": {"rank": 1.0, "iais": 1.0, "mlm": 0.0},
         "alignment": "singular",  # | distributed | none
         "singular_softmax": True,  # a second softmax, on probabilities, as released
         "schedule": "exp",  # | linear | log: of the alignment's weight over the run
@@ -44,6 +45,7 @@ def iais_defaults() -> dict[str, Any]:
         "hardest": 31,  # negatives of an anchor, which are scored again with gradient
         "draw_for": "0 steps",  # until then negatives are drawn at random: a start without pretraining
         "tile": 400,  # pairs scored at once without gradient
+        "masked": 0.15,  # share of the words that the term mlm predicts
         "hidden": 768,
         "layers": 12,
         "heads": 12,
@@ -68,7 +70,8 @@ class Iais:
     that are not its own, each of the first captions with all images but its own, without gradient or
     dropout; the hardest are scored again with both. One update costs `2 anchors pool` forward passes and
     `2 anchors (1 + negatives)` forward and backward passes a pool; words and regions are embedded once.
-    From random values the hardest teach nothing: until `draw_for` negatives are drawn at random.
+    From random values the hardest teach nothing: until `draw_for` negatives are drawn at random, and
+    `weights.mlm` adds UNITER's masked words (`masked.py`), which the image must help to tell.
 
         loss = mean over pools of  mean rank_i + mean rank_t + lambda_t (sum L_vision + sum L_language)
 
@@ -112,6 +115,7 @@ class Iais:
             options.dropout,
             options.spread,
             options.region_mlp,
+            options.weights.get("mlm", 0) > 0,
             jnp.dtype(config.dtype),
         )
 
@@ -205,10 +209,24 @@ class Iais:
         return relations.distributed(maps)
 
     def loss(self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array) -> tuple[Array, Terms]:
+        """`rank`, `iais` and `mlm`, those that have a weight, and what tells how they stand."""
+        weights = self.options.weights.to_dict()
+        texts, images = self._embed(params, batch)
+        terms = {}
+        if weights.get("mlm"):
+            keys = jax.random.split(jax.random.fold_in(rng, 2))
+            shown, chosen = hidden_words(keys[0], batch["text"], self.options.masked, self.model.vocab)
+            dropout = {"dropout": keys[1]}
+            logits = self._apply(params, "words", shown, images, train=True, rngs=dropout)
+            terms |= word_terms(logits, batch["text"]["ids"], chosen)
+        if weights["rank"] or weights["iais"]:
+            terms |= self._ranked(params, texts, images, batch["image_id"], rng, step)
+        return weighted(terms, weights), terms
+
+    def _ranked(self, params, texts, images, image_id, rng: PRNGKeyArray, step: Array) -> Terms:
         """`rank`, and `iais` with its schedule's weight in it; `language` and `vision` are means a pair."""
         options = self.options
         pools = lambda tree: jax.tree.map(lambda x: x.reshape(-1, options.pool, *x.shape[1:]), tree)
-        texts, images = self._embed(params, batch)
 
         def of_pool(texts, images, negatives, rng):
             i, t = jax.random.split(rng)
@@ -217,7 +235,7 @@ class Iais:
                 self._anchored(params, texts, images, negatives[1], t, False),
             )
 
-        texts, images, image_id = pools((texts, images, batch["image_id"]))
+        texts, images, image_id = pools((texts, images, image_id))
         draw, rng = jax.random.split(rng)
         negatives = self.negatives(params, texts, images, image_id, draw, step)
         found = jax.vmap(of_pool)(texts, images, negatives, jax.random.split(rng, len(image_id)))
@@ -225,7 +243,7 @@ class Iais:
         weight = relations.schedule(options.schedule, step / self.steps)
         share = 1 / options.anchors
         total = (i["aligned"] + t["aligned"]) * (share if options.per_update_mean else 1)
-        terms = {
+        return {
             "rank": i["rank"] + t["rank"],
             "iais": weight * total,
             "vision": share * i["aligned"],
@@ -233,7 +251,6 @@ class Iais:
             "lambda": weight,
             "gap": (i["gap"] + t["gap"]) / 2,
         }
-        return weighted(terms, options.weights.to_dict()), terms
 
     def encode_image(self, params: Params, image: Inputs) -> Embedded:
         """Embedded regions."""

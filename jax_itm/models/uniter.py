@@ -16,6 +16,7 @@ from jax_itm.relations import Maps
 from jax_itm.types import Array, Bool, Float, Inputs, Int, NamedTuple
 
 EPS = 1e-12  # of every LayerNorm
+MEAN_PLACE = (1 / 3, 1 / 3, 2 / 3, 2 / 3, 1 / 3, 1 / 3, 1 / 9)  # the location of a random box
 
 
 class Embedded(NamedTuple):
@@ -30,6 +31,7 @@ class Matched(NamedTuple):
 
     score: Float[Array, "b"]  # the logit; float32
     last: Float[Array, "b n h"]  # the input of the last layer, words first
+    x: Float[Array, "b n h"]  # its output
 
 
 class BertLayer(nn.Module):
@@ -92,6 +94,31 @@ class BertLayer(nn.Module):
         return Maps(attention(0, 0), attention(1, 1), attention(0, 1), attention(1, 0), words, regions)
 
 
+class WordHead(nn.Module):
+    """BERT's masked language model: logits of words by the word table itself.
+
+    It also holds what stands for a masked word: the vocabularies fitted here have no [MASK].
+    """
+
+    vocab: int
+    hidden: int
+    spread: float
+    dtype: jnp.dtype
+
+    def setup(self):
+        """Its parts."""
+        normal = nn.initializers.normal(self.spread)
+        self.masked = self.param("masked", normal, (self.hidden,))
+        self.dense = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=normal)
+        self.norm = nn.LayerNorm(EPS, dtype=self.dtype)
+        self.bias = self.param("bias", nn.initializers.zeros, (self.vocab,))
+
+    def __call__(self, x: Float[Array, "b w h"], table: Float[Array, "v h"]) -> Float[Array, "b w v"]:
+        """Float32 logits of every position."""
+        inner = self.norm(nn.gelu(self.dense(x), approximate=False))
+        return (inner @ table.T.astype(self.dtype)).astype(jnp.float32) + self.bias
+
+
 class Uniter(nn.Module):
     """The matcher. `base` is hidden 768, 12 layers, 12 heads; `large` 1024, 24 and 16.
 
@@ -108,6 +135,7 @@ class Uniter(nn.Module):
     dropout: float = 0.1
     spread: float = 0.02
     region_mlp: int = 0
+    mlm: bool = False  # make the parameters of the head for masked words
     dtype: jnp.dtype = jnp.dtype("float32")
 
     def setup(self):
@@ -128,18 +156,24 @@ class Uniter(nn.Module):
             for _ in range(self.layers)
         ]
         self.pooler, self.rank_output = dense(self.hidden), nn.Dense(1, kernel_init=normal)
+        self.word_head = WordHead(self.vocab, self.hidden, self.spread, self.dtype)
         self.drop = nn.Dropout(self.dropout)
 
     def embed_text(self, text: Inputs) -> Embedded:
-        """`LN(word + position + type_0)` of [CLS] words [SEP]."""
+        """`LN(word + position + type_0)` of [CLS] words [SEP]; `hidden` words are masked."""
         ids: Int[Array, "b w"] = text["ids"]
         zeros, places = jnp.zeros_like(ids), jnp.arange(ids.shape[1])[None]
-        x = self.word_norm(self.word(ids) + self.position(places) + self.token_type(zeros))
+        words = self.word(ids)
+        if "hidden" in text:
+            words = jnp.where(text["hidden"][..., None], self.word_head.masked.astype(self.dtype), words)
+        x = self.word_norm(words + self.position(places) + self.token_type(zeros))
         return Embedded(x, text["mask"])
 
     def embed_image(self, image: Inputs) -> Embedded:
         """`LN(LN(W_f f + b) + LN(W_p p + b) + type_1)`; p is the 7-d location, there is no position id."""
         features, place = image["regions"].astype(self.dtype), location(image["boxes"])
+        if self.region_mlp:  # from random values, the mean of all places would hide where each is
+            place = place - jnp.asarray(MEAN_PLACE)
         for layer in self.region_mlp_layer:
             features = nn.gelu(layer(features))
         x = self.img_layer_norm(self.img_linear(features))
@@ -158,7 +192,7 @@ class Uniter(nn.Module):
             last = x
             x = layer(x, mask, train)
         pooled = jnp.tanh(self.pooler(x[:, 0])).astype(jnp.float32)
-        return Matched(self.rank_output(pooled)[:, 0], last)
+        return Matched(self.rank_output(pooled)[:, 0], last, x)
 
     def maps(self, last: Float[Array, "b n h"], text: Bool[Array, "b w"], image: Bool[Array, "b r"]) -> Maps:
         """The attention maps of the last layer, from its input; [CLS] and [SEP] are no words."""
@@ -166,7 +200,14 @@ class Uniter(nn.Module):
         place = jnp.arange(text.shape[1])[None]
         return self.layer[-1].maps(last, (place > 0) & (place < count - 1), image)
 
+    def words(self, text: Inputs, image: Embedded, train: bool = False) -> Float[Array, "b w v"]:
+        """The logits of each pair's words from its words, some of them hidden, and its regions."""
+        matched = self.match(self.embed_text(text), image, train)
+        return self.word_head(matched.x[:, : text["ids"].shape[1]], self.word.embedding)
+
     def __call__(self, batch: Inputs) -> Float[Array, "b"]:
         """The scores of matched rows; makes every parameter."""
-        matched = self.match(self.embed_text(batch["text"]), self.embed_image(batch["image"]))
-        return matched.score
+        text, image = batch["text"], self.embed_image(batch["image"])
+        if self.mlm:
+            self.words(text, image)
+        return self.match(self.embed_text(text), image).score

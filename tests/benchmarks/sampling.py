@@ -1,21 +1,96 @@
-"""What distribution sampling costs: alone, and as a share of CDDS's training step. Run by hand.
+"""What distribution sampling costs: alone, and as a share of CDDS's training step.
 
-python tests/benchmarks/sampling.py [--config configs/cdds_scenes.py] [--regions 6] [--words 24] [--features 432]
+Run by hand, on a quiet machine: python tests/benchmarks/sampling.py [--regions 36 --words 32 --dim 512 ..]
 
-The sampler is S, both sides' sorts, the map and L_s, with their gradients; the paper's own costs 0.09 s of a
-batch's 0.11 s. Beside it the same batch with the naive double loop's cost is not tried: it is for tests.
+"sampling" is S from the batch's moments, the sorts and the map of both sides, and L_s, with all gradients;
+"step" the whole training step of `configs/cdds_scenes.py` in the sizes given; "step, contrast" the same step
+with the plain contrast instead. The paper's own sampling costs 0.09 s of a batch's 0.11 s. In turns; medians.
 """
 
 import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from turns import turns
+from train_step import VOCABULARY, filled  # beside this file
+from turns import medians
 
 from jax_itm import config as config_lib
 from jax_itm import optim, sampling, step
-from jax_itm.methods import build
-from jax_itm.models.layers import Encoded
+from jax_itm.methods import build, example_batch
+from jax_itm.models.layers import Encoded, l2_normalise, mean_pool
 from jax_itm.parallel import make_mesh, shard_rows
 
+CONFIG = str(Path(__file__).parents[2] / "configs/cdds_scenes.py")
+
+
+def settings(args, argument=""):
+    """Scenes' config in other sizes."""
+    config = config_lib.read(CONFIG + argument, [])
+    with config.unlocked():
+        config.dim, config.batch_size, config.data.region_dim = args.dim, args.batch, args.features
+        config.data.max_regions, config.data.max_words = args.regions, args.words
+    return config
+
+
+def training(config, mesh):
+    """One training step after another, on one batch."""
+    method = build(config, VOCABULARY, 20_000)
+    local = filled(example_batch(config, config.batch_size), jax.random.key(0))
+    params = jax.jit(method.init)(jax.random.key(0), local)
+    optimizer, _ = optim.build(config, params, 1000, 20_000)
+    state = step.init_state(params, optimizer, False, mesh)
+    update = step.train_step(method, optimizer, mesh, 0, 0.0)
+    batch, held = shard_rows(mesh, jax.device_get(local)), [state]
+
+    def once():
+        held[0], terms = update(held[0], batch)
+        return terms
+
+    return once
+
+
+def sampled(config):
+    """Value and gradients of L_s on random tokens of the batch's shape."""
+    rows = config.batch_size
+
+    def side(key, count):
+        tokens = jax.random.normal(jax.random.key(key), (rows, count, config.dim))
+        return tokens, jnp.ones((rows, count), bool)
+
+    (v, v_mask), (t, t_mask) = side(0, config.data.max_regions), side(1, config.data.max_words)
+    encoded = lambda x, mask: Encoded(l2_normalise(mean_pool(x, mask)), x, mask)
+
+    def loss(v, t, alpha):
+        both = encoded(v, v_mask), encoded(t, t_mask)
+        return sampling.sampled(*both, alpha, jnp.arange(rows), jax.random.key(0), config.sampling).terms[
+            "sampling"
+        ]
+
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
+    return lambda: run(v, t, jnp.ones(2))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    sizes = {"batch": 64, "dim": 64, "regions": 6, "words": 24, "features": 432, "turns": 7}
+    for name, value in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    args = parser.parse_args()
+    config, mesh = settings(args), make_mesh(1)
+    with jax.set_mesh(mesh):
+        calls = {
+            "sampling": sampled(config),
+            "step": training(config, mesh),
+            "step, contrast": training(settings(args, ":without=sampling"), mesh),
+        }
+        seconds = medians(calls, args.turns)
+    for name, value in seconds.items():
+        print(f"{name:16} {1e3 * value:8.1f} ms, {value / seconds['step']:.3f} of the step")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Masked words: UNITER's pretraining task, with which a cross-encoder learns from random values.
+
+Chen et al., "UNITER: UNiversal Image-TExt Representation Learning", ECCV 2020, section 3.2 (MLM), with the
+rule of Devlin et al., 2019 (BERT), section 3.1: of the words to predict, 80 % are hidden, 10 % become a word
+at random and 10 % stay as they are.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jax_itm.types import Array, Bool, Float, Inputs, Int, PRNGKeyArray, Terms
+
+
+def hidden_words(
+    rng: PRNGKeyArray, text: Inputs, share: float, vocab: int
+) -> tuple[Inputs, Bool[Array, "b w"]]:
+    """The captions to show, with a mask `hidden`, and which words are to be predicted.
+
+    A `share` of the true words; never [CLS], [SEP] or padding.
+    """
+    keys = jax.random.split(rng, 3)
+    ids, mask = text["ids"], text["mask"]
+    place, count = jnp.arange(ids.shape[1])[None], jnp.sum(mask, axis=1, keepdims=True)
+    chosen = (place > 0) & (place < count - 1) & (jax.random.uniform(keys[0], ids.shape) < share)
+    how = jax.random.uniform(keys[1], ids.shape)
+    other = jax.random.randint(keys[2], ids.shape, 0, vocab, ids.dtype)
+    ids = jnp.where(chosen & (how >= 0.9), other, ids)
+    return {"ids": ids, "hidden": chosen & (how < 0.8), "mask": mask}, chosen
+
+
+def word_terms(logits: Float[Array, "b w v"], ids: Int[Array, "b w"], chosen: Bool[Array, "b w"]) -> Terms:
+    """`mlm`, the mean cross entropy of the chosen words, and `mlm_accuracy`; 0 where none was chosen."""
+    own = jnp.take_along_axis(jax.nn.log_softmax(logits), ids[..., None], axis=2)[..., 0]
+    mean = lambda x: jnp.sum(jnp.where(chosen, x, 0)) / jnp.maximum(jnp.sum(chosen), 1)
+    return {"mlm": mean(-own), "mlm_accuracy": mean(jnp.argmax(logits, axis=2) == ids)}
