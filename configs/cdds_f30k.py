@@ -14,12 +14,15 @@ no noise 74.2 / 62.9, contrast instead of sampling 72.1 / 60.4. These are the pa
 from jax_itm.config import default, options
 from jax_itm.types import UserError
 
+PARTS = {"modal": 0.0, "fused": 0.0, "crossed": 0.0}  # the terms of the components, switched off
+CONTRAST = {"sampling": 0.0, "crossed": 0.0, "align": 1.0}
 ABLATIONS = {
-    "decoupling": {"decouple": False, "weights": {"modal": 0.0, "fused": 0.0, "crossed": 0.0}},
+    "decoupling": {"decouple": False, "weights": PARTS},
     "modal": {"weights": {"modal": 0.0}},
     "fit": {"weights": {"fused": 0.0, "crossed": 0.0}},
     "noise": {"noises": 0},
-    "sampling": {"weights": {"sampling": 0.0, "crossed": 0.0, "align": 1.0}},
+    "sampling": {"weights": CONTRAST},
+    "both": {"decouple": False, "weights": PARTS | CONTRAST},
 }
 
 

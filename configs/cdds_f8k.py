@@ -14,5 +14,5 @@ def get_config(arg: str = ""):
         config.name = "cdds_f8k-baseline"
         return config
     method = config.method
-    method.layers, method.heads, method.mlp, method.noises = 1, 4, 2, 2
+    method.layers, method.heads, method.mlp, method.noises = 1, 4, 2, 1
     return ablated(config, given["preset"], given["without"])

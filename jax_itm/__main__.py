@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
 
@@ -54,6 +55,24 @@ def parser() -> argparse.ArgumentParser:
         "--first", type=int, default=0, help="score in full only so many, the best by the fast score"
     )
 
+    _figures(commands)
+
+    convert = commands.add_parser("convert", help="make a run of published weights")
+    convert.add_argument("weights", choices=("uniter",), help="whose: UNITER's, or IAIS's of the same form")
+    convert.add_argument("source", help="the state dict: .pt, .bin or .safetensors")
+    convert.add_argument("workdir", help="the new run's directory")
+    convert.add_argument(
+        "--vocab", required=True, help="BERT's vocab.txt, a line for each row of the word table"
+    )
+    convert.add_argument("--uncased", action="store_true", help="the vocabulary is an uncased one")
+    convert.add_argument(
+        "--config", metavar="FILE[:ARG]", help="the run's config (default: IAIS's, in the weights' sizes)"
+    )
+    return root
+
+
+def _figures(commands: Any) -> None:
+    """Adds the commands that draw."""
     report = commands.add_parser("report", help="tables and a figure of finished runs")
     report.add_argument("workdirs", nargs="+")
     report.add_argument("--out", required=True, help="the figure, a .png")
@@ -70,19 +89,6 @@ def parser() -> argparse.ArgumentParser:
     semantics.add_argument("--split", default="test")
     semantics.add_argument("--data_dir", help="where the run's data set lies (default: the run's)")
     semantics.add_argument("--out", required=True, help="the figure, a .png")
-
-    convert = commands.add_parser("convert", help="make a run of published weights")
-    convert.add_argument("weights", choices=("uniter",), help="whose: UNITER's, or IAIS's of the same form")
-    convert.add_argument("source", help="the state dict: .pt, .bin or .safetensors")
-    convert.add_argument("workdir", help="the new run's directory")
-    convert.add_argument(
-        "--vocab", required=True, help="BERT's vocab.txt, a line for each row of the word table"
-    )
-    convert.add_argument("--uncased", action="store_true", help="the vocabulary is an uncased one")
-    convert.add_argument(
-        "--config", metavar="FILE[:ARG]", help="the run's config (default: IAIS's, in the weights' sizes)"
-    )
-    return root
 
 
 def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:

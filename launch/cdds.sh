@@ -5,8 +5,9 @@
 #   ./launch/cdds.sh [scenes|f8k]                         two hours on 2 CPU cores
 #   SEEDS="0 1 2" ROWS="baseline paper practical" ./launch/cdds.sh scenes
 #
-# Rows: baseline (InfoNCE) | paper | practical | and practical without decoupling | modal (L_m) |
-# fit (L_f, L_x) | noise | sampling (a contrast instead). Data must be prepared. Finished runs are kept.
+# Rows: baseline (InfoNCE of pooled tokens) | paper | practical | and practical without decoupling |
+# modal (L_m) | fit (L_f, L_x) | noise | sampling (a contrast instead) | both (decoupling and sampling).
+# Data must be prepared. Finished runs are kept.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,7 +22,7 @@ export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.cache/jax}
 case $data in f8k) split=dev ;; *) split=test ;; esac
 
 runs=() decoupled=()
-for row in ${ROWS:-baseline paper practical decoupling modal fit noise sampling}; do
+for row in ${ROWS:-baseline paper practical decoupling modal fit noise sampling both}; do
   case $row in
   baseline) argument=:method=info_nce ;;
   paper | practical) argument=:preset=$row ;;
