@@ -1,7 +1,8 @@
 """CDDS as published, on Flickr30k: ViT patches (from pixels) and BERT words, `prepare folder` first.
 
-25 epochs, AdamW, 2e-4, batch 64, d = 512: the paper's. Weight decay, the step decay at epochs 9, 15, 20,
-clipping and the backbones' tenth of the rate are INFERRED from LAPS, whose protocol the paper copies.
+25 epochs, AdamW, 2e-4, batch 64, d = 512: the paper's. Weight decay, the step decay at epochs 9, 15, 20
+and clipping are INFERRED from LAPS, whose protocol the paper copies. Its backbones are pretrained and take a
+tenth of the rate; here they start from random values and take all of it, with neither crops nor flips.
 Published rSum of the paper with pretrained backbones (ViT-224 / ViT-384 / Swin-224 / Swin-384):
 
     VSE++   496.1 / 520.5 / 534.4 / 540.6        LAPS   507.3 / 525.4 / 536.3 / 545.3
@@ -41,7 +42,7 @@ def ablated(config, preset: str, without: str):
 
 
 def get_config(arg: str = ""):
-    given = options(arg, preset="practical", without="", data="flickr30k")
+    given = options(arg, preset="practical", without="")
     config = default("cdds")
     config.name, config.batch_size, config.duration, config.dim = "cdds_f30k", 64, "25 epochs", 512
     config.data.name, config.data.view, config.data.image_size = "folder", "pixels", 224

@@ -43,6 +43,8 @@ def test_a_wrong_override_is_one_line_that_says_what_is_right(override, message)
         ("configs/nope.py", "nope.py: no such file"),
         (f"{CONFIG}:vew=pixels", "did you mean 'view'"),
         ("configs/contrastive_scenes.py:method=infonce", "did you mean 'info_nce'"),
+        ("configs/cdds_scenes.py:preset=best", "preset=best: paper or practical"),
+        ("configs/cdds_coco.py:without=nose", "without=nose: one of decoupling, modal, fit"),
     ],
 )
 def test_a_wrong_file_or_argument(path, message):
@@ -106,7 +108,7 @@ def test_options_of_a_config_file():
 
 
 def test_every_choice_is_a_field_and_holds_the_defaults():
-    fields = {k for name in ("dias", "vsepp", "iais") for k in config_lib.flatten(default(name))}
+    fields = {k for name in ("dias", "vsepp", "iais", "cdds") for k in config_lib.flatten(default(name))}
     assert set(config_lib.CHOICES) <= fields
 
 
