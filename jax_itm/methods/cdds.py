@@ -37,6 +37,7 @@ def cdds_defaults() -> dict[str, Any]:
         "heads": 8,
         "mlp": 4,  # times the width
         "noises": 4,  # z; 0: none
+        "noise_scale": 0.1,  # of E_n(delta), beside tokens of unit variance; not stated in the paper
         "modal_form": "one_minus",  # | literal
         "score": "maxmean",  # | pooled | mapped
     }
@@ -92,6 +93,7 @@ class Cdds(DualEncoder):
             options.heads,
             options.mlp,
             options.noises,
+            options.noise_scale,
             jnp.dtype(config.dtype),
         )
 

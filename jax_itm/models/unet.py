@@ -93,6 +93,7 @@ class DualPath(nn.Module):
     heads: int = 8
     mlp: int = 4
     samples: int = 4  # z; 0: no noise
+    scale: float = 1.0  # of the noise
     dtype: jnp.dtype = jnp.dtype("float32")
 
     def setup(self) -> None:
@@ -128,7 +129,7 @@ class DualPath(nn.Module):
             delta = jnp.broadcast_to(noise_bank(*shape[1:]), shape)
         delta = jnp.moveaxis(delta, 2, 1).astype(self.dtype)
         masks = jnp.broadcast_to(mask[:, None], delta.shape[:3])
-        return self.noise(_flat(delta), _flat(masks), False).reshape(delta.shape)
+        return self.scale * self.noise(_flat(delta), _flat(masks), False).reshape(delta.shape)
 
 
 def _flat(x: Array) -> Array:
