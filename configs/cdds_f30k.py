@@ -35,6 +35,7 @@ def ablated(config, preset: str, without: str):
         raise UserError(f"config argument without={without}: one of {', '.join(ABLATIONS)}")
     if preset == "paper":
         config.sampling.identity = 0.0
+        config.name += "-paper"
     if without:
         config.method.update(ABLATIONS[without])
         config.name += f"-no_{without}"
@@ -51,6 +52,7 @@ def get_config(arg: str = ""):
     image.name, image.patch, image.width, image.layers, image.heads = "vit", 16, 768, 12, 12
     text.name, text.width, text.layers, text.heads = "bert", 768, 12, 12
     image.pooling = text.pooling = "mean"
+    image.drop = 0.0  # words alone are perturbed
     optimizer = config.optimizer
     optimizer.lr, optimizer.schedule = 2e-4, "step"
     optimizer.step_at, optimizer.step_factor = ("9 epochs", "15 epochs", "20 epochs"), 0.3

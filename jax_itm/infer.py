@@ -130,7 +130,7 @@ class Matcher:
         return (self._first if first else self._score)(self.params, padded, texts)[:rows]
 
     def score_pairs(self, images: PyTree, texts: PyTree, image: np.ndarray, text: np.ndarray) -> np.ndarray:
-        """The scores (k,) of pairs: encoded images[image[k]] with texts[text[k]]; cross-encoders only."""
+        """The scores (k,) of pairs: encoded images[image[k]] with texts[text[k]], where the method can."""
         if self._score_pairs is None:
             raise UserError(f"{self.config.method.name} is no cross-encoder: it scores no single pairs")
         found = []
@@ -149,6 +149,12 @@ class Matcher:
         Equal scores keep the gallery's order. With `first`, only so many images a text are scored in full:
         the best by the method's fast score (CDDS's `pooled`), for a large gallery.
         """
+        if first and not hasattr(self.method, "first_score"):
+            raise UserError(
+                f"--first {first}: {self.config.method.name} has no faster score for a first pass"
+            )
+        if first < 0:
+            raise UserError(f"--first {first}: must be positive")
         if not first:
             scores = self.score(images, texts).T
             order = np.argsort(-scores, axis=1, kind="stable")[:, :k]

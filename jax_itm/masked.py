@@ -5,10 +5,12 @@ rule of Devlin et al., 2019 (BERT), section 3.1: of the words to predict, 80 % a
 at random and 10 % stay as they are.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from jax_itm.types import Array, Bool, Float, Inputs, Int, PRNGKeyArray, Terms
+from jax_itm.types import Array, Bool, Float, Inputs, Int, PRNGKeyArray, PyTree, Terms
 
 
 def hidden_words(
@@ -28,8 +30,37 @@ def hidden_words(
     return {"ids": ids, "hidden": chosen & (how < 0.8), "mask": mask}, chosen
 
 
-def word_terms(logits: Float[Array, "b w v"], ids: Int[Array, "b w"], chosen: Bool[Array, "b w"]) -> Terms:
-    """`mlm`, the mean cross entropy of the chosen words, and `mlm_accuracy`; 0 where none was chosen."""
+def word_sums(logits: Float[Array, "b w v"], ids: Int[Array, "b w"], chosen: Bool[Array, "b w"]) -> Terms:
+    """Over the chosen words: `mlm`, the sum of their cross entropies, how many are `right`, the `count`."""
     own = jnp.take_along_axis(jax.nn.log_softmax(logits), ids[..., None], axis=2)[..., 0]
-    mean = lambda x: jnp.sum(jnp.where(chosen, x, 0)) / jnp.maximum(jnp.sum(chosen), 1)
-    return {"mlm": mean(-own), "mlm_accuracy": mean(jnp.argmax(logits, axis=2) == ids)}
+    over = lambda x: jnp.sum(jnp.where(chosen, x, 0))
+    return {"mlm": over(-own), "right": over(jnp.argmax(logits, axis=2) == ids), "count": jnp.sum(chosen)}
+
+
+def word_terms(
+    predict: Callable[..., Array],
+    text: Inputs,
+    images: PyTree,
+    rng: PRNGKeyArray,
+    *,
+    share: float,
+    vocab: int,
+    parts: int,
+) -> Terms:
+    """`mlm`, the mean cross entropy of the words to predict, and `mlm_accuracy`; row k with image k.
+
+    `predict(shown, images, rng)` gives the logits of every word. They are the largest thing here, and are
+    made for one of `parts` micro-batches at a time.
+    """
+    hide, drop = jax.random.split(rng)
+    shown, chosen = hidden_words(hide, text, share, vocab)
+
+    def part(given):
+        shown, images, ids, chosen, index = given
+        return word_sums(predict(shown, images, jax.random.fold_in(drop, index)), ids, chosen)
+
+    split = lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)  # devices keep their rows
+    given = (*jax.tree.map(split, (shown, images, text["ids"], chosen)), jnp.arange(parts))
+    sums = jax.tree.map(jnp.sum, jax.lax.map(jax.checkpoint(part), given))
+    count = jnp.maximum(sums["count"], 1)
+    return {"mlm": sums["mlm"] / count, "mlm_accuracy": sums["right"] / count}

@@ -1,4 +1,4 @@
-"""Re-ranking: a dual encoder ranks all, a cross-encoder orders its first candidates anew.
+"""Re-ranking: a fast score ranks all, a slow one orders its first candidates anew.
 
 An exhaustive evaluation of a cross-encoder scores every pair (COCO 5K: 125 million passes through the
 model); this one scores `top_k` an image and `top_k` a caption.
@@ -62,13 +62,15 @@ def reordered(rank: np.ndarray, right: np.ndarray, scores: np.ndarray) -> np.nda
 
 
 def rerank(matcher: Matcher, split, source: Matcher, top_k: int) -> dict[str, Any]:
-    """Retrieval by `source`, its first `top_k` ordered anew by the cross-encoder `matcher`.
+    """Retrieval by `source`, its first `top_k` ordered anew by `matcher`, which scores single pairs.
+
+    A source with a score for first passes (CDDS's `pooled`) ranks by that.
 
     Returns what `evaluate` returns, under the full protocol; `cost` counts the pairs that `matcher`
     scored and all the time, that of `source` included.
 
     Raises:
-        UserError: `matcher` is no cross-encoder, `top_k` is not positive, or a score is not finite.
+        UserError: `matcher` scores no single pairs, `top_k` is not positive, or a score is not finite.
     """
     if not hasattr(matcher.method, "score_pairs"):
         raise UserError(f"--mode rerank: {matcher.config.method.name} is no cross-encoder")
@@ -101,5 +103,8 @@ def rerank(matcher: Matcher, split, source: Matcher, top_k: int) -> dict[str, An
         for rank, way, part in zip(ranks, ways, parts, strict=True)
     ]
     cost = {"pairs": len(pairs), "seconds": time.perf_counter() - start}
-    how = f"{matcher.method.score_name} (of the first {top_k} by {source.config.name}, step {source.step})"
+    by = f"{source.config.name}, step {source.step}"
+    if name := getattr(source.method, "first_name", ""):
+        by += f", {name}"
+    how = f"{matcher.method.score_name} (of the first {top_k} by {by})"
     return {"protocol": described(matcher, split, how), **retrieval.metrics(*again), "cost": cost}

@@ -20,7 +20,7 @@ from jax_itm.types import Array, Bool, Config, Float, Int, NamedTuple, PRNGKeyAr
 
 FAR = 1e4  # more than any score: it takes a padded token out of a contrast
 STEEP = 0.02  # of the sigmoid through which a threshold gets its gradient
-RANDOM_SHARE = 0.25  # of the tokens, for schedule="random_features"
+RANDOM_SHARE = 0.25  # of the tokens, for schedule="random_features"; INFERRED
 
 
 class Moments(NamedTuple):
@@ -158,12 +158,12 @@ def contrast(
     """One modality's part of L_s, equation (11): sampled components against the semantic ones.
 
         pooled_batch    means over the tokens, InfoNCE over the global batch (default)
-        patch_batch     every token against all tokens of the global batch
-        patch_image     every token against those of its own image: literal
+        patch_batch     every token against those of all other images of the global batch
+        patch_image     every token against those of its own image: the printed negatives
 
     As printed, (11) takes a cosine where a distance is meant, has the logarithm outside the sum and no
-    temperature, and its negatives inside one image, which the ranks that a sampled token keeps solve
-    without any semantics. All levels are InfoNCE in both directions here.
+    temperature; its negatives, inside one image, are told apart by the ranks that a sampled token keeps,
+    without any semantics. All levels are InfoNCE in both directions here, at `temperature` (INFERRED).
     """
     scale = jnp.asarray(1 / temperature, sampled.dtype)
     if level == "pooled_batch":
@@ -178,17 +178,21 @@ def contrast(
         rows, columns = (jax.nn.logsumexp(scores, axis=axis) for axis in (2, 1))
         each = rows + columns - 2 * own
     else:
-        # A padded token's score with any other is FAR below the rest; those of the same image's other
-        # captions at the same place are the same token, and no negatives.
+        # A padded token's score with any other is FAR below the rest.
         flat = lambda x: x.reshape(-1, *x.shape[2:])
         out, one = (FAR * (1 - real))[..., None], jnp.ones((*mask.shape, 1), x.dtype)
         rows = flat(jnp.concatenate([x, one, -out], axis=-1))
         columns = flat(jnp.concatenate([s, -out, one], axis=-1))
-        number = image_id[:, None] * mask.shape[1] + jnp.arange(mask.shape[1])
-        lse: Any = log_sum_exp(rows, columns, flat(number), scale, plan)
+        owner = jnp.repeat(image_id, mask.shape[1])
+        lse: Any = log_sum_exp(rows, columns, owner, scale, plan)
         over = [jax.nn.softplus(part.reshape(own.shape) - own) for part in lse]
         each = over[0] + over[1]
     return jnp.sum(jnp.where(mask, each, 0)) / (2 * jnp.sum(real))
+
+
+def before(encoded: Encoded) -> Float[Array, "b n d"]:
+    """The tokens before they were decoupled, without gradient."""
+    return jax.lax.stop_gradient(encoded.tokens if encoded.origin is None else encoded.origin)
 
 
 def some(key: PRNGKeyArray, mask: Bool[Array, "b n"]) -> Bool[Array, "b n"]:
@@ -202,7 +206,7 @@ class Sampled(NamedTuple):
 
     image: Float[Array, "b r d"]  # V_x
     text: Float[Array, "b w d"]  # T_x
-    moments: tuple[Moments, Moments]  # of the semantic columns, over the global batch
+    moments: tuple[Moments, Moments]  # of the columns that S is taken from, over the global batch
     terms: Terms  # `sampling`, which is L_s, and the shares of kept columns and empty rows
 
 
@@ -222,16 +226,15 @@ def sampled(
     before they were decoupled (`precomputed`).
     """
     sides = (image.tokens, image.mask), (text.tokens, text.mask)
-    moments = column_moments(*sides[0]), column_moments(*sides[1])
-    known = moments
     if options.schedule == "random_features":
         keys = jax.random.split(rng)
         chosen = [(x, some(key, mask)) for key, (x, mask) in zip(keys, sides, strict=True)]
-        known = column_moments(*chosen[0]), column_moments(*chosen[1])
+        moments = column_moments(*chosen[0]), column_moments(*chosen[1])
     elif options.schedule == "precomputed":
-        before = lambda e: jax.lax.stop_gradient(e.tokens if e.origin is None else e.origin)
-        known = column_moments(before(image), image.mask), column_moments(before(text), text.mask)
-    both = select_both(related(*known), alpha, options)
+        moments = column_moments(before(image), image.mask), column_moments(before(text), text.mask)
+    else:
+        moments = column_moments(*sides[0]), column_moments(*sides[1])
+    both = select_both(related(*moments), alpha, options)
     v_x, t_x = sample_both(*sides[0], *sides[1], both, options.scope)
     given = image_id, options.level, options.temperature, plan
     terms = {

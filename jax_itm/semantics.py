@@ -5,6 +5,7 @@ from statistics import fmean
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jax_itm.data.collate import collate_images
@@ -14,6 +15,7 @@ from jax_itm.methods.cdds import Cdds
 from jax_itm.models.layers import Encoded
 from jax_itm.parallel import shard_whole
 from jax_itm.report import COLOURS, save_figure
+from jax_itm.sampling import before, column_moments, related, select_both
 from jax_itm.types import NamedTuple, UserError
 
 SHOWN = 7  # images whose captions are drawn
@@ -53,17 +55,17 @@ def semantics(matcher: Matcher, split, images: int = 200) -> Semantics:
     """Of a split's first `images`.
 
     Raises:
-        UserError: the run is none of CDDS, its inputs are not the split's, or the split has a lone image.
+        UserError: the run is none of CDDS, its inputs are not the split's, or it has nothing to compare.
     """
     method = matcher.method
     if not isinstance(method, Cdds):  # its components are no other method's
         raise UserError(f"semantics: {matcher.config.method.name} has no semantic components")
     check_fits(matcher.config, split)
     split = split.first(images)
-    if len(split) < 2:
-        raise UserError(f"semantics: {split.name} {split.split} has fewer than two images")
-    log_s, selected = jax.device_get(jax.jit(Cdds.mean_selection, static_argnums=0)(method, matcher.params))
+    if len(split) < 2 or len(split.captions()) == len(split):
+        raise UserError(f"semantics: {split.name} {split.split} has no two images, or no two captions of one")
     shown, written = _components(matcher, split)
+    log_s, selected = jax.device_get(_related(matcher, shown, written))
     columns = _pair(selected[0].weights)
     values = [np.sort(x.tokens[x.mask][:, k]) for x, k in zip((shown, written), columns, strict=True)]
     pooled = lambda tokens: _unit((tokens * written.mask[..., None]).sum(1) / written.mask.sum(1)[:, None])
@@ -80,6 +82,15 @@ def table(found: Mapping[str, Sequence[dict[str, float]]]) -> str:
         means = (f"{fmean(one[name] for one in each):.3f}" for name in names)
         lines.append(f"| {run} | {' | '.join(means)} |")
     return "\n".join(lines)
+
+
+def _related(matcher: Matcher, shown: Encoded, written: Encoded) -> Any:
+    """log S, S_v and S_t of these tokens' columns."""
+    options = matcher.config.sampling
+    tokens = before if options.schedule == "precomputed" else lambda one: one.tokens
+    moments = [column_moments(jnp.asarray(tokens(one)), jnp.asarray(one.mask)) for one in (shown, written)]
+    log_s = related(*moments)
+    return log_s, select_both(log_s, matcher.params["loss"]["thresholds"], options)
 
 
 def _pair(weights: np.ndarray) -> tuple[int, int]:

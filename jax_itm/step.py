@@ -75,7 +75,7 @@ def score_step(score: Callable, mesh: Mesh) -> Callable[[Params, PyTree, PyTree]
 
 
 def pair_step(method: Method, mesh: Mesh) -> Callable[[Params, PyTree, PyTree], Array] | None:
-    """Scores of pairs, (params, images, texts) -> (k,), split over the devices; None of a dual encoder."""
+    """Scores of pairs, (params, images, texts) -> (k,), split over the devices; None where there are none."""
     score_pairs, split = getattr(method, "score_pairs", None), _splitter(mesh)
     if score_pairs is None:
         return None

@@ -39,4 +39,4 @@ for row in ${ROWS:-baseline paper practical decoupling modal fit noise sampling 
   done
 done
 "$python" -m jax_itm report "${runs[@]}" --out "runs/cdds/$data.png"
-"$python" -m jax_itm semantics "${decoupled[@]}" --split "${SPLIT:-$split}" --out "runs/cdds/$data-semantics.png"
+[ ${#decoupled[@]} -eq 0 ] || "$python" -m jax_itm semantics "${decoupled[@]}" --split "${SPLIT:-$split}" --out "runs/cdds/$data-semantics.png"

@@ -8,6 +8,8 @@ from test_methods import VOCAB, batch, one_sgd_step, small
 
 from jax_itm.methods import build
 from jax_itm.methods.cdds import distance, modality_loss
+from jax_itm.models.layers import Encoded, TransformerLayer
+from jax_itm.models.unet import DualPath, noise_bank
 from jax_itm.token_scores import CELLS, maxmean, maxmean_pairs, token_set
 from jax_itm.types import UserError
 
@@ -179,3 +181,96 @@ def test_the_moments_of_the_run_approach_those_of_its_batches():
 def test_what_cannot_be_is_refused(fields, message):
     with pytest.raises(UserError, match=message):
         build(small("cdds", **fields), VOCAB, 100)
+
+
+def test_the_unet_is_equations_1_to_4():
+    """Two layers, so that the order of the skips counts: e_2 is H without noise, then e_1."""
+    rng, rows, count, size = np.random.default_rng(0), 3, 5, 16
+    model = DualPath(size, layers=2, heads=2, mlp=2, samples=3, scale=0.5)
+    tokens = jnp.asarray(rng.normal(size=(rows, count, size)), jnp.float32)
+    mask = jnp.asarray(np.arange(count) < np.array([[5], [3], [1]]))
+    given = Encoded(tokens[:, 0], tokens, mask)
+    params = model.init(jax.random.key(0), given, given)["params"]
+    found = jax.jit(lambda p: model.apply({"params": p}, given, method="image"))(params)
+
+    def layer(of, x, hidden):
+        return TransformerLayer(2, hidden).apply({"params": of}, x, mask, False)
+
+    own = params["of_image"]
+    e_1 = layer(own["encoder_0"], tokens, 2 * size)
+    e_2 = layer(own["encoder_1"], e_1, 2 * size)
+    delta = noise_bank(count, 3, size)
+    for name, component in (("semantic", found.tokens), ("modality", found.modality)):
+        each = []
+        for k in range(3):
+            noise = layer(params["noise"], jnp.broadcast_to(delta[:, k], tokens.shape), 2 * size)
+            y = e_2 + 0.5 * noise
+            for n, skip in enumerate((e_2, e_1)):
+                y = layer(own[name][f"layer_{n}"], jnp.concatenate([y, skip], axis=-1), 4 * size)
+                linear = own[name][f"linear_{n}"]
+                y = y @ linear["kernel"] + linear["bias"]
+            each.append(y)
+        np.testing.assert_allclose(component, np.mean(each, axis=0), rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(found.origin, tokens)
+
+
+def test_mapped_is_the_mean_cosine_through_both_selections():
+    method, data, params = started(**{"method.score": "mapped"})
+    rng = np.random.default_rng(0)
+    moments = jnp.asarray(rng.normal(size=(2, 2, 16)) / 20, jnp.float32)
+    params = params | {"loss": params["loss"] | {"moments": moments}}
+    _, (s_v, s_t) = method.mean_selection(params)
+    scores = method.score(
+        params,
+        *(
+            jax.jit(e)(params, data[side])
+            for e, side in ((method.encode_image, "image"), (method.encode_text, "text"))
+        ),
+    )
+    run = jax.jit(method.components, static_argnums=1)
+    v, t = (run(params, side, data[side]) for side in ("image", "text"))
+    mean = lambda one: np.stack(
+        [np.asarray(x)[np.asarray(m)].mean(0) for x, m in zip(one.tokens, one.mask, strict=True)]
+    )
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+    v, t = mean(v), mean(t)
+    there, back = t @ np.asarray(s_v.weights).T, v @ np.asarray(s_t.weights).T
+    expected = (unit(v) @ unit(there).T + unit(back) @ unit(t).T) / 2
+    np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_each_component_has_its_own_weight():
+    method, data, params = started()
+    parts = jnp.asarray([0.5, 2.0, 3.0])  # w_s, w_m, w_x
+    params = params | {"loss": params["loss"] | {"parts": parts}}
+    seen = {}
+
+    def spy(params, image, text, batch, rng):
+        drawn = type(method).sampled(method, params, image, text, batch, rng)
+        seen["made"] = (image, drawn.image), (text, drawn.text)
+        return drawn
+
+    method.sampled = spy
+    _, terms = method.loss(params, data, jax.random.key(0), jnp.int32(0))
+    fused = crossed = 0.0
+    for one, x in seen["made"]:
+        fused += distance(2.0 * one.modality + 0.5 * one.tokens, one.origin, one.mask)
+        crossed += distance(2.0 * one.modality + 3.0 * x, one.origin, one.mask)
+    np.testing.assert_allclose([terms["fused"], terms["crossed"]], [fused, crossed], rtol=1e-4)
+
+
+def test_a_plain_contrast_sorts_nothing():
+    method, data, params = started(**SWITCHES["contrast"])
+    text = str(jax.make_jaxpr(lambda p: method.loss(p, data, jax.random.key(0), jnp.int32(0)))(params))
+    assert "sort[" not in text
+
+
+def test_runs_saved_before_sampling_still_have_their_method():
+    config = small("info_nce")
+    with config.unlocked():
+        del config.sampling, config.method.weights.sampling
+    method, data = build(config, VOCAB, 100), batch()
+    params = jax.jit(method.init)(jax.random.key(0), data)
+    assert set(params["loss"]) == {"log_scale"}
+    loss, _ = jax.jit(method.loss)(params, data, jax.random.key(0), jnp.int32(0))
+    assert jnp.isfinite(loss)

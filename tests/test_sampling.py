@@ -156,27 +156,19 @@ def test_columns_of_other_scales_still_make_rows_that_sum_to_1():
 
 
 def naive_contrast(x, s, mask, image_id, level, temperature):
+    """InfoNCE, anchor by anchor; rivals are the own one and those of other images, or of the same."""
     unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)
     if level == "pooled_batch":
         mean = lambda x: np.stack([row[m].mean(0) for row, m in zip(x, mask, strict=True)])
-        x, s, owner, place = unit(mean(x)), unit(mean(s)), image_id, np.zeros(len(x))
+        x, s, row = unit(mean(x)), unit(mean(s)), np.arange(len(x))
     else:
-        x, s = unit(x[mask]), unit(s[mask])
-        owner, place = (
-            np.broadcast_to(a, mask.shape)[mask] for a in (image_id[:, None], np.arange(mask.shape[1]))
-        )
-    row = np.arange(len(x)) if level == "pooled_batch" else np.nonzero(mask)[0]
+        x, s, row = unit(x[mask]), unit(s[mask]), np.nonzero(mask)[0]
     losses = []
     for a, b in ((x, s), (s, x)):
         for n in range(len(a)):
-            rivals = [
-                m
-                for m in range(len(b))
-                if m == n
-                or (level == "patch_image" and row[m] == row[n])
-                or (level != "patch_image" and (owner[m], place[m]) != (owner[n], place[n]))
-            ]
-            scores = np.array([a[n] @ b[m] for m in rivals]) / temperature
+            same_row, same_image = row == row[n], image_id[row] == image_id[row[n]]
+            rivals = same_row if level == "patch_image" else ~same_image | (np.arange(len(b)) == n)
+            scores = b[rivals] @ a[n] / temperature
             losses.append(np.log(np.sum(np.exp(scores))) - a[n] @ b[n] / temperature)
     return np.mean(losses)
 

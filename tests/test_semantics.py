@@ -104,6 +104,9 @@ def test_refuses(place, tmp_path, capsys):
     says(capsys, main(["semantics", run, "--out", str(tmp_path / "x.pdf")]), "x.pdf: the figure is a .png")
     status = main(["evaluate", "--workdir", run, "--split", "dev", "--score", "cosine"])
     says(capsys, status, "--score cosine: cdds has no such score")
+    np.save(tmp_path / "images.npy", np.zeros((3, 3, 12), np.float16))
+    search = ["search", "--workdir", run, "--images", str(tmp_path / "images.npy"), "a dog", "--first", "-1"]
+    says(capsys, main(search), "--first -1: must be positive")
     command = ["train", "--config", f"{place}/cdds.py:method=cdds", "--workdir", str(tmp_path / "run")]
     pooling = ["--config.image.pooling=gpo", f"--config.data.data_dir={place / 'data'}"]
     says(capsys, main([*command, *pooling]), "config.image.pooling='gpo'")
@@ -115,6 +118,9 @@ def test_another_method_has_no_semantic_components(place, tmp_path, capsys):
     short = ["--config.duration=2 steps", "--config.evaluate.every=2 steps", data]
     command = ["train", "--config", f"{tmp_path}/tiny.py:method=info_nce", "--workdir", str(tmp_path / "run")]
     assert main([*command, *short]) == 0
+    np.save(tmp_path / "images.npy", np.zeros((3, 3, 12), np.float16))
+    search = ["search", "--workdir", str(tmp_path / "run"), "--images", str(tmp_path / "images.npy")]
+    says(capsys, main([*search, "a dog", "--first", "2"]), "--first 2: info_nce has no faster score")
     status = main(["semantics", str(tmp_path / "run"), "--split", "dev", "--out", str(tmp_path / "a.png")])
     says(capsys, status, "semantics: info_nce has no semantic components")
     status = main(["evaluate", "--workdir", str(tmp_path / "run"), "--split", "dev", "--score", "maxmean"])

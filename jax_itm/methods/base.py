@@ -21,7 +21,7 @@ class Method(Protocol):
     """All that the trainer, the evaluator and the Matcher know of a method.
 
     One that can re-rank also has `score_pairs(params, images, texts) -> (k,)`; one whose `score` is slow
-    may have `first_score`, of the same form, for a first pass.
+    may have `first_score`, of the same form, for a first pass, and its `first_name`.
     """
 
     preset: str  # what a result's protocol calls the method with its settings
@@ -71,7 +71,10 @@ def weighted(terms: Terms, weights: Mapping[str, float]) -> Float[Array, ""]:
 
 
 def even_length(tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-    """Tokens of length sqrt(d): encoders of different scales then have columns that can be compared."""
+    """Tokens of length sqrt(d), so that columns of both sides can be compared. INFERRED, not in the paper.
+
+    Encoders' own scales differ: without this, every row of S was empty, and noise drowned the tokens.
+    """
     return l2_normalise(tokens) * jnp.sqrt(float(tokens.shape[-1]))
 
 
@@ -123,8 +126,9 @@ class DualEncoder:
     def init(self, rng: PRNGKeyArray, batch: Batch) -> Params:
         """Float32 parameters: {"image": .., "text": .., "loss": ..}."""
         image, text = jax.random.split(rng)
-        alpha = jnp.full((2,), self.config.sampling.alpha)
-        thresholds = {"thresholds": alpha} if self.options.weights.get("sampling") else {}
+        thresholds = {}
+        if self.options.weights.get("sampling"):  # runs of old have no such section
+            thresholds["thresholds"] = jnp.full((2,), self.config.sampling.alpha)
         return {
             "image": self.image.init(image, batch["image"])["params"],
             "text": self.text.init(text, batch["text"])["params"],

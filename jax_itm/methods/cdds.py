@@ -26,6 +26,7 @@ from jax_itm.types import Array, Batch, Bool, Float, Inputs, Params, PRNGKeyArra
 
 PARTS = ("modal", "fused", "crossed")  # terms of the decoupled components
 SEMANTIC, MODALITY, SAMPLED = range(3)  # of the learnable weights w_s, w_m, w_x
+QUICK = 10.0  # the moments are parameters in these units, so that a run's rate moves them soon enough
 
 
 def cdds_defaults() -> dict[str, Any]:
@@ -37,7 +38,7 @@ def cdds_defaults() -> dict[str, Any]:
         "heads": 8,
         "mlp": 4,  # times the width
         "noises": 4,  # z; 0: none
-        "noise_scale": 0.1,  # of E_n(delta), beside tokens of unit variance; not stated in the paper
+        "noise_scale": 0.1,  # of E_n(delta), beside tokens of length sqrt(d); INFERRED, the paper states none
         "modal_form": "one_minus",  # | literal
         "score": "maxmean",  # | pooled | mapped
     }
@@ -57,7 +58,8 @@ def modality_loss(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"], form:
     alike = jnp.exp(-jnp.maximum(divergence, 0))
     if form == "literal":
         return jnp.mean(jnp.sum(pairs * alike, axis=(1, 2)))
-    return jnp.mean(jnp.sum(pairs * (1 - alike), axis=(1, 2)) / jnp.sum(pairs, axis=(1, 2)))
+    count = jnp.maximum(jnp.sum(pairs, axis=(1, 2)), 1)
+    return jnp.mean(jnp.sum(pairs * (1 - alike), axis=(1, 2)) / count)
 
 
 def distance(made: Float[Array, "b n d"], tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Array:
@@ -74,11 +76,13 @@ class Cdds(DualEncoder):
     cosine through the S of the columns' moments over the whole run, which the parameters keep.
     """
 
+    first_name = "pooled"
+
     def __init__(self, config, vocab: int, loss_steps):
         super().__init__(config, vocab, loss_steps)
         options = self.options
         self.score_name = options.score
-        self.preset = "cdds practical" if config.sampling.identity or options.weights.align else "cdds paper"
+        self.preset = "cdds practical" if config.sampling.identity else "cdds paper"
         for side in ("image", "text"):
             if config[side].pooling != "mean":
                 raise UserError(f"config.{side}.pooling={config[side].pooling!r}: cdds pools by 'mean'")
@@ -115,8 +119,8 @@ class Cdds(DualEncoder):
         return params | {"moments": jnp.zeros((2, 2, self.config.dim))}
 
     def weights(self) -> dict[str, float]:
-        """With the fit of the moments, which touches nothing else."""
-        return self.options.weights.to_dict() | {"moments": 1.0}
+        """With the fit of the moments: Adam moves them all the same, and it hardly counts in the clip."""
+        return self.options.weights.to_dict() | {"moments": 0.01}
 
     def encode_pair(self, params: Params, image: Inputs, text: Inputs, rng) -> tuple[Encoded, Encoded]:
         """The encoders' tokens, decoupled, with new noise."""
@@ -139,26 +143,38 @@ class Cdds(DualEncoder):
     def terms(self, params, image: Encoded, text: Encoded, batch, rng, step) -> Terms:
         """L_s, L_m, L_f, L_x, and `align`: InfoNCE of the pooled semantic components."""
         weights, config = self.options.weights, self.config
-        drawn = self.sampled(params, image, text, batch, rng)
-        terms: Terms = drawn.terms
-        given: tuple[Any, Any] = (image, drawn.image), (text, drawn.text)
-        of_both = lambda part: part(*given[0]) + part(*given[1])
+        terms: Terms = {}
+        both: tuple[Any, Any] = image, text
+        if weights.sampling or weights.crossed:
+            drawn = self.sampled(params, image, text, batch, rng)
+            moments = drawn.moments
+            terms |= drawn.terms
+        else:  # no sorts and no map where nothing asks for them
+            drawn, moments = None, [sampling.column_moments(one.tokens, one.mask) for one in both]
         if weights.modal:
             form = self.options.modal_form
-            terms["modal"] = of_both(lambda one, x: modality_loss(one.modality, one.mask, form))
-        if weights.fused or weights.crossed:
-            w = params["parts"]
-            fused = lambda one: w[MODALITY] * one.modality + w[SEMANTIC] * one.tokens
-            crossed = lambda one, x: w[MODALITY] * one.modality + w[SAMPLED] * x
-            terms["fused"] = of_both(lambda one, x: distance(fused(one), one.origin, one.mask))
-            terms["crossed"] = of_both(lambda one, x: distance(crossed(one, x), one.origin, one.mask))
+            each = [modality_loss(one.modality, one.mask, form) for one in both]
+            terms["modal"] = each[0] + each[1]
+        if weights.fused:
+            terms["fused"] = self._fit(params["parts"], SEMANTIC, both, [one.tokens for one in both])
+        if weights.crossed and drawn:
+            terms["crossed"] = self._fit(params["parts"], SAMPLED, both, [drawn.image, drawn.text])
         if weights.align:
             scale = jnp.asarray(1 / config.sampling.temperature)
             pair = image.embedding, text.embedding, batch["image_id"]
             terms["align"] = losses.info_nce(*pair, scale, self.plan)
-        found = jnp.stack([jnp.stack([m.mean, jnp.log(m.variance + 1e-6)]) for m in drawn.moments])
-        terms["moments"] = jnp.mean((params["moments"] - jax.lax.stop_gradient(found)) ** 2)
+        found = jnp.stack([jnp.stack([m.mean, jnp.log(m.variance + 1e-6)]) for m in moments])
+        terms["moments"] = jnp.mean((QUICK * params["moments"] - jax.lax.stop_gradient(found)) ** 2)
         return terms
+
+    @staticmethod
+    def _fit(w: Float[Array, "3"], part: int, both: Any, made: list[Array]) -> Float[Array, ""]:
+        """L_f or L_x of both modalities: `|w_m v^m + w v - v|^2`, v what was decoupled."""
+        each = [
+            distance(w[MODALITY] * one.modality + w[part] * x, one.origin, one.mask)
+            for one, x in zip(both, made, strict=True)
+        ]
+        return each[0] + each[1]
 
     def components(self, params: Params, side: str, inputs: Inputs) -> Encoded:
         """One side's ("image" or "text") semantic tokens, with what they were made of; no new noise."""
@@ -181,7 +197,8 @@ class Cdds(DualEncoder):
     def mean_selection(self, params: Params) -> tuple[Array, tuple[sampling.Selected, sampling.Selected]]:
         """log S, S_v and S_t of the moments that the parameters keep: those of the run, not of a batch."""
         loss = params["loss"]
-        log_s = sampling.related(*(Moments(mean, jnp.exp(log)) for mean, log in loss["moments"]))
+        moments = (Moments(mean, jnp.exp(log)) for mean, log in QUICK * loss["moments"])
+        log_s = sampling.related(*moments)
         return log_s, sampling.select_both(log_s, loss["thresholds"], self.config.sampling)
 
     def encode_image(self, params: Params, image: Inputs) -> PyTree:

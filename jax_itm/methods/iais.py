@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm import mining, relations
-from jax_itm.masked import hidden_words, word_terms
+from jax_itm.masked import word_terms
 from jax_itm.methods.base import register, weighted
 from jax_itm.mining import Negatives
 from jax_itm.models.uniter import Embedded, Matched, Uniter
@@ -52,6 +52,7 @@ def iais_defaults() -> dict[str, Any]:
         "dropout": 0.1,
         "spread": 0.02,  # standard deviation of the start values
         "region_mlp": 0,  # width of an MLP before the region projection; 0: none, as in UNITER
+        "centred": False,  # locations less their mean; UNITER's are not
     }
 
 
@@ -115,6 +116,7 @@ class Iais:
             options.dropout,
             options.spread,
             options.region_mlp,
+            options.get("centred", False),  # runs of old have no such field, nor the next
             options.weights.get("mlm", 0) > 0,
             jnp.dtype(config.dtype),
         )
@@ -214,11 +216,12 @@ class Iais:
         texts, images = self._embed(params, batch)
         terms = {}
         if weights.get("mlm"):
-            keys = jax.random.split(jax.random.fold_in(rng, 2))
-            shown, chosen = hidden_words(keys[0], batch["text"], self.options.masked, self.model.vocab)
-            dropout = {"dropout": keys[1]}
-            logits = self._apply(params, "words", shown, images, train=True, rngs=dropout)
-            terms |= word_terms(logits, batch["text"]["ids"], chosen)
+            predict = lambda shown, images, key: self._apply(
+                params, "words", shown, images, train=True, rngs={"dropout": key}
+            )
+            given = predict, batch["text"], images, jax.random.fold_in(rng, 2)
+            sizes = {"vocab": self.model.vocab, "parts": self.config.micro_batches}
+            terms |= word_terms(*given, share=self.options.masked, **sizes)
         if weights["rank"] or weights["iais"]:
             terms |= self._ranked(params, texts, images, batch["image_id"], rng, step)
         return weighted(terms, weights), terms

@@ -124,7 +124,8 @@ class Uniter(nn.Module):
 
     UNITER's one linear map of a region expects the features of a detector, which name what is seen.
     `region_mlp` sets two layers of that width before it, for features that do not, such as pixels; the
-    `spread` of BERT's start values, 0.02, is for width 768, and narrower models want more.
+    `spread` of BERT's start values, 0.02, is for width 768, and narrower models want more. `centred` takes
+    the mean place off the boxes' locations, which from random values hides where each is. None is UNITER's.
     """
 
     vocab: int
@@ -135,6 +136,7 @@ class Uniter(nn.Module):
     dropout: float = 0.1
     spread: float = 0.02
     region_mlp: int = 0
+    centred: bool = False
     mlm: bool = False  # make the parameters of the head for masked words
     dtype: jnp.dtype = jnp.dtype("float32")
 
@@ -172,7 +174,7 @@ class Uniter(nn.Module):
     def embed_image(self, image: Inputs) -> Embedded:
         """`LN(LN(W_f f + b) + LN(W_p p + b) + type_1)`; p is the 7-d location, there is no position id."""
         features, place = image["regions"].astype(self.dtype), location(image["boxes"])
-        if self.region_mlp:  # from random values, the mean of all places would hide where each is
+        if self.centred:
             place = place - jnp.asarray(MEAN_PLACE)
         for layer in self.region_mlp_layer:
             features = nn.gelu(layer(features))
