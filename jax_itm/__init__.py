@@ -1,4 +1,4 @@
-"""Image-text matching in JAX: DIAS and contrastive baselines with exact protocols.
+"""Image-text matching in JAX: DIAS, CDDS, IAIS and contrastive baselines, with exact protocols.
 
 import jax_itm
 matcher = jax_itm.load("runs/dias_scenes")
