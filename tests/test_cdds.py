@@ -83,14 +83,13 @@ def test_maxmean_holds_a_bounded_number_of_cosines():
 
 
 SWITCHES = {
-    "paper": {"sampling.identity": 0.0},
+    "paper, noise": {"sampling.identity": 0.0, "method.noises": 0},
     "decoupling": {
         "method.decouple": False,
         "method.weights.modal": 0.0,
         "method.weights.fused": 0.0,
         "method.weights.crossed": 0.0,
     },
-    "noise": {"method.noises": 0},
     "contrast": {"method.weights.sampling": 0.0, "method.weights.crossed": 0.0, "method.weights.align": 1.0},
     "parts": {"micro_batches": 2, "method.score": "mapped"},
 }
