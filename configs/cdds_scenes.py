@@ -7,17 +7,23 @@ from configs.cdds_f30k import ablated
 from configs.dias_scenes import setting
 from jax_itm.config import default, options
 
+ARGUMENTS = {"preset": "practical", "without": "", "method": "cdds"}
 
-def get_config(arg: str = ""):
-    given = options(arg, preset="practical", without="", method="cdds", view="regions")
-    config = setting(default(given["method"]), given["view"])
-    config.name, config.batch_size, config.duration = "cdds_scenes", 64, "3 epochs"
-    config.dim = 64
-    config.image.pooling = config.text.pooling = "mean"
-    config.image.hidden = 512  # a region is a crop's pixels
-    if given["method"] != "cdds":  # the same encoders with a plain contrast
-        config.name = "cdds_scenes-baseline"
+
+def small(config, given: dict[str, str]):
+    """What fits two cores: a layer a path, one noise; with `method`, the same encoders' plain contrast."""
+    config.batch_size, config.image.pooling, config.text.pooling = 64, "mean", "mean"
+    if given["method"] != "cdds":
+        config.name += "-baseline"
         return config
     method = config.method
     method.layers, method.heads, method.mlp, method.noises = 1, 4, 2, 1
     return ablated(config, given["preset"], given["without"])
+
+
+def get_config(arg: str = ""):
+    given = options(arg, **ARGUMENTS, view="regions")
+    config = setting(default(given["method"]), given["view"])
+    config.name, config.dim, config.duration = "cdds_scenes", 64, "3 epochs"
+    config.image.hidden = 512  # a region is a crop's pixels
+    return small(config, given)

@@ -225,15 +225,13 @@ def sampled(
     (`each_batch`), from a random quarter of them (`random_features`), or, without gradient, from the tokens
     before they were decoupled (`precomputed`).
     """
-    sides = (image.tokens, image.mask), (text.tokens, text.mask)
+    known = sides = (image.tokens, image.mask), (text.tokens, text.mask)
     if options.schedule == "random_features":
-        keys = jax.random.split(rng)
-        chosen = [(x, some(key, mask)) for key, (x, mask) in zip(keys, sides, strict=True)]
-        moments = column_moments(*chosen[0]), column_moments(*chosen[1])
+        v, t = jax.random.split(rng)
+        known = (image.tokens, some(v, image.mask)), (text.tokens, some(t, text.mask))
     elif options.schedule == "precomputed":
-        moments = column_moments(before(image), image.mask), column_moments(before(text), text.mask)
-    else:
-        moments = column_moments(*sides[0]), column_moments(*sides[1])
+        known = (before(image), image.mask), (before(text), text.mask)
+    moments = column_moments(*known[0]), column_moments(*known[1])
     both = select_both(related(*moments), alpha, options)
     v_x, t_x = sample_both(*sides[0], *sides[1], both, options.scope)
     given = image_id, options.level, options.temperature, plan

@@ -12,10 +12,10 @@ from jax_itm.data.collate import collate_images
 from jax_itm.evaluate import check_fits
 from jax_itm.infer import Matcher
 from jax_itm.methods.cdds import Cdds
-from jax_itm.models.layers import Encoded
+from jax_itm.models.layers import Encoded, l2_normalise, mean_pool
 from jax_itm.parallel import shard_whole
 from jax_itm.report import COLOURS, save_figure
-from jax_itm.sampling import before, column_moments, related, select_both
+from jax_itm.sampling import before, column_moments
 from jax_itm.types import NamedTuple, UserError
 
 SHOWN = 7  # images whose captions are drawn
@@ -64,12 +64,14 @@ def semantics(matcher: Matcher, split, images: int = 200) -> Semantics:
     split = split.first(images)
     if len(split) < 2 or len(split.captions()) == len(split):
         raise UserError(f"semantics: {split.name} {split.split} has no two images, or no two captions of one")
-    shown, written = _components(matcher, split)
-    log_s, selected = jax.device_get(_related(matcher, shown, written))
+    shown, written = _components(matcher, method, split)
+    of_s = before if matcher.config.sampling.schedule == "precomputed" else lambda one: one.tokens
+    moments = [column_moments(jnp.asarray(of_s(one)), jnp.asarray(one.mask)) for one in (shown, written)]
+    log_s, selected = jax.device_get(Cdds.selection(method, matcher.params, *moments))
     columns = _pair(selected[0].weights)
     values = [np.sort(x.tokens[x.mask][:, k]) for x, k in zip((shown, written), columns, strict=True)]
-    pooled = lambda tokens: _unit((tokens * written.mask[..., None]).sum(1) / written.mask.sum(1)[:, None])
-    captions = {"text embeddings": pooled(written.origin), "semantic components": pooled(written.tokens)}
+    words = l2_normalise(mean_pool(jnp.asarray(written.origin), jnp.asarray(written.mask)))
+    captions = {"text embeddings": np.asarray(words), "semantic components": written.embedding}
     masks = selected[0].kept, selected[1].kept.T
     return Semantics(np.exp(log_s), masks, columns, (values[0], values[1]), captions, split.caption_image)
 
@@ -84,15 +86,6 @@ def table(found: Mapping[str, Sequence[dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def _related(matcher: Matcher, shown: Encoded, written: Encoded) -> Any:
-    """log S, S_v and S_t of these tokens' columns."""
-    options = matcher.config.sampling
-    tokens = before if options.schedule == "precomputed" else lambda one: one.tokens
-    moments = [column_moments(jnp.asarray(tokens(one)), jnp.asarray(one.mask)) for one in (shown, written)]
-    log_s = related(*moments)
-    return log_s, select_both(log_s, matcher.params["loss"]["thresholds"], options)
-
-
 def _pair(weights: np.ndarray) -> tuple[int, int]:
     """The image column and the other text column that it draws from most."""
     others = np.where(np.eye(len(weights), dtype=bool), 0, weights)
@@ -100,19 +93,13 @@ def _pair(weights: np.ndarray) -> tuple[int, int]:
     return int(i), int(j)
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-
-
-def _components(matcher: Matcher, split) -> tuple[Any, Any]:
-    data, method, rows = matcher.config.data, matcher.method, matcher.batch_rows
-    run = jax.jit(method.components, static_argnums=1)  # pyright: ignore[reportAttributeAccessIssue]
+def _components(matcher: Matcher, method: Cdds, split) -> tuple[Any, Any]:
+    data, rows = matcher.config.data, matcher.batch_rows
+    run = jax.jit(method.components, static_argnums=1)
 
     def of(side: str, count: int, batch) -> Encoded:
-        starts = range(0, count, rows)
-        chosen = [
-            np.minimum(np.arange(start, start + rows), count - 1) for start in starts
-        ]  # the last repeats
+        last = count - 1  # it fills the last batch up
+        chosen = [np.minimum(np.arange(start, start + rows), last) for start in range(0, count, rows)]
         found = [run(matcher.params, side, shard_whole(matcher.mesh, batch(at))) for at in chosen]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *found)
 

@@ -76,12 +76,11 @@ class Cdds(DualEncoder):
     cosine through the S of the columns' moments over the whole run, which the parameters keep.
     """
 
-    first_name = "pooled"
-
     def __init__(self, config, vocab: int, loss_steps):
         super().__init__(config, vocab, loss_steps)
         options = self.options
         self.score_name = options.score
+        self.first_name = "pooled" if options.score == "maxmean" else options.score
         self.preset = "cdds practical" if config.sampling.identity else "cdds paper"
         for side in ("image", "text"):
             if config[side].pooling != "mean":
@@ -196,10 +195,15 @@ class Cdds(DualEncoder):
 
     def mean_selection(self, params: Params) -> tuple[Array, tuple[sampling.Selected, sampling.Selected]]:
         """log S, S_v and S_t of the moments that the parameters keep: those of the run, not of a batch."""
-        loss = params["loss"]
-        moments = (Moments(mean, jnp.exp(log)) for mean, log in QUICK * loss["moments"])
-        log_s = sampling.related(*moments)
-        return log_s, sampling.select_both(log_s, loss["thresholds"], self.config.sampling)
+        moments = (Moments(mean, jnp.exp(log)) for mean, log in QUICK * params["loss"]["moments"])
+        return self.selection(params, *moments)
+
+    def selection(
+        self, params: Params, image: Moments, text: Moments
+    ) -> tuple[Array, tuple[sampling.Selected, sampling.Selected]]:
+        """log S, S_v and S_t of columns with these moments, by the learnt thresholds."""
+        log_s = sampling.related(image, text)
+        return log_s, sampling.select_both(log_s, params["loss"]["thresholds"], self.config.sampling)
 
     def encode_image(self, params: Params, image: Inputs) -> PyTree:
         """What `method.score` needs: a token set, or one L2-normalised row an image."""
