@@ -31,14 +31,15 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     """Retrieval numbers as a Markdown table, each run's baselines below it, then the protocols.
 
     Runs that differ in their seed alone share a row: the mean, and the standard deviation of rSum. ISD
-    is the annotated one where a result has it, else the singular one.
+    is the annotated one where a result has it, else the singular one; `minutes` are those of training.
     """
     groups = _grouped(results, _setting)
-    isd = ["ISD"] if any("isd" in result for result in results) else []
-    rows = [["run", *(f"{way} R@{at[1:]}" for way, at in COLUMNS), "rSum", *isd]]
+    held = lambda key: any(key in result for result in results)
+    extra = [(name, cell) for name, key, cell in EXTRA if held(key)]
+    rows = [["run", *(f"{way} R@{at[1:]}" for way, at in COLUMNS), "rSum", *(name for name, _ in extra)]]
     for group in groups:
-        rows.append(_row(_title(group[0]), group) + [_isd(group) for _ in isd])
-        rows += [_row(f"- {found[0]['name']}", found) + ["" for _ in isd] for found in _baselines(group)]
+        rows.append(_row(_title(group[0]), group) + [cell(group) for _, cell in extra])
+        rows += [_row(f"- {found[0]['name']}", found) + [""] * len(extra) for found in _baselines(group)]
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     rows.insert(1, ["-" * widths[0]] + ["-" * (w - 1) + ":" for w in widths[1:]])
     lines = []
@@ -56,7 +57,7 @@ def _grouped(items: Iterable[Item], key: Callable[[Item], Any]) -> list[list[Ite
 
 
 def _setting(result: dict[str, Any]) -> tuple:
-    return tuple((k, v) for k, v in result["protocol"].items() if k not in ("seed", "step"))
+    return tuple((k, v) for k, v in result["protocol"].items() if k not in ("seed", "step", "first_step"))
 
 
 def _title(result: dict[str, Any]) -> str:
@@ -81,6 +82,23 @@ def _isd(group: Sequence[dict[str, Any]]) -> str:
     values = [found.get("annotated", found["singular"]) for r in group if (found := r.get("isd"))]
     spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
     return f"{fmean(values):.3f}{spread}" if values else ""
+
+
+def _minutes(group: Sequence[dict[str, Any]]) -> str:
+    values = [r["minutes"] for r in group if "minutes" in r]
+    return f"{fmean(values):.1f}" if values else ""
+
+
+EXTRA = [("ISD", "isd", _isd), ("minutes", "minutes", _minutes)]
+
+
+def minutes(lines: Iterable[dict[str, Any]]) -> float:
+    """Of training steps alone, without validations, from the lines of `metrics.jsonl`."""
+    total, before = 0.0, 0
+    for line in lines:
+        if seconds := line.get("train/step_seconds"):
+            total, before = total + seconds * (line["step"] - before), line["step"]
+    return total / 60
 
 
 def protocol_line(group: Sequence[dict[str, Any]]) -> str:
@@ -120,7 +138,7 @@ def _run(workdir: Path) -> Run:
     evaluate = f"python -m jax_itm evaluate --workdir {workdir} --out {workdir / 'result.json'}"
     config = _read(workdir / "config.json", _config, "train the run first")
     lines = _read(workdir / "metrics.jsonl", _lines, "train the run first")
-    result = _read(workdir / "result.json", _result, evaluate)
+    result = _read(workdir / "result.json", _result, evaluate) | {"minutes": minutes(lines)}
     return Run(workdir, config, lines, result)
 
 

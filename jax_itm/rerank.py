@@ -103,8 +103,9 @@ def rerank(matcher: Matcher, split, source: Matcher, top_k: int) -> dict[str, An
         for rank, way, part in zip(ranks, ways, parts, strict=True)
     ]
     cost = {"pairs": len(pairs), "seconds": time.perf_counter() - start}
-    by = f"{source.config.name}, step {source.step}"
+    by = source.config.name
     if name := getattr(source.method, "first_name", ""):
         by += f", {name}"
     how = f"{matcher.method.score_name} (of the first {top_k} by {by})"
-    return {"protocol": described(matcher, split, how), **retrieval.metrics(*again), "cost": cost}
+    protocol = described(matcher, split, how) | {"first_step": source.step}
+    return {"protocol": protocol, **retrieval.metrics(*again), "cost": cost}

@@ -1,0 +1,236 @@
+"""A study: rows of runs, each with its trials on one seed and its best trial on the others, in one table.
+
+    python -m jax_itm.study configs/study_f8k.py [--out runs/study_f8k] [--jobs 2] [--rows dias,info_nce]
+
+The file's `get_study()` gives a `Study`. A run is the two commands that a person would type, `train` and
+`evaluate`, so each can be looked into, resumed and reported alone. Each that ends adds a line of JSON to
+`OUT/runs.jsonl`; what has its line is not run again. `OUT/table.md` and `OUT/table.png` are the end.
+"""
+
+import argparse
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from statistics import fmean
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from jax_itm.report import minutes, report
+from jax_itm.types import UserError
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    config: str  # FILE[:ARG]; "{ROW}" in it is the chosen run of an earlier row, of the same seed
+    trials: Sequence[Mapping[str, Any]] = ({},)  # fields of the config: {"optimizer.lr": 1e-3}
+    rerank: Sequence[str] = ()  # earlier rows; the best of them, by mean, is re-ranked
+    top_k: int = 10  # of its candidates
+    isd: bool = False  # a cross-encoder's
+    shown: bool = True  # in the table, or only what another row starts from
+
+
+class Study(NamedTuple):
+    """What a study's file describes."""
+
+    rows: Sequence[Row]
+    split: str  # on which a row's trial is chosen, and the numbers are shown
+    seeds: Sequence[int] = (0, 1, 2)  # trials are run on the first
+    fields: Mapping[str, Any] = MappingProxyType({})  # of every run
+
+
+class Task(NamedTuple):
+    """One run: a row, one of its trials, a seed."""
+
+    row: Row
+    trial: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Its folder below the study's."""
+        return f"{self.row.name}/{self.trial}-{self.seed}"
+
+
+class Runner:
+    """Runs tasks in folders below `out`, `jobs` at once, each on its share of the cores."""
+
+    def __init__(self, study: Study, out: str | Path, jobs: int = 1):
+        self.study, self.out, self.jobs = study, Path(out), jobs
+        self.done = read_lines(self.out / "runs.jsonl")
+        self._lock = threading.Lock()
+        self._cores: SimpleQueue[set[int]] = SimpleQueue()
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+        for job in range(jobs):
+            self._cores.put(set(cores[job::jobs]) or set(cores))
+
+    def run_row(self, row: Row) -> None:
+        """All trials on the first seed, then the best of them on the other seeds."""
+        first, *others = self.study.seeds
+        self._run(Task(row, trial, first) for trial in range(len(row.trials)))
+        self._run(Task(row, self.chosen(row), seed) for seed in others)
+
+    def chosen(self, row: Row) -> int:
+        """The trial of the highest rSum on the first seed."""
+        first = self.study.seeds[0]
+        return max(range(len(row.trials)), key=lambda t: self.done[Task(row, t, first).key]["rsum"])
+
+    def workdirs(self, row: Row) -> list[Path]:
+        """The chosen trial's runs, by seed."""
+        return [self.out / Task(row, self.chosen(row), seed).key for seed in self.study.seeds]
+
+    def _run(self, tasks: Iterable[Task]) -> None:
+        left = [task for task in tasks if task.key not in self.done]
+        with ThreadPoolExecutor(self.jobs) as pool:
+            list(pool.map(self._one, left))
+
+    def _one(self, task: Task) -> None:
+        cores = self._cores.get()
+        try:
+            train, evaluate = self.commands(task)
+            workdir = self.out / task.key
+            workdir.parent.mkdir(parents=True, exist_ok=True)
+            print(f"{task.key}: {' '.join(train[3:])}", flush=True)
+            for command in (train, evaluate):
+                _call(command, Path(f"{workdir}.log"), cores)
+        finally:
+            self._cores.put(cores)
+        result = json.loads((workdir / "result.json").read_text())
+        logged = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        known = {"run": task.key, "row": task.row.name, "trial": dict(task.row.trials[task.trial])}
+        line = known | {"seed": task.seed, "minutes": minutes(logged)} | result
+        with self._lock:
+            self.done[task.key] = line
+            with (self.out / "runs.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        print(f"{task.key}: rSum {result['rsum']:.1f}", flush=True)
+
+    def commands(self, task: Task) -> tuple[list[str], list[str]]:
+        """What a person would type: `train` and `evaluate` of one task."""
+        row, workdir = task.row, self.out / task.key
+        start = [sys.executable, "-m", "jax_itm"]
+        fields = {**self.study.fields, **row.trials[task.trial], "seed": task.seed, "name": row.name}
+        config = re.sub(r"\{([^}]+)\}", lambda m: str(self._of_seed(m[1], task.seed)), row.config)
+        train = [*start, "train", "--config", config, "--workdir", str(workdir)]
+        train += [f"--config.{name}={value}" for name, value in fields.items()]
+        evaluate = [*start, "evaluate", "--workdir", str(workdir), "--split", self.study.split]
+        evaluate += ["--out", str(workdir / "result.json")] + ["--isd"] * row.isd
+        if row.rerank:
+            best = max(row.rerank, key=self._mean)
+            source = ["--rerank_from", str(self._of_seed(best, task.seed))]
+            evaluate += ["--mode", "rerank", *source, "--top_k", str(row.top_k)]
+        return train, evaluate
+
+    def _named(self, name: str) -> Row:
+        return next(row for row in self.study.rows if row.name == name)
+
+    def _of_seed(self, name: str, seed: int) -> Path:
+        row = self._named(name)
+        return self.out / Task(row, self.chosen(row), seed).key
+
+    def _mean(self, name: str) -> float:
+        row = self._named(name)
+        return fmean(self.done[Task(row, self.chosen(row), seed).key]["rsum"] for seed in self.study.seeds)
+
+
+def read_lines(path: Path) -> dict[str, dict[str, Any]]:
+    """The runs that ended, by folder; a line that a crash cut short is dropped, in the file too."""
+    if not path.exists():
+        return {}
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    partial.replace(path)
+    return {line["run"]: line for line in lines}
+
+
+def _call(command: Sequence[str], log: Path, cores: set[int]) -> None:
+    pin = (lambda: os.sched_setaffinity(0, cores)) if hasattr(os, "sched_setaffinity") else None
+    with log.open("a") as file:
+        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, preexec_fn=pin).returncode
+    if status:
+        last = log.read_text().strip().splitlines()[-1:]
+        raise UserError(f"{log}: {command[3]} ended with status {status}: {''.join(last)}")
+
+
+def check(study: Study) -> None:
+    """Raises UserError where a row names one that is not before it, or two have one name."""
+    known: list[str] = []
+    for row in study.rows:
+        for name in (*re.findall(r"\{([^}]+)\}", row.config), *row.rerank):
+            if name not in known:
+                raise UserError(f"study: row {row.name!r} needs {name!r}, which is no earlier row")
+        if row.name in known or not re.fullmatch(r"[\w.+-]+", row.name):
+            raise UserError(f"study: row {row.name!r}: names are words, each of its own")
+        known.append(row.name)
+
+
+def trials_table(runner: Runner, rows: Sequence[Row]) -> str:
+    """What was tried for each row on the first seed, the chosen one marked."""
+    lines = ["| row | trial | rSum | minutes |", "| --- | --- | ---: | ---: |"]
+    for row in rows:
+        for trial, fields in enumerate(row.trials):
+            found = runner.done[Task(row, trial, runner.study.seeds[0]).key]
+            what = ", ".join(f"{name} {value}" for name, value in fields.items()) or "as the config"
+            mark = " (chosen)" if trial == runner.chosen(row) and len(row.trials) > 1 else ""
+            lines.append(f"| {row.name} | {what}{mark} | {found['rsum']:.1f} | {found['minutes']:.1f} |")
+    return "\n".join(lines)
+
+
+def run_study(path: str, out: str, jobs: int, only: Sequence[str] = ()) -> str:
+    """Runs what is left of a study; returns its tables, which it also writes."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file")
+    sys.path.insert(0, str(Path(path).resolve().parents[1]))
+    study: Study = runpy.run_path(path)["get_study"]()
+    check(study)
+    names = [row.name for row in study.rows]
+    if unknown := set(only) - set(names):
+        raise UserError(f"--rows {sorted(unknown)[0]}: no such row; there are {', '.join(names)}")
+    runner = Runner(study, out, jobs)
+    rows = [row for row in study.rows if not only or row.name in only]
+    for row in rows:
+        runner.run_row(row)
+    shown = [row for row in rows if row.shown]
+    figure = str(Path(out) / "table.png")
+    main = report([str(w) for row in shown for w in runner.workdirs(row)], figure)
+    text = f"{main}\n\n{trials_table(runner, rows)}\n"
+    (Path(out) / "table.md").write_text(text)
+    return text
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; a UserError becomes one line and exit status 2."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jax_itm.study", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("config", help="the study's file")
+    parser.add_argument("--out", help="its folder (default: runs/ and the file's name)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once, each on its share of the cores")
+    parser.add_argument("--rows", default="", help="only these, by comma (default: all)")
+    args = parser.parse_args(argv)
+    out = args.out or f"runs/{Path(args.config).stem}"
+    try:
+        print(run_study(args.config, out, args.jobs, [name for name in args.rows.split(",") if name]))
+    except (UserError, OSError) as error:
+        print(f"jax_itm: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""A study runs each trial once, chooses, goes on with the other seeds, and ends in a table."""
+
+import json
+
+import pytest
+from test_run import CONFIG, write_precomp
+
+from jax_itm import study
+from jax_itm.__main__ import main as command
+from jax_itm.report import minutes
+from jax_itm.study import Row, Study, check, main
+from jax_itm.types import UserError
+
+STUDY = """
+from jax_itm.study import Row, Study
+
+TINY = {{"duration": "6 steps", "evaluate.every": "6 steps", "optimizer.warmup": "0 steps", "log_every": 1}}
+
+def get_study():
+    rates = ({{"optimizer.lr": 1e-9}}, {{"optimizer.lr": 1e-2}})
+    first = Row("first", "{place}/tiny.py:method=info_nce", rates)
+    return Study([first, Row("second", "{place}/tiny.py:method={method}", rates[1:])], "dev", (0, 1),
+                 {{"data.data_dir": "{place}/data", **TINY}})
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("study")
+    source = write_precomp(place / "raw", {"train": 60, "dev": 20})
+    (place / "tiny.py").write_text(CONFIG)
+    assert command(["prepare", "precomp", "--source", str(source), "--data_dir", str(place / "data")]) == 0
+    return place
+
+
+def test_a_study_from_its_first_run_to_its_table(place, capsys, monkeypatch):
+    write = lambda method: (place / "study.py").write_text(STUDY.format(place=place, method=method))
+    call = lambda *more: main([str(place / "study.py"), "--out", str(place / "out"), *more])
+    write("unknown")  # the first row's runs are kept where another's cannot start
+    assert call("--jobs", "2") == 2
+    assert "second/0-0.log: train ended with status 2" in capsys.readouterr().err
+    done = [json.loads(line) for line in (place / "out" / "runs.jsonl").read_text().splitlines()]
+    assert sorted(line["run"] for line in done)[:2] == ["first/0-0", "first/1-0"]
+    best = max(done[:2], key=lambda line: line["rsum"])
+    assert done[2]["run"] == f"{best['run'][:-2]}-1" and len(done) == 3
+
+    write("vsepp")
+    with (place / "out" / "runs.jsonl").open("a") as file:
+        file.write('{"run": "second/0-0", "row"')  # a crash while writing
+    assert call() == 0
+    shown = capsys.readouterr().out
+    assert "first (info_nce)" in shown and "second (vsepp)" in shown and "seed 0, 1" in shown
+    assert f"| first | optimizer.lr {best['trial']['optimizer.lr']} (chosen) |" in shown
+    assert (
+        "minutes"
+        in shown.splitlines()[
+            shown.splitlines().index(next(line for line in shown.splitlines() if line.startswith("| run")))
+        ]
+    )
+    assert (place / "out" / "table.png").stat().st_size > 10_000
+    assert (place / "out" / "table.md").read_text() in shown
+
+    monkeypatch.setattr(study, "_call", lambda *_: pytest.fail("a run that has its line ran again"))
+    assert call() == 0
+
+
+def test_a_row_may_start_from_and_rerank_earlier_ones(tmp_path):
+    rows = [
+        Row("a", "a.py"),
+        Row("b", "b.py", ({"x": 1}, {"x": 2})),
+        Row("c", "c.py:start={b},k=1", rerank=("a", "b"), top_k=7, isd=True),
+    ]
+    runner = study.Runner(Study(rows, "dev", (3, 4)), tmp_path)
+    scores = {"a/0-3": 5, "a/0-4": 7, "b/0-3": 1, "b/1-3": 4, "b/1-4": 9}
+    runner.done = {key: {"rsum": value} for key, value in scores.items()}
+    assert runner.workdirs(rows[1]) == [tmp_path / "b/1-3", tmp_path / "b/1-4"]
+    train, evaluate = runner.commands(study.Task(rows[2], 0, 4))
+    assert f"c.py:start={tmp_path}/b/1-4,k=1" in train and "--config.seed=4" in train
+    words = " ".join(evaluate)
+    assert f"--isd --mode rerank --rerank_from {tmp_path}/b/1-4 --top_k 7" in words  # means 6 and 6.5
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([Row("a", "a.py:start={b}"), Row("b", "b.py")], "row 'a' needs 'b', which is no earlier row"),
+        ([Row("a", "a.py", rerank=("c",))], "row 'a' needs 'c'"),
+        ([Row("a", "a.py"), Row("a", "b.py")], "row 'a': names are words, each of its own"),
+        ([Row("../a", "a.py")], "names are words"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_first(rows, message):
+    with pytest.raises(UserError, match=message):
+        check(Study(rows, "dev"))
+
+
+def test_unknown_rows_and_files(place, capsys):
+    (place / "other.py").write_text(STUDY.format(place=place, method="vsepp"))
+    assert main([str(place / "none.py")]) == 2
+    assert "none.py: no such file" in capsys.readouterr().err
+    assert main([str(place / "other.py"), "--out", str(place / "o"), "--rows", "third"]) == 2
+    assert "--rows third: no such row; there are first, second" in capsys.readouterr().err
+
+
+def test_minutes_are_those_of_training_steps():
+    lines = [{"step": 20, "train/step_seconds": 3.0}, {"step": 20, "val/rsum": 1.0}]
+    assert minutes([*lines, {"step": 40, "train/step_seconds": 0.5}]) == pytest.approx(70 / 60)
