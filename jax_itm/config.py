@@ -20,10 +20,10 @@ from ml_collections import ConfigDict
 from jax_itm.types import Config, UserError
 
 CHOICES = {
-    "image.name": ("regions", "vit"),
-    "image.pooling": ("gpo", "mean", "max"),
-    "text.name": ("bigru", "bert", "bow"),
-    "text.pooling": ("gpo", "mean", "max"),
+    "image.name": ("regions", "vit", "pretrained"),
+    "image.pooling": ("gpo", "mean", "max", "cls"),
+    "text.name": ("bigru", "bert", "bow", "pretrained"),
+    "text.pooling": ("gpo", "mean", "max", "cls"),
     "data.view": ("regions", "pixels"),
     "data.tokenizer": ("words", "wordpiece"),
     "optimizer.name": ("adamw", "bert_adam"),
@@ -50,6 +50,12 @@ CHOICES = {
 }
 
 
+TOWER = {  # pretrained
+    "path": "",  # a directory as Hugging Face's libraries save it
+    "frozen": False,  # its parameters stay as they are
+    "arch": {},  # what the tower is: read from its config.json when a run starts, kept with the run
+}
+
 IMAGE = {
     "name": "regions",
     "pooling": "gpo",
@@ -60,6 +66,7 @@ IMAGE = {
     "width": 192,
     "layers": 6,
     "heads": 3,
+    **TOWER,
 }
 
 TEXT = {
@@ -70,7 +77,8 @@ TEXT = {
     "width": 256,  # bert, from here on
     "layers": 4,
     "heads": 4,
-    "dropout": 0.1,
+    "dropout": 0.1,  # bert and pretrained
+    **TOWER,
 }
 
 SIMILARITY = {  # how a loss walks the B x B scores; similarity.Plan
@@ -228,6 +236,8 @@ def flatten(config: Config) -> dict[str, Any]:
 
 def check(config: Config) -> None:
     """Raises UserError for a value that no run could use."""
+    from jax_itm.models.towers import check_towers
+
     flat = flatten(config)
     for name, choices in CHOICES.items():
         if name in flat and flat[name] not in choices:
@@ -243,12 +253,13 @@ def check(config: Config) -> None:
             f"config.micro_batches={config.micro_batches}: does not divide"
             f" config.batch_size={config.batch_size}"
         )
-    wanted = {"regions": "regions", "vit": "pixels"}[config.image.name]
+    wanted = "regions" if config.image.name == "regions" else "pixels"
     if config.data.view != wanted:
         raise UserError(
             f"config.image.name={config.image.name!r} reads config.data.view={wanted!r},"
             f" not {config.data.view!r}"
         )
+    check_towers(config)
     if config.method.get("learn_alpha") and config.method.mask != "soft":
         raise UserError("config.method.learn_alpha: needs config.method.mask='soft'")
     durations = ["duration", "evaluate.every", "optimizer.warmup", "method.sum_for", "method.draw_for"]

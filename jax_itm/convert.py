@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax_itm import config as config_lib
 from jax_itm.checkpoint import Checkpoints, found
 from jax_itm.data.text import Tokenizer
+from jax_itm.data.weights import read_state
 from jax_itm.methods import build, example_batch
-from jax_itm.models.pretrained import Published, Sizes, read_state, uniter, uniter_params
+from jax_itm.models.pretrained import Published, Sizes, uniter, uniter_params
 from jax_itm.step import State
 from jax_itm.types import Config, UserError
 

@@ -1,69 +1,105 @@
-"""What `config.start` names: the parameters and the tokenizer that a new run starts from.
+"""What a new run starts from: a run, a BERT directory, pretrained towers, or nothing but random values.
 
-Another run (a converted one, too) gives all parameters. A BERT directory, as the transformers library
-saves one, gives UNITER its words, positions, layers and pooler, as UNITER's own pretraining was started;
-the regions' parts and the score's head keep their random values.
+`config.start` names another run (a converted one, too), which gives all parameters, or a BERT directory, as
+the transformers library saves one, which gives UNITER its words, positions, layers and pooler, as UNITER's
+own pretraining was started; the regions' parts and the score's head keep their random values. Else
+`config.image.path` and `config.text.path` give pretrained towers their parameters.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
+from ml_collections import ConfigDict
 
 from jax_itm.checkpoint import found
-from jax_itm.data.readers import read_text
 from jax_itm.data.text import Tokenizer
+from jax_itm.data.weights import DESCRIPTION, WEIGHTS, find, read_table, read_weights
 from jax_itm.infer import load
-from jax_itm.models.pretrained import bert, read_state
-from jax_itm.types import NamedTuple, Params, UserError
+from jax_itm.methods.base import encoder, example_batch
+from jax_itm.models import published
+from jax_itm.models.pretrained import bert
+from jax_itm.types import Config, NamedTuple, Params, UserError
 
-FILES = ("config.json", "vocab.txt", "model.safetensors")  # of a BERT directory
+FILES = (DESCRIPTION, "vocab.txt", WEIGHTS)  # of a BERT directory
+SIDES = ("image", "text")
 
 
 class Start(NamedTuple):
-    """Parameters by path, all or some, and the tokenizer whose ids they know."""
+    """Parameters by path, all or some, and the tokenizer whose ids they know, if they know ids."""
 
-    where: str
+    where: str  # the field and its value
     params: dict[str, Any]
     whole: bool
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
 
 
-def open_start(config) -> Start | None:
-    """Reads what `config.start` names; None where it names nothing.
+def open_start(config: Config) -> Start | None:
+    """Reads what `config` starts from, and describes its towers; None where that is nothing.
 
     Raises:
-        UserError: neither a run nor a BERT directory, or a BERT that is not of the method's sizes.
+        UserError: neither a run nor a BERT directory, a BERT that is not of the method's sizes, or a tower
+            that is missing, unknown or damaged.
     """
     where = config.start
     if not where:
-        return None
+        return _open_towers(config)
     if found(where):
         run = load(where)
-        return Start(where, flatten_dict(run.params, sep="/"), True, run.tokenizer)
+        keep_towers(config, run.config)
+        return Start(f"config.start={where}", flatten_dict(run.params, sep="/"), True, run.tokenizer)
     folder = Path(where)
     missing = [name for name in FILES if not (folder / name).exists()]
     if missing:
         raise UserError(f"config.start={where}: no run, and no BERT directory either: no {missing[0]} there")
     if config.method.name != "iais":
         raise UserError(f"config.start={where}: a BERT directory starts the method iais alone")
-    described = _json(folder / "config.json")
-    _check_sizes(described, config.method, where)
-    # tokenizer_config.json may be absent or silent: uncased then, as BERT's own default is.
-    said = folder / "tokenizer_config.json"
-    lower = (_json(said) if said.exists() else {}).get("do_lower_case", True)
-    tokenizer = Tokenizer.from_vocab(str(folder / "vocab.txt"), lower)
-    state = read_state(str(folder / "model.safetensors"))
-    return Start(where, bert(state, config.method.layers, where), False, tokenizer)
+    _check_sizes(read_table(folder / DESCRIPTION), config.method, where)
+    params = bert(read_weights(folder), config.method.layers, where)
+    return Start(f"config.start={where}", params, False, Tokenizer.from_vocab_folder(folder))
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(read_text(path)))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a table in JSON ({error})") from error
+def keep_towers(config: Config, older: Config) -> None:
+    """Describes the towers of `config` as those of a run that is gone on with or started from."""
+    for side in SIDES:
+        if config[side].name == "pretrained":
+            with config.unlocked():
+                config[side].arch = ConfigDict(older[side].get("arch", {}))
+
+
+def _open_towers(config: Config) -> Start | None:
+    sides = [side for side in SIDES if config[side].name == "pretrained"]
+    if not sides:
+        return None
+    folders = {side: find(config[side].path, f"config.{side}.path") for side in sides}
+    for side, folder in folders.items():
+        said = read_table(folder / DESCRIPTION)
+        with config.unlocked():
+            config[side].arch = ConfigDict(published.described(side, said, str(folder / DESCRIPTION)))
+    tokenizer = _tower_tokenizer(config, folders["text"]) if "text" in sides else None
+    params = {}
+    for side, folder in folders.items():
+        inputs = example_batch(config)[side]
+        model = encoder(config, side, len(tokenizer or ()))
+        shapes = jax.eval_shape(model.init, jax.random.key(0), inputs)["params"]
+        like: Any = flatten_dict(shapes["tower"], sep="/")
+        values = published.values(side, config[side].arch, read_weights(folder), like, str(folder))
+        params |= {f"{side}/tower/{path}": value for path, value in values.items()}
+    where = ", ".join(f"config.{side}.path={config[side].path}" for side in sides)
+    return Start(where, params, False, tokenizer)
+
+
+def _tower_tokenizer(config: Config, folder: Path) -> Tokenizer:
+    tokenizer, arch = Tokenizer.from_folder(folder), config.text.arch
+    if len(tokenizer) > arch.vocab:
+        raise UserError(f"{folder}: a tokenizer of {len(tokenizer):,} ids, but {arch.vocab:,} words")
+    if config.data.max_words > arch.positions:
+        raise UserError(
+            f"config.data.max_words={config.data.max_words}: {folder} has {arch.positions} positions"
+        )
+    return tokenizer
 
 
 def _check_sizes(described: dict[str, Any], method, where: str) -> None:
@@ -106,6 +142,6 @@ def started(params: Params, start: Start) -> Params:
             theirs = theirs[: len(ours)]
         shapes = ["absent" if x is None else str(x.shape) for x in (theirs, ours)]
         if shapes[0] != shapes[1]:
-            raise UserError(f"config.start={start.where}: {name} is {shapes[0]} there, {shapes[1]} here")
+            raise UserError(f"{start.where}: {name} is {shapes[0]} there, {shapes[1]} here")
         made[name] = jnp.asarray(theirs, jnp.float32)
     return unflatten_dict(made, sep="/")

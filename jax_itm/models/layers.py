@@ -1,6 +1,7 @@
 """Layers that several encoders share. Compute in `dtype`, parameters in float32."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -10,6 +11,13 @@ import jax.numpy as jnp
 from jax_itm.types import Array, Bool, Float
 
 MASKED = -1e9  # a score or a feature that must lose; finite, so that 0 * MASKED stays a number
+
+ACTIVATIONS = {
+    "relu": nn.relu,
+    "gelu": partial(nn.gelu, approximate=False),
+    "gelu_tanh": partial(nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),  # CLIP's
+}
 
 
 class Encoded(NamedTuple):
@@ -37,18 +45,18 @@ def drop_tokens(module: nn.Module, mask: Bool[Array, "b n"], rate: float) -> Boo
 
 
 class Mlp(nn.Module):
-    """Linear, ReLU (or GELU), linear."""
+    """Linear, ReLU (or another of `ACTIVATIONS`), linear."""
 
     hidden: int
     out: int
     dtype: jnp.dtype = jnp.dtype("float32")
-    gelu: bool = False
+    act: str = "relu"
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b f"]) -> Float[Array, "*b out"]:
         """Applies the two layers to the last axis."""
         x = nn.Dense(self.hidden, dtype=self.dtype)(x)
-        x = nn.gelu(x) if self.gelu else nn.relu(x)
+        x = ACTIVATIONS[self.act](x)
         return nn.Dense(self.out, dtype=self.dtype)(x)
 
 
@@ -101,7 +109,11 @@ class BiGru(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """A transformer layer: pre-norm as ViT (`post_norm=False`) or post-norm as BERT."""
+    """A transformer layer: pre-norm as ViT (`post_norm=False`) or post-norm as BERT.
+
+    `causal`: a position sees none after it (CLIP's words). `scaled`: what a part adds is weighted by a learnt
+    vector (pre-norm only; DINOv2's LayerScale, Touvron et al., 2021).
+    """
 
     heads: int
     mlp: int
@@ -109,6 +121,9 @@ class TransformerLayer(nn.Module):
     post_norm: bool = False
     norm_eps: float = 1e-6
     dtype: jnp.dtype = jnp.dtype("float32")
+    act: str = "gelu_tanh"
+    causal: bool = False
+    scaled: bool = False
 
     @nn.compact
     def __call__(
@@ -120,14 +135,21 @@ class TransformerLayer(nn.Module):
         attention = nn.MultiHeadDotProductAttention(
             self.heads, dtype=self.dtype, deterministic=True, force_fp32_for_softmax=True
         )
-        mlp = Mlp(self.mlp, x.shape[-1], dtype=self.dtype, gelu=True)
+        mlp = Mlp(self.mlp, x.shape[-1], dtype=self.dtype, act=self.act)
         see = mask[:, None, None, :]
+        if self.causal:
+            see = see & jnp.tril(jnp.ones((x.shape[1],) * 2, bool))
         if self.post_norm:
             x = norm("norm_attention")(x + drop(attention(x, x, mask=see)))
             return norm("norm_mlp")(x + drop(mlp(x)))
         y = norm("norm_attention")(x)
-        x = x + drop(attention(y, y, mask=see))
-        return x + drop(mlp(norm("norm_mlp")(x)))
+        x = x + self._scale("scale_attention", drop(attention(y, y, mask=see)))
+        return x + self._scale("scale_mlp", drop(mlp(norm("norm_mlp")(x))))
+
+    def _scale(self, name: str, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
+        if not self.scaled:
+            return x
+        return x * self.param(name, nn.initializers.ones, x.shape[-1:]).astype(self.dtype)
 
 
 def mean_pool(x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:

@@ -1,4 +1,4 @@
-"""Published weights: reading a state dict, and the names of UNITER's in `uniter.Uniter`.
+"""Published weights of UNITER: their names in `uniter.Uniter`.
 
 The names are those of the authors' code (github.com/ChenRocks/UNITER, `model/model.py`, `itm.py` and
 `pretrain.py`), which IAIS (github.com/lancopku/IAIS) keeps: a plain state dict, neither nested nor with a
@@ -6,14 +6,14 @@ prefix. PyTorch's kernels are (out, in) and Flax's (in, out).
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jax_itm.data.weights import listed
 from jax_itm.types import NamedTuple, Params, UserError
 
 HEAD_SIZE = 64  # of an attention head, base and large; the weights do not tell
@@ -69,66 +69,6 @@ class Published(NamedTuple):
     unused: list[str]  # names
 
 
-def read_state(path: str) -> dict[str, np.ndarray]:
-    """The arrays of a .safetensors file, or of what `torch.save` wrote, which needs PyTorch.
-
-    Raises:
-        UserError: a library is missing, or the file holds something other than named arrays.
-    """
-    with open(path, "rb"):  # a file that is not there is said in the system's words, by all formats
-        pass
-    state = _read_safetensors(path) if Path(path).suffix == ".safetensors" else _read_torch(path)
-    renamed = {_newer(name): value for name, value in state.items()}
-    if len(renamed) < len(state):
-        raise UserError(f"{path}: has a LayerNorm's values twice, as weight or bias and as gamma or beta")
-    return renamed
-
-
-def _newer(name: str) -> str:
-    """Old BERT code called a LayerNorm's weight gamma and its bias beta."""
-    return re.sub(r"\.beta$", ".bias", re.sub(r"\.gamma$", ".weight", name))
-
-
-def _read_safetensors(path: str) -> dict[str, np.ndarray]:
-    try:
-        from safetensors.numpy import load_file
-    except ImportError as error:
-        raise UserError(f"{path}: needs the package safetensors (pip install safetensors)") from error
-    try:
-        return load_file(path)
-    except Exception as error:  # the library's own class, and others for kinds of number
-        raise UserError(f"{path}: cannot be read as safetensors ({_line(error)})") from error
-
-
-def _read_torch(path: str) -> dict[str, np.ndarray]:
-    try:
-        import torch  # pyright: ignore[reportMissingImports]  # optional
-    except ImportError as error:
-        raise UserError(
-            f"{path}: needs PyTorch (pip install torch); a .safetensors file is read without it"
-        ) from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of pickle, of zip files, and PyTorch's
-        raise UserError(f"{path}: PyTorch cannot read weights in it ({_line(error)})") from error
-    if not isinstance(state, Mapping):
-        raise UserError(f"{path}: holds a {type(state).__name__}, not a state dict")
-    strange = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
-    if strange:
-        raise UserError(f"{path}: not a plain state dict: {_listed(strange)} hold no array")
-    return {str(name): value.float().numpy() for name, value in state.items()}
-
-
-def _line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
-
-
-def _listed(names: Iterable[str], most: int = 6) -> str:
-    names = sorted(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
 def uniter_paths(layers: int) -> dict[str, str]:
     """{published name: path in `Uniter`'s parameters} of all but the score's head."""
     norms, kernels = dict(NORMS), dict(KERNELS)
@@ -161,8 +101,8 @@ def uniter(state: Mapping[str, np.ndarray], where: str) -> Published:
     missing = [name.replace("itm_", "rank_output or itm_") for name in paths.keys() - state.keys()]
     strange = state.keys() - paths.keys() - set(unused)
     if missing or strange:
-        parts = [f"lacks {_listed(missing)}"] * bool(missing)
-        parts += [f"has {_listed(strange)}, which UNITER's matcher has not"] * bool(strange)
+        parts = [f"lacks {listed(missing)}"] * bool(missing)
+        parts += [f"has {listed(strange)}, which UNITER's matcher has not"] * bool(strange)
         raise UserError(f"{where}: " + "; ".join(parts))
     return Published(state, paths, _sizes(state, len(layers), where), tuned, unused)
 
@@ -195,7 +135,7 @@ def bert(state: Mapping[str, np.ndarray], layers: int, where: str) -> dict[str, 
         if "img_embeddings" not in theirs
     }
     if missing := paths.keys() - bare.keys():
-        raise UserError(f"{where}: lacks {_listed(missing)}")
+        raise UserError(f"{where}: lacks {listed(missing)}")
     return {ours: _turned(theirs, ours, bare[theirs]) for theirs, ours in paths.items()}
 
 
@@ -213,7 +153,7 @@ def uniter_params(found: Published, like: Params, where: str) -> Params:
     """
     wanted: Any = flatten_dict(like, sep="/")
     if beside := wanted.keys() - set(found.paths.values()):
-        raise UserError(f"config.method: its model also has {_listed(beside)}, which {where} has not")
+        raise UserError(f"config.method: its model also has {listed(beside)}, which {where} has not")
     wrong, params = [], {}
     for name, path in found.paths.items():
         value, shape = found.state[name], wanted[path].shape
@@ -229,7 +169,7 @@ def uniter_params(found: Published, like: Params, where: str) -> Params:
         else:
             params[path] = _turned(name, path, value)[: wanted[path].shape[0]]
     if wrong:
-        raise UserError(f"{where}: {_listed(wrong)}")
+        raise UserError(f"{where}: {listed(wrong)}")
     return unflatten_dict(params, sep="/")
 
 

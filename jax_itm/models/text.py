@@ -1,8 +1,9 @@
-"""Text encoders: BiGRU, a BERT-style transformer, and an order-blind bag of words."""
+"""Text encoders: BiGRU, a BERT-style transformer, a pretrained tower, and an order-blind bag of words."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jax_itm.models import towers
 from jax_itm.models.layers import BiGru, Encoded, TransformerLayer, drop_tokens, l2_normalise, pool
 from jax_itm.types import Inputs
 
@@ -90,6 +91,9 @@ class BagOfWords(nn.Module):
 
 def build(config, dim: int, dtype: str, vocab: int, max_words: int) -> nn.Module:
     """The encoder that `config.text` describes."""
+    if config.name == "pretrained":
+        tower = towers.tower(config.arch, "config.text.arch", dropout=config.dropout, dtype=jnp.dtype(dtype))
+        return towers.on(tower, config, dim, dtype)
     shared = {
         "dim": dim,
         "vocab": vocab,

@@ -1,0 +1,106 @@
+"""Published weights: state dicts, and a model's directory as Hugging Face's libraries save it."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jax_itm.data.readers import read_text
+from jax_itm.types import UserError
+
+DESCRIPTION, WEIGHTS = "config.json", "model.safetensors"
+
+
+def read_state(path: str) -> dict[str, np.ndarray]:
+    """The arrays of a .safetensors file, or of what `torch.save` wrote, which needs PyTorch.
+
+    Raises:
+        UserError: a library is missing, or the file holds something other than named arrays.
+    """
+    with open(path, "rb"):  # a file that is not there is said in the system's words, by all formats
+        pass
+    state = _read_safetensors(path) if Path(path).suffix == ".safetensors" else _read_torch(path)
+    renamed = {_newer(name): value for name, value in state.items()}
+    if len(renamed) < len(state):
+        raise UserError(f"{path}: has a LayerNorm's values twice, as weight or bias and as gamma or beta")
+    return renamed
+
+
+def _newer(name: str) -> str:
+    """Old BERT code called a LayerNorm's weight gamma and its bias beta."""
+    return re.sub(r"\.beta$", ".bias", re.sub(r"\.gamma$", ".weight", name))
+
+
+def _read_safetensors(path: str) -> dict[str, np.ndarray]:
+    try:
+        from safetensors.numpy import load_file
+    except ImportError as error:
+        raise UserError(f"{path}: needs the package safetensors (pip install safetensors)") from error
+    try:
+        return load_file(path)
+    except Exception as error:  # the library's own class, and others for kinds of number
+        raise UserError(f"{path}: cannot be read as safetensors ({_line(error)})") from error
+
+
+def _read_torch(path: str) -> dict[str, np.ndarray]:
+    try:
+        import torch  # pyright: ignore[reportMissingImports]  # optional
+    except ImportError as error:
+        raise UserError(
+            f"{path}: needs PyTorch (pip install torch); a .safetensors file is read without it"
+        ) from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # of pickle, of zip files, and PyTorch's
+        raise UserError(f"{path}: PyTorch cannot read weights in it ({_line(error)})") from error
+    if not isinstance(state, Mapping):
+        raise UserError(f"{path}: holds a {type(state).__name__}, not a state dict")
+    strange = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    if strange:
+        raise UserError(f"{path}: not a plain state dict: {listed(strange)} hold no array")
+    return {str(name): value.float().numpy() for name, value in state.items()}
+
+
+def _line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+
+
+def listed(names: Iterable[str], most: int = 6) -> str:
+    """Names for an error: the first few, and how many more."""
+    names = sorted(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def find(path: str, field: str) -> Path:
+    """The directory that `path` names.
+
+    Args:
+        path: a directory.
+        field: of the config, for errors.
+
+    Raises:
+        UserError: it is none.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError(f"{field}={path}: no such directory")
+    return folder
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """A table in JSON; UserError where the file is missing or holds none."""
+    try:
+        return dict(json.loads(read_text(path)))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not a table in JSON ({error})") from error
+
+
+def read_weights(folder: Path) -> dict[str, np.ndarray]:
+    """The arrays of a directory's model.safetensors by name; UserError where there is none."""
+    if not (folder / WEIGHTS).exists():
+        raise UserError(f"{folder}: no {WEIGHTS} there")
+    return read_state(str(folder / WEIGHTS))

@@ -1,0 +1,193 @@
+"""Towers as Hugging Face's libraries save them: config.json described, and every weight's place.
+
+`FAMILIES` says of each `model_type` what its config.json calls our fields, and `names` which of its weights
+is which parameter of the tower. PyTorch's kernels are (out, in) and (out, in, h, w), Flax's (in, out) and
+(h, w, in, out).
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jax_itm.data.weights import listed
+from jax_itm.types import Config, NamedTuple, UserError
+
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+}
+
+
+class Family(NamedTuple):
+    """One `model_type`."""
+
+    fields: Mapping[str, tuple[str, Any]]  # of the tower: the name in config.json, and its default there
+    needs: Mapping[str, Any]  # what config.json must say, where it says it: the tower can do nothing else
+    names: Callable[[Config], dict[str, str]]  # of an arch: {their name: path in the tower}
+    prefix: str  # of all names where the weights have a head
+    unused: tuple[str, ...]  # beginnings of names: heads, and what is not learnt
+
+
+def _leaves(modules: Mapping[str, str]) -> dict[str, str]:
+    """{their module: our path, whose last part tells the kind of weight} -> {their name: our path}."""
+    paths = {}
+    for theirs, ours in modules.items():
+        paths[f"{theirs}.weight"] = ours
+        if not ours.endswith("/embedding"):
+            paths[f"{theirs}.bias"] = re.sub(r"[a-z]+$", "bias", ours)
+    return paths
+
+
+def _layers(theirs: str, count: int, modules: Mapping[str, str]) -> dict[str, str]:
+    return {
+        f"{theirs}.{k}.{name}": f"layer_{k}/{path}" for k in range(count) for name, path in modules.items()
+    }
+
+
+ATTENTION = "MultiHeadDotProductAttention_0"
+
+BERT_LAYER = {
+    "attention.self.query": f"{ATTENTION}/query/kernel",
+    "attention.self.key": f"{ATTENTION}/key/kernel",
+    "attention.self.value": f"{ATTENTION}/value/kernel",
+    "attention.output.dense": f"{ATTENTION}/out/kernel",
+    "attention.output.LayerNorm": "norm_attention/scale",
+    "intermediate.dense": "Mlp_0/Dense_0/kernel",
+    "output.dense": "Mlp_0/Dense_1/kernel",
+    "output.LayerNorm": "norm_mlp/scale",
+}
+
+
+def bert_names(arch: Config) -> dict[str, str]:
+    """BERT's."""
+    return _leaves(
+        {
+            "embeddings.word_embeddings": "words/embedding",
+            "embeddings.position_embeddings": "positions/embedding",
+            "embeddings.token_type_embeddings": "types/embedding",
+            "embeddings.LayerNorm": "norm/scale",
+            **_layers("encoder.layer", arch["layers"], BERT_LAYER),
+        }
+    )
+
+
+LAYERS = {
+    "layers": ("num_hidden_layers", 12),
+    "heads": ("num_attention_heads", 12),
+    "width": ("hidden_size", 768),
+    "mlp": ("intermediate_size", 3072),
+    "act": ("hidden_act", "gelu"),
+}
+
+BERT = Family(
+    fields=LAYERS
+    | {
+        "norm_eps": ("layer_norm_eps", 1e-12),
+        "vocab": ("vocab_size", 30522),
+        "positions": ("max_position_embeddings", 512),
+        "types": ("type_vocab_size", 2),
+    },
+    needs={"position_embedding_type": "absolute", "is_decoder": False},
+    names=bert_names,
+    prefix="bert.",
+    unused=("cls.", "pooler.", "classifier.", "qa_outputs.", "embeddings.position_ids"),
+)
+
+FAMILIES = {"text": {"bert": BERT}, "image": {}}
+
+
+def described(side: str, said: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A config.json as the `arch` of a config: the tower's fields, and its `kind`.
+
+    Args:
+        side: "image" or "text".
+        said: what the config.json says.
+        where: the file, for errors.
+
+    Raises:
+        UserError: there is no such tower here, or it has a part that the tower here has not.
+    """
+    kind = said.get("model_type")
+    if kind not in FAMILIES[side]:
+        known = ", ".join(FAMILIES[side])
+        raise UserError(f"{where}: model_type {kind!r} is no {side} tower here; there are {known}")
+    family = FAMILIES[side][kind]
+    for name, value in family.needs.items():
+        if said.get(name, value) != value:
+            raise UserError(f"{where}: has {name} {said[name]!r}, the tower here needs {value!r}")
+    arch = {name: said.get(theirs, default) for name, (theirs, default) in family.fields.items()}
+    for name, (theirs, default) in family.fields.items():
+        if not isinstance(arch[name], type(default)):
+            raise UserError(f"{where}: has {theirs} {arch[name]!r}, not as {default!r}")
+    if arch["width"] % arch["heads"]:
+        raise UserError(
+            f"{where}: hidden_size {arch['width']} is not whole heads of num_attention_heads {arch['heads']}"
+        )
+    if arch["act"] not in ACTIVATIONS:
+        raise UserError(f"{where}: has hidden_act {arch['act']!r}; known are {', '.join(ACTIVATIONS)}")
+    return {"kind": kind, **arch, "act": ACTIVATIONS[arch["act"]]}
+
+
+def values(
+    side: str,
+    arch: Config,
+    state: Mapping[str, np.ndarray],
+    like: Mapping[str, Any],
+    where: str,
+) -> dict[str, np.ndarray]:
+    """The tower's parameters from published weights: {path: float32 array}, every one exactly once.
+
+    Args:
+        side: "image" or "text".
+        arch: what `described` gave.
+        state: the weights by their published names.
+        like: the tower's abstract parameters by path.
+        where: the file, for errors.
+
+    Raises:
+        UserError: names the weights that are missing, left over, of another shape, or not finite.
+    """
+    family = FAMILIES[side][arch["kind"]]
+    paths = family.names(arch)
+    bare = {name.removeprefix(family.prefix): value for name, value in state.items()}
+    bare = {name: value for name, value in bare.items() if not name.startswith(family.unused)}
+    parts = []
+    if missing := paths.keys() - bare.keys():
+        parts.append(f"lacks {listed(missing)}")
+    if strange := bare.keys() - paths.keys():
+        parts.append(f"has {listed(strange)}, which the tower has not")
+    if parts:
+        raise UserError(f"{where}: {'; '.join(parts)}")
+    wrong, found = [], {}
+    for name, path in paths.items():
+        value, shape = bare[name], like[path].shape
+        wanted = published_shape(path, shape)
+        if value.shape != wanted:
+            wrong.append(f"{name} is {value.shape}, not {wanted}")
+        elif value.dtype.kind not in "fV" or not np.isfinite(value.astype(np.float32)).all():
+            wrong.append(f"{name} holds other than finite real numbers")
+        else:
+            found[path] = _turned(path, np.asarray(value, np.float32)).reshape(shape)
+    if wrong:
+        raise UserError(f"{where}: {listed(wrong)}")
+    return found
+
+
+def published_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that the weights of a parameter of `shape` are published in."""
+    if path.endswith("/out/kernel"):  # (heads, size, d)
+        return shape[2], shape[0] * shape[1]
+    if path.endswith("/kernel"):  # (in, out), (d, heads, size) or a convolution's
+        return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else (int(np.prod(shape[1:])), shape[0])
+    return (int(np.prod(shape)),) if path.endswith("/bias") else shape
+
+
+def _turned(path: str, value: np.ndarray) -> np.ndarray:
+    if not path.endswith("/kernel"):
+        return value
+    return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T

@@ -1,0 +1,128 @@
+"""Pretrained towers: encoders whose published weights people already have, and what is put on them.
+
+A tower gives the tokens of its last layer; `Pretrained` projects and pools them. The description of a
+tower (`config.image.arch`, `config.text.arch`) is read from its config.json once, when a run starts, and
+kept with the run. Which published name is which parameter: `published.py`.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jax_itm.models.layers import Encoded, TransformerLayer, drop_tokens, l2_normalise, pool
+from jax_itm.types import Array, Config, Float, Inputs, UserError
+
+
+class Bert(nn.Module):
+    """BERT (Devlin et al., 2019) as published: words, positions and the first sentence's type.
+
+    MiniLM and other students of BERT are this, too. Its pooler is left out.
+    """
+
+    vocab: int
+    width: int
+    layers: int
+    heads: int
+    mlp: int
+    act: str
+    norm_eps: float
+    positions: int
+    types: int
+    dropout: float = 0.1
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, text: Inputs, train: bool = False) -> Float[Array, "b w width"]:
+        """Takes `batch["text"]`; the tokens of padding mean nothing."""
+        normal, ids = nn.initializers.normal(0.02), text["ids"]
+        table = lambda rows, name: nn.Embed(
+            rows, self.width, dtype=self.dtype, embedding_init=normal, name=name
+        )
+        x = table(self.vocab, "words")(ids) + table(self.positions, "positions")(jnp.arange(ids.shape[1]))
+        x = x + table(self.types, "types")(jnp.zeros_like(ids))
+        x = nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm")(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        for index in range(self.layers):
+            layer = TransformerLayer(
+                self.heads,
+                self.mlp,
+                dropout=self.dropout,
+                post_norm=True,
+                norm_eps=self.norm_eps,
+                dtype=self.dtype,
+                act=self.act,
+                name=f"layer_{index}",
+            )
+            x = layer(x, text["mask"], train)
+        return x
+
+
+class Pretrained(nn.Module):
+    """A tower's tokens -> `Linear(width, d)` -> pooling.
+
+    The tower sees all tokens; `drop` hides some from pooling only, so that a frozen tower's tokens, which
+    never change, may be made once and given as `features` (b, n, width) instead. `cls` takes the tower's own
+    place of a summary: its first token, or the last true one (`summary_last`, CLIP's words).
+    """
+
+    tower: nn.Module
+    dim: int
+    pooling: str = "gpo"
+    drop: float = 0.2
+    frozen: bool = False  # no gradient, no dropout; the optimiser leaves its parameters alone
+    summary_last: bool = False
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, inputs: Inputs, train: bool = False) -> Encoded:
+        """Takes one side of a batch, with its mask where not all tokens are true."""
+        if "features" in inputs:
+            x = inputs["features"].astype(self.dtype)
+        else:
+            x = self.tower(inputs, train and not self.frozen)
+        if self.frozen:
+            x = jax.lax.stop_gradient(x)
+        mask = inputs.get("mask", jnp.ones(x.shape[:2], bool))
+        place = jnp.sum(mask, axis=1) - 1 if self.summary_last else jnp.zeros(len(x), jnp.int32)
+        tokens = nn.Dense(self.dim, dtype=self.dtype, name="project")(x).astype(jnp.float32)
+        if train:
+            mask = drop_tokens(self, mask, self.drop)
+        if self.pooling == "cls":
+            pooled = jnp.take_along_axis(tokens, place[:, None, None], axis=1)[:, 0]
+        else:
+            pooled = pool(self.pooling, tokens, mask)
+        return Encoded(l2_normalise(pooled), tokens, mask)
+
+
+TOWERS = {"bert": Bert}
+
+
+def tower(arch: Config, field: str, **options) -> nn.Module:
+    """The tower that `arch` describes; `field` is where it stands in the config.
+
+    Raises:
+        UserError: nothing is described: no run was started with this config.
+    """
+    if not arch:
+        raise UserError(f"{field}: empty; a run's start fills it from the tower's config.json")
+    sizes = {name: value for name, value in arch.items() if name != "kind"}
+    return TOWERS[arch["kind"]](**sizes, **options)
+
+
+def on(tower: nn.Module, config, dim: int, dtype: str) -> Pretrained:
+    """The encoder on a tower that `config.image` or `config.text` describes."""
+    return Pretrained(tower, dim, config.pooling, config.drop, config.frozen, dtype=jnp.dtype(dtype))
+
+
+def check_towers(config: Config) -> None:
+    """Raises UserError for fields of towers that no run could use."""
+    for side in ("image", "text"):
+        pretrained, options = config[side].name == "pretrained", config[side]
+        if pretrained and config.method.name == "iais":
+            raise UserError(f"config.{side}.name='pretrained': iais has an encoder of its own, UNITER")
+        if pretrained and not options.path:
+            raise UserError(f"config.{side}.path: name the directory of the pretrained tower")
+        if not pretrained and options.pooling == "cls":
+            raise UserError(f"config.{side}.pooling='cls': needs config.{side}.name='pretrained'")
+        if not pretrained and options.get("frozen"):  # runs of old have no such field
+            raise UserError(f"config.{side}.frozen: needs config.{side}.name='pretrained'")

