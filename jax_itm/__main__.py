@@ -25,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
     prepare.add_argument("--source", help="the folder of raw files")
     prepare.add_argument("--data_dir", help="where prepared data sets lie (default: data)")
     prepare.add_argument("--config", help="take dataset, source and data_dir from FILE[:ARG]")
+    prepare.add_argument("--encode", action="store_true", help="also make the tokens of its frozen towers")
 
     train = commands.add_parser("train", help="train a run, or go on with one")
     train.add_argument("--config", required=True, metavar="FILE[:ARG]")
@@ -97,8 +98,11 @@ def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
     from jax_itm.data.builders import prepare
 
     name, source, data_dir = args.dataset, args.source, args.data_dir
-    if args.config:
-        data = config.read(args.config, overrides).data
+    if args.encode and not args.config:
+        raise UserError("--encode: needs --config FILE, which names the towers")
+    given = config.read(args.config, overrides) if args.config else None
+    if given:
+        data = given.data
         name, source = name or data.name, source or data.source
         data_dir = data_dir or data.data_dir
     if not name:
@@ -109,6 +113,10 @@ def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
         print(f"  {split}: {counts['images']:,} images, {counts['captions']:,} captions")
     shape = f", first image's regions {found['regions']}" if found["regions"] else ""
     print(f"  holds {', '.join(found['holds'])}{shape}")
+    if args.encode:
+        from jax_itm.encode import encode
+
+        print("\n".join(encode(given)))
     return 0
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from jax_itm import retrieval
+from jax_itm.encode import attach
 from jax_itm.infer import Matcher
 from jax_itm.types import PyTree, UserError
 
@@ -66,8 +67,10 @@ def evaluate(matcher: Matcher, split, protocol: str = "full") -> dict[str, Any]:
 def encoded(matcher: Matcher, split) -> tuple[PyTree, PyTree]:
     """A split's encoded images and captions."""
     check_fits(matcher.config, split)
+    if not split.tokens:
+        attach(matcher.config, matcher.params, matcher.tokenizer, split, needed=False)
     images = matcher.encode_records(split.image(i) for i in range(len(split)))
-    return images, matcher.encode_texts(split.captions())
+    return images, matcher.encode_texts(split.captions(), split.tokens.get("text"))
 
 
 def score_blocks(

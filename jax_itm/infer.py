@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jax_itm import config as config_lib
 from jax_itm.checkpoint import Checkpoints
 from jax_itm.data.collate import collate_images, read_picture
+from jax_itm.data.encoded import Tokens, padded
 from jax_itm.data.text import Tokenizer
 from jax_itm.methods import Method, build, example_batch
 from jax_itm.parallel import make_mesh, replicated, shard_whole
@@ -96,15 +97,16 @@ class Matcher:
 
         return self._run(self._encode_image, batches())
 
-    def encode_texts(self, texts: Sequence[str]) -> PyTree:
-        """Encodes captions."""
+    def encode_texts(self, texts: Sequence[str], tokens: Tokens | None = None) -> PyTree:
+        """Encodes captions; `tokens` are those of the frozen tower for each, where they were made before."""
 
         def batches() -> Iterator[tuple[dict[str, np.ndarray], int]]:
             for start in range(0, len(texts), self.batch_rows):
-                part = list(texts[start : start + self.batch_rows])
-                padded = part + [part[-1]] * (self.batch_rows - len(part))
-                ids, mask = self.tokenizer.encode(padded, self.config.data.max_words)
-                yield {"ids": ids, "mask": mask}, len(part)
+                rows = [min(start + k, len(texts) - 1) for k in range(self.batch_rows)]
+                words = self.config.data.max_words
+                ids, mask = self.tokenizer.encode([texts[k] for k in rows], words)
+                made = {"features": padded([tokens[k] for k in rows], words)} if tokens else {}
+                yield {"ids": ids, "mask": mask, **made}, min(len(texts) - start, self.batch_rows)
 
         return self._run(self._encode_text, batches())
 

@@ -16,6 +16,7 @@ from jax_itm.config import steps_of
 from jax_itm.data.builders import open_split
 from jax_itm.data.pipeline import train_batches
 from jax_itm.data.text import Tokenizer
+from jax_itm.encode import attach
 from jax_itm.evaluate import check_fits, evaluate
 from jax_itm.infer import Matcher
 from jax_itm.isd import isd
@@ -69,6 +70,8 @@ class Run:
         if saved:
             self.state = saved.state(saved.last, self.state)
             saved.close()
+        for split in (self.split, self.validation):
+            attach(config, self.state.params, self.tokenizer, split, needed=True)
         self.matcher = Matcher(config, self.method, self.tokenizer, self.mesh)
         # Last: a run that cannot start writes nothing.
         self.checkpoints = Checkpoints(workdir, create=True)

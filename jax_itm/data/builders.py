@@ -208,6 +208,23 @@ def _open(path: Path) -> Any:
         raise UserError(f"{path}: damaged; remove it and prepare it again ({error})") from error
 
 
+def _prepared(name: str, data_dir: str | Path) -> Path:
+    _check_name(name)
+    path = Path(data_dir) / name / VERSION
+    if not path.exists():
+        source = " --source DIR" if name in READERS else ""
+        raise UserError(
+            f"{name} is not prepared in {data_dir}: python -m jax_itm prepare {name}{source}"
+            f" --data_dir {data_dir}"
+        )
+    return path
+
+
+def splits_of(name: str, data_dir: str | Path) -> list[str]:
+    """The splits of a prepared data set."""
+    return list(_open(_prepared(name, data_dir)).info.metadata["captions"])
+
+
 def open_split(name: str, data_dir: str | Path, split: str, view: str) -> Split:
     """Opens a split of a prepared data set.
 
@@ -220,15 +237,7 @@ def open_split(name: str, data_dir: str | Path, split: str, view: str) -> Split:
     Raises:
         UserError: not prepared, no such split, or the set does not hold that view.
     """
-    _check_name(name)
-    path = Path(data_dir) / name / VERSION
-    if not path.exists():
-        source = " --source DIR" if name in READERS else ""
-        raise UserError(
-            f"{name} is not prepared in {data_dir}: python -m jax_itm prepare {name}{source}"
-            f" --data_dir {data_dir}"
-        )
-    builder = _open(path)
+    builder = _open(_prepared(name, data_dir))
     if split == "val" and split not in builder.info.splits and "dev" in builder.info.splits:
         split = "dev"
     if split not in builder.info.splits:

@@ -40,13 +40,15 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
 def collate_images(
     records: Sequence[Mapping[str, Any]], max_regions: int, image_size: int
 ) -> dict[str, np.ndarray]:
-    """`batch["image"]` (see `jax_itm.types`) of the records' regions and boxes, or pixels.
+    """`batch["image"]` (see `jax_itm.types`) of the records' regions and boxes, pixels, or a tower's tokens.
 
     Regions are padded to `max_regions` and stay float16: the device makes them float32.
 
     Raises:
         UserError: an image has more regions than `max_regions`.
     """
+    if "features" in records[0]:
+        return {"features": np.stack([record["features"] for record in records])}
     if "pixels" in records[0]:
         return {"pixels": np.stack([resize(record["pixels"], image_size) for record in records])}
     rows, dim = len(records), records[0]["regions"].shape[1]

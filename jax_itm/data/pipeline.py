@@ -13,6 +13,7 @@ import numpy as np
 from absl import flags
 
 from jax_itm.data.collate import collate_images
+from jax_itm.data.encoded import padded
 from jax_itm.data.split import Split
 from jax_itm.data.text import Tokenizer
 from jax_itm.types import Batch
@@ -61,9 +62,12 @@ class _TrainSource:
         captions = captions[s["process_index"] * rows :][:rows]
         images = self._split.caption_image[captions]
         records = [self._split.image(int(image)) for image in images]
+        text = {"ids": self._ids[captions], "mask": self._mask[captions]}
+        if tokens := self._split.tokens.get("text"):
+            text["features"] = padded([tokens[int(k)] for k in captions], s["max_words"])
         return {
             "image": collate_images(records, s["max_regions"], s["image_size"]),
-            "text": {"ids": self._ids[captions], "mask": self._mask[captions]},
+            "text": text,
             "image_id": images.astype(np.int32),
         }
 

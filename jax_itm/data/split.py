@@ -1,6 +1,8 @@
 """Reading a prepared data set: random access to the images of one split."""
 
 import copy
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,8 @@ class Split:
         holds: of "image", "regions", "boxes", "phrases" (among others) what the set has.
         has_boxes: whether the set has boxes; where not, records give zeros.
         caption_image: int32 (t,), the image of each caption, ascending.
+        path: the folder of the data set.
+        tokens: of frozen towers, by side, once they were attached (`encode.attach`): images are read as them.
     """
 
     def __init__(self, builder: Any, split: str, view: str):  # a tfds.core.DatasetBuilder
@@ -32,7 +36,10 @@ class Split:
         self.max_regions: int = metadata["max_regions"][split]
         self.has_boxes = "boxes" in features
         self.caption_image = np.repeat(np.arange(len(captions), dtype=np.int32), [len(c) for c in captions])
-        self._captions = [caption for image in captions for caption in image]
+        self._captions = self._whole = [caption for image in captions for caption in image]
+        self.path = Path(builder.data_path)
+        self.tokens: dict[str, Any] = {}
+        self._size = int(builder.info.splits[split].num_bytes)
         self.holds = tuple(features)
         # TFDS's source of bytes. Its decoding turns every feature into an array by way of Python
         # objects; a record's regions are one string of bytes, and numpy reads that as it is.
@@ -56,6 +63,11 @@ class Split:
         """All captions, in the order of `caption_image`."""
         return self._captions
 
+    def digest(self, side: str) -> str:
+        """What tells the whole split's captions, or images, from others."""
+        told = "\n".join(self._whole) if side == "text" else f"{len(self._bytes)} images, {self._size} bytes"
+        return hashlib.sha256(told.encode()).hexdigest()[:8]
+
     def record(self, image: int) -> dict[str, Any]:
         """{"captions", "regions" (r, f) float16, "boxes" (r, 4)} or {"captions", "pixels"}."""
         found = self._features(image)
@@ -64,6 +76,8 @@ class Split:
 
     def image(self, image: int) -> dict[str, np.ndarray]:
         """A record without its captions: what `collate_images` takes."""
+        if "image" in self.tokens:
+            return {"features": self.tokens["image"][image]}
         return self._image(self._features(image))
 
     def _image(self, found) -> dict[str, np.ndarray]:

@@ -126,3 +126,5 @@ def check_towers(config: Config) -> None:
             raise UserError(f"config.{side}.pooling='cls': needs config.{side}.name='pretrained'")
         if not pretrained and options.get("frozen"):  # runs of old have no such field
             raise UserError(f"config.{side}.frozen: needs config.{side}.name='pretrained'")
+        if options.get("cached") and not options.frozen:
+            raise UserError(f"config.{side}.cached: needs config.{side}.frozen=True")

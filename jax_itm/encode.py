@@ -1,0 +1,108 @@
+"""Frozen towers over a whole data set, once, instead of in every step of every run."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jax_itm.data import encoded
+from jax_itm.data.builders import open_split, splits_of
+from jax_itm.data.collate import collate_images
+from jax_itm.data.split import Split
+from jax_itm.data.text import Tokenizer
+from jax_itm.methods.base import encoder
+from jax_itm.start import SIDES, open_start
+from jax_itm.types import Array, Config, Inputs, Params, UserError
+
+
+def cached_sides(config: Config) -> list[str]:
+    """The sides whose tokens a config wants from `prepare --encode`; runs of old have no such field."""
+    return [side for side in SIDES if config[side].get("cached")]
+
+
+def attach(config: Config, params: Params, tokenizer: Tokenizer, split: Split, needed: bool) -> None:
+    """Gives a split the tokens that were made of it, for each side that wants them.
+
+    Args:
+        config: of the run.
+        params: its parameters, towers among them.
+        tokenizer: its tokenizer.
+        split: gets them as `split.tokens`.
+        needed: whether to refuse where there are none; else the towers run.
+
+    Raises:
+        UserError: `needed`, and the tokens were not made, or they are damaged.
+    """
+    for side in cached_sides(config):
+        tower = flatten_dict(params[side]["tower"], sep="/")
+        found = encoded.find(encoded.place_of(split, side, _key(config, side, tower, tokenizer)))
+        if found is None and needed:
+            raise UserError(
+                f"config.{side}.cached: {split.name}/{split.split} was not encoded by this tower: python -m"
+                f" jax_itm prepare --encode --config FILE, with the same settings"
+            )
+        if found is not None:
+            split.tokens[side] = found
+
+
+def _key(config: Config, side: str, tower: Mapping[str, Any], tokenizer: Tokenizer | None) -> str:
+    """Of all that the tokens of one side depend on."""
+    settings = {"dtype": config.dtype, "size": config.data.image_size}
+    if side == "text" and tokenizer:
+        settings = {"dtype": config.dtype, "words": config.data.max_words, "by": tokenizer.to_json()}
+    return encoded.key(tower, config[side].arch.to_dict(), settings)
+
+
+def encode(config: Config) -> list[str]:
+    """Makes the tokens of every split of `config.data` that are not there yet; returns a line for each.
+
+    Raises:
+        UserError: the config has no side with `cached`, or what `open_start` and `open_split` refuse.
+    """
+    sides, data, lines = cached_sides(config), config.data, []
+    if not sides:
+        raise UserError("--encode: config.text.cached and config.image.cached are both False")
+    start: Any = open_start(config)
+    for side in sides:
+        begin = f"{side}/tower/"
+        tower = {k.removeprefix(begin): v for k, v in start.params.items() if k.startswith(begin)}
+        key = _key(config, side, tower, start.tokenizer)
+        run = _tower(config, side, tower, len(start.tokenizer or ()))
+        for name in splits_of(data.name, data.data_dir):
+            split = open_split(data.name, data.data_dir, name, data.view)
+            place = encoded.place_of(split, side, key)
+            if encoded.find(place) is None:
+                _write(place, run, _batches(config, split, side, start.tokenizer))
+            found: Any = encoded.find(place)
+            lines.append(f"{name}, {side}: {len(found):,} items, {found.starts[-1]:,} tokens, {place}")
+    return lines
+
+
+def _tower(config: Config, side: str, params: Mapping[str, Any], vocab: int) -> Callable[[Inputs], Array]:
+    """The tower of a side alone: inputs -> tokens (b, n, f)."""
+    model, tree = encoder(config, side, vocab).tower, unflatten_dict(params, sep="/")
+    return jax.jit(lambda inputs: model.apply({"params": tree}, inputs))
+
+
+def _batches(config: Config, split: Split, side: str, tokenizer: Tokenizer) -> Iterator[Inputs]:
+    """A side of a whole split, in order."""
+    rows, data = config.evaluate.batch_size, config.data
+    if side == "text":
+        ids, mask = tokenizer.encode(split.captions(), data.max_words)
+        for k in range(0, len(ids), rows):
+            yield {"ids": ids[k : k + rows], "mask": mask[k : k + rows]}
+    else:
+        for k in range(0, len(split), rows):
+            records = [split.image(i) for i in range(k, min(k + rows, len(split)))]
+            yield collate_images(records, data.max_regions, data.image_size)
+
+
+def _write(place: str, run: Callable[[Inputs], Array], batches: Iterator[Inputs]) -> None:
+    """The true tokens of all batches, as they come: in memory one batch, on disk the rest."""
+    with encoded.writing(place) as add:
+        for inputs in batches:
+            tokens = np.asarray(run(inputs), np.float16)
+            mask = np.asarray(inputs.get("mask", np.ones(tokens.shape[:2], bool)))
+            add(tokens[mask], mask.sum(axis=1))

@@ -1,0 +1,132 @@
+"""Tokens of frozen towers, made once: what they save changes no number beyond their 16 bits."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from test_run import write_precomp
+from test_towers import RUN, written
+
+import jax_itm
+from jax_itm import encode
+from jax_itm.__main__ import main
+from jax_itm.data import encoded
+from jax_itm.data.builders import open_split
+from jax_itm.models.towers import Bert
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Prepared data, a tiny BERT, and a config that wants its tokens cached."""
+    place = tmp_path_factory.mktemp("encode")
+    source = write_precomp(place / "raw", {"train": 12, "dev": 6})
+    words = iter("abcdefghijklmnop" * 100)
+    for split in ("train", "dev"):
+        file = source / f"{split}_caps.txt"
+        lines = [" ".join(next(words) for _ in line.split()) for line in file.read_text().splitlines()]
+        file.write_text("\n".join(lines) + "\n")
+    written("bert", place / "bert")
+    (place / "tiny.py").write_text(
+        RUN.replace("return config", f"config.data.data_dir = '{place}/data'\n    return config").replace(
+            "return config", f"config.text.path = '{place}/bert'\n    return config"
+        )
+    )
+    assert main(["prepare", "precomp", "--source", str(source), "--data_dir", str(place / "data")]) == 0
+    return place
+
+
+def call(place, *command, cached=True):
+    return main([*command, "--config", f"{place}/tiny.py", f"--config.text.cached={cached}"])
+
+
+def test_a_run_on_cached_tokens_is_the_run_on_the_tower(place, capsys, monkeypatch):
+    assert call(place, "train", "--workdir", f"{place}/early") == 2
+    assert (
+        "precomp/train was not encoded by this tower: python -m jax_itm prepare --encode"
+        in capsys.readouterr().err
+    )
+    assert call(place, "prepare", "--encode") == 0
+    assert "train, text: 60 items" in capsys.readouterr().out
+    files = sorted(p.name for p in (place / "data").rglob("towers/*/*"))
+    assert len(files) == 4 and not any("partial" in name for name in files)
+    assert call(place, "train", "--workdir", f"{place}/plain", cached=False) == 0
+
+    seen = []
+    whole = Bert.__call__
+    monkeypatch.setattr(
+        Bert, "__call__", lambda self, text, train=False: seen.append(0) or whole(self, text, train)
+    )
+    assert call(place, "train", "--workdir", f"{place}/cached") == 0
+    traced = len(seen)  # to make parameters; no step and no validation runs it
+    shutil.move(place / "bert", place / "away")  # the run has what it needs of it
+    for run in ("plain", "cached"):
+        result = ["evaluate", "--workdir", f"{place}/{run}", "--split", "dev", "--out", f"{place}/{run}.json"]
+        assert main(result) == 0
+    shutil.move(place / "away", place / "bert")
+    assert len(seen) > traced  # the plain run's evaluation does
+    plain, cached = (json.loads((place / f"{run}.json").read_text()) for run in ("plain", "cached"))
+    lines = [
+        [json.loads(line) for line in (place / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("plain", "cached")
+    ]
+    np.testing.assert_allclose(
+        *[[x["train/loss"] for x in of if "train/loss" in x] for of in lines], rtol=1e-3
+    )
+    assert plain["protocol"] | {"step": 0} == cached["protocol"] | {"step": 0}
+
+    matcher = jax_itm.load(f"{place}/cached")
+    split = open_split("precomp", f"{place}/data", "dev", "regions")
+    by_tower = np.asarray(matcher.encode_texts(split.captions()))
+    encode.attach(matcher.config, matcher.params, matcher.tokenizer, split, needed=True)
+    by_cache = np.asarray(matcher.encode_texts(split.captions(), split.tokens["text"]))
+    np.testing.assert_allclose(by_cache, by_tower, atol=2e-3)
+
+
+def test_encoding_again_makes_nothing_and_another_tower_its_own(place, monkeypatch, capsys):
+    assert call(place, "prepare", "--encode") == 0
+    before = sorted((place / "data").rglob("towers/*/*"))
+    monkeypatch.setattr(encode, "_write", lambda *_: pytest.fail("made again"))
+    assert call(place, "prepare", "--encode") == 0
+    monkeypatch.undo()
+    assert (
+        main(
+            [
+                "prepare",
+                "--encode",
+                "--config",
+                f"{place}/tiny.py",
+                "--config.text.cached=True",
+                "--config.data.max_words=6",
+            ]
+        )
+        == 0
+    )
+    assert len(sorted((place / "data").rglob("towers/*/*"))) == 2 * len(before)
+    assert call(place, "prepare", "--encode", cached=False) == 2
+    assert "config.text.cached and config.image.cached are both False" in capsys.readouterr().err
+    assert main(["prepare", "precomp", "--encode"]) == 2
+    assert "--encode: needs --config" in capsys.readouterr().err
+
+
+def test_tokens_are_all_or_none(tmp_path):
+    place, rng = str(tmp_path / "a" / "train-text"), np.random.default_rng(0)
+    items = [rng.normal(size=(n, 3)).astype(np.float16) for n in (2, 1, 4)]
+    with pytest.raises(KeyboardInterrupt), encoded.writing(place) as add:
+        add(items[0], np.array([2]))
+        raise KeyboardInterrupt
+    assert encoded.find(place) is None
+    with encoded.writing(place) as add:
+        add(np.concatenate(items[:2]), np.array([2, 1]))
+        add(items[2], np.array([4]))
+    found = pickle.loads(pickle.dumps(encoded.find(place)))  # Grain's workers get it so
+    assert len(found) == 3
+    for k, item in enumerate(items):
+        np.testing.assert_array_equal(item, found[k])
+    np.testing.assert_array_equal(encoded.padded([found[1], found[0]], 2)[0], [items[1][0], np.zeros(3)])
+    with open(f"{place}.tokens", "ab") as file:
+        file.write(b"\0\0")
+    encoded._open.cache_clear()
+    with pytest.raises(encoded.UserError, match="damaged; remove it and encode again"):
+        encoded.find(place)
