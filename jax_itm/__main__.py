@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", required=True)
 
     prepare = commands.add_parser("prepare", help="build a data set from its raw files")
-    prepare.add_argument("dataset", nargs="?", help="scenes, precomp, folder or uniter")
+    prepare.add_argument("dataset", nargs="?", help="scenes, flickr8k, flickr30k, coco, folder, ..")
     prepare.add_argument("--source", help="the folder of raw files")
     prepare.add_argument("--data_dir", help="where prepared data sets lie (default: data)")
     prepare.add_argument("--config", help="take dataset, source and data_dir from FILE[:ARG]")
@@ -94,7 +94,7 @@ def _figures(commands: Any) -> None:
 def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
     """Builds a data set, named directly or by a config."""
     from jax_itm import config
-    from jax_itm.data.builders import prepare
+    from jax_itm.data.builders import NAMES, prepare
 
     name, source, data_dir = args.dataset, args.source, args.data_dir
     if args.config:
@@ -102,7 +102,7 @@ def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
         name, source = name or data.name, source or data.source
         data_dir = data_dir or data.data_dir
     if not name:
-        raise UserError("prepare: name a data set (scenes, precomp, folder, uniter) or a --config")
+        raise UserError(f"prepare: name a data set ({', '.join(NAMES)}) or a --config")
     found = prepare(name, data_dir or "data", source or None)
     print(f"{found['name']} in {found['path']}" + (" (was there)" if found["reused"] else ""))
     for split, counts in found["splits"].items():

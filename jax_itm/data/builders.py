@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from jax_itm.data import scenes
 from jax_itm.data.folder import read_folder
+from jax_itm.data.published import PUBLISHED, read_published
 from jax_itm.data.readers import Raw, Record
 from jax_itm.data.regions import read_precomp
 from jax_itm.data.split import Split
@@ -34,6 +35,7 @@ READERS: dict[str, Callable[[Path], Raw]] = {
     "precomp": read_precomp,
     "folder": read_folder,
     "uniter": read_uniter,
+    **{name: partial(read_published, name) for name in PUBLISHED},
 }
 NAMES = ("scenes", *READERS)
 VERSION = "1.0.0"
@@ -69,6 +71,9 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             region_dim=raw.region_dim,
             captions={split: [] for split in raw.splits},
             max_regions=dict.fromkeys(raw.splits, 0),
+            kind=raw.kind,
+            notes=list(raw.notes),
+            sizes={},
         )
         super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
 
@@ -103,16 +108,28 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, Record]]:
         captions, count = self._metadata["captions"][split], 0
+        sizes = {"width": [], "height": [], "regions": []}
         for image_id, record in enumerate(self._raw.splits[split]()):
             ids = list(range(count, count + len(record["captions"])))
             count += len(ids)
             captions.append(list(record["captions"]))
             record = record | {"image_id": image_id, "caption_ids": ids}
-            most = self._metadata["max_regions"]
-            most[split] = max(most[split], len(record.get("regions", ())))
+            if "regions" in record:
+                sizes["regions"].append(len(record["regions"]))
             if "image" in record:
                 record["image"] = _encoded(record["image"])
+                with Image.open(io.BytesIO(record["image"])) as picture:
+                    sizes["width"].append(picture.width)
+                    sizes["height"].append(picture.height)
             yield image_id, record
+        self._metadata["max_regions"][split] = max(sizes["regions"], default=0)
+        self._metadata["sizes"][split] = {key: spread(of) for key, of in sizes.items() if of}
+
+
+def spread(values: Sequence[int]) -> list[int]:
+    """The least, the middle and the largest of some numbers."""
+    ordered = sorted(values)
+    return [ordered[0], ordered[len(ordered) // 2], ordered[-1]]
 
 
 def _encoded(image: bytes | np.ndarray) -> bytes:
@@ -127,14 +144,14 @@ def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -
     """Builds a data set into `data_dir`, all of it or nothing; one that is there is kept.
 
     Args:
-        name: "scenes" (generated), "precomp" (SCAN's layout), "folder" (pictures and captions) or
-            "uniter" (UNITER's features and captions).
+        name: "scenes" (generated), "flickr8k", "flickr30k" or "coco" (as they are handed out), "folder"
+            (pictures and captions), "precomp" (SCAN's layout) or "uniter" (UNITER's features).
         data_dir: where the prepared data sets lie.
         source: the directory of the raw data or, but for "precomp", its file of captions.
 
     Returns:
         {"name", "path", "reused": bool, "splits": {split: {"images", "captions"}}, "holds",
-        "regions": shape of the first image's regions, or None}.
+        "regions": shape of the first image's regions, or None, "kind": of splits, "notes"}.
 
     Raises:
         UserError: the raw data are wrong (all are read before a byte is written), or the set was
@@ -154,7 +171,8 @@ def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -
             )
     else:
         if name in READERS and not where:
-            raise UserError(f"--source: {name} is made from raw files; name their directory")
+            steps = f": {PUBLISHED[name].steps}; then --source DIR" if name in PUBLISHED else ""
+            raise UserError(f"--source: {name} is made from raw files; name their directory{steps}")
         if where and not Path(where).exists():
             raise UserError(f"--source {source}: no such file or directory")
         _build(name, Path(data_dir), where)
@@ -191,6 +209,8 @@ def _facts(path: Path) -> dict[str, Any]:
         },
         "holds": [k for k in ("image", "regions", "boxes", "phrases") if k in builder.info.features],
         "regions": first["regions"].shape if "regions" in first else None,
+        "kind": builder.info.metadata.get("kind", ""),
+        "notes": builder.info.metadata.get("notes", []),
     }
 
 

@@ -22,6 +22,8 @@ class Raw:
     splits: dict[str, Callable[[], Iterator[Record]]]
     holds: tuple[str, ...]  # of image, regions, boxes, phrases
     region_dim: int | None = None
+    kind: str = ""  # which of a set's published splits these are
+    notes: tuple[str, ...] = ()  # what a user should know of what was found, a line each
 
 
 def read_text(path: Path) -> str:

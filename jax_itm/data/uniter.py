@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_itm.data.folder import read_captions
+from jax_itm.data.captions import read_captions
 from jax_itm.data.readers import Raw, Record, read_json
 from jax_itm.data.regions import check_boxes, half
 from jax_itm.types import UserError
