@@ -6,29 +6,24 @@ split's images and captions from 0. The metadata hold all captions once more, so
 without reading the regions: 30 MB instead of 17 GB of COCO.
 """
 
-import contextlib
-import io
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from jax_itm.data import scenes
+from jax_itm.data.coco_captions import read_coco_captions
 from jax_itm.data.folder import read_folder
 from jax_itm.data.published import PUBLISHED, read_published
-from jax_itm.data.readers import Raw, Record
+from jax_itm.data.readers import Raw
 from jax_itm.data.regions import read_precomp
 from jax_itm.data.split import Split
 from jax_itm.data.uniter import read_uniter
+from jax_itm.data.writer import write
 from jax_itm.types import UserError
 
 READERS: dict[str, Callable[[Path], Raw]] = {
@@ -47,97 +42,7 @@ def _read_scenes() -> Raw:
     return Raw(splits, ("image", "regions", "boxes", "phrases"), region_dim)
 
 
-class _Writer(tfds.core.ExampleWriter):
-    """ArrayRecord without compression: features hardly shrink, and reading is four times faster."""
-
-    def write(self, path, examples) -> None:
-        writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
-        for _, example in examples:
-            writer.write(example)
-        writer.close()
-
-
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """One builder for all sets: what differs between them is in `Raw`."""
-
-    VERSION = tfds.core.Version(VERSION)
-    url_infos = None  # nothing is downloaded; TFDS's own looks for a file of checksums
-
-    def __init__(self, name: str, raw: Raw, source: str | None, data_dir: Path):
-        self.name = name  # pyright: ignore[reportAttributeAccessIssue]: TFDS's AdhocBuilder does so
-        self._raw = raw
-        self._metadata = tfds.core.MetadataDict(
-            source=source,
-            region_dim=raw.region_dim,
-            captions={split: [] for split in raw.splits},
-            max_regions=dict.fromkeys(raw.splits, 0),
-            kind=raw.kind,
-            notes=list(raw.notes),
-            sizes={},
-        )
-        super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        f, int64 = tfds.features, np.int64
-        tensor = partial(f.Tensor, encoding="bytes")
-        optional = {
-            "image": f.Image(shape=(None, None, 3)),
-            "regions": tensor(shape=(None, self._raw.region_dim), dtype=np.float16),
-            "boxes": tensor(shape=(None, 4), dtype=np.float32),
-            "phrases": f.Sequence({key: int64 for key in ("caption", "start", "end", "box")}),
-        }
-        features = {
-            "image_id": int64,
-            "name": f.Text(),
-            "captions": f.Sequence(f.Text()),
-            "caption_ids": f.Sequence(int64),
-            **{key: optional[key] for key in self._raw.holds},
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=f.FeaturesDict(features),
-            metadata=self._metadata,
-            disable_shuffling=True,
-        )
-
-    def _example_writer(self) -> _Writer:
-        return _Writer(file_format=tfds.core.FileFormat.ARRAY_RECORD)
-
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        return {split: self._generate_examples(split) for split in self._raw.splits}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, Record]]:
-        captions, count = self._metadata["captions"][split], 0
-        sizes = {"width": [], "height": [], "regions": []}
-        for image_id, record in enumerate(self._raw.splits[split]()):
-            ids = list(range(count, count + len(record["captions"])))
-            count += len(ids)
-            captions.append(list(record["captions"]))
-            record = record | {"image_id": image_id, "caption_ids": ids}
-            if "regions" in record:
-                sizes["regions"].append(len(record["regions"]))
-            if "image" in record:
-                record["image"] = _encoded(record["image"])
-                with Image.open(io.BytesIO(record["image"])) as picture:
-                    sizes["width"].append(picture.width)
-                    sizes["height"].append(picture.height)
-            yield image_id, record
-        self._metadata["max_regions"][split] = max(sizes["regions"], default=0)
-        self._metadata["sizes"][split] = {key: spread(of) for key, of in sizes.items() if of}
-
-
-def spread(values: Sequence[int]) -> list[int]:
-    """The least, the middle and the largest of some numbers."""
-    ordered = sorted(values)
-    return [ordered[0], ordered[len(ordered) // 2], ordered[-1]]
-
-
-def _encoded(image: bytes | np.ndarray) -> bytes:
-    if isinstance(image, bytes):
-        return image
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
+WITHOUT_SOURCE: dict[str, Callable[[], Raw]] = {"scenes": _read_scenes, "coco": read_coco_captions}
 
 
 def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -> dict[str, Any]:
@@ -167,10 +72,11 @@ def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -
         known = _open(path).info.metadata["source"]
         if where and where != known:
             raise UserError(
-                f"--source {source}: {path} was prepared from {known}; take another --data_dir or remove it"
+                f"--source {source}: {path} was prepared from {known or 'TFDS'};"
+                " take another --data_dir or remove it"
             )
     else:
-        if name in READERS and not where:
+        if name in READERS and name != "coco" and not where:
             steps = f": {PUBLISHED[name].steps}; then --source DIR" if name in PUBLISHED else ""
             raise UserError(f"--source: {name} is made from raw files; name their directory{steps}")
         if where and not Path(where).exists():
@@ -180,17 +86,13 @@ def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -
 
 
 def _build(name: str, data_dir: Path, source: str | None) -> None:
-    raw = READERS[name](Path(source)) if source else _read_scenes()
-    if source:
+    raw = READERS[name](Path(source)) if source else WITHOUT_SOURCE[name]()
+    if name != "scenes":
         for read in raw.splits.values():
             for _ in read():  # checks every record
                 pass
-    tfds.disable_progress_bar()
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        # TFDS speaks of downloads, and makes a directory for them: there are none.
-        with tempfile.TemporaryDirectory() as nothing, contextlib.redirect_stdout(io.StringIO()):
-            _Builder(name, raw, source, data_dir).download_and_prepare(download_dir=nothing)
+        write(name, raw, data_dir, VERSION, {"source": source})
     except OSError as error:
         raise UserError(f"--data_dir {data_dir}: cannot be written ({error})") from error
 

@@ -100,7 +100,7 @@ def read_published(name: str, source: Path) -> Raw:
         )
     else:
         raise UserError(f"{table}: captions of {name} must be {layout.json}")
-    notes = [*_cut(splits), *_fewer(splits, counts)]
+    notes = [*_cut(splits), *fewer({split: len(images) for split, images in splits.items()}, counts)]
     return Raw(pictures(base, splits, layout.folders, names=True), ("image",), kind=kind, notes=tuple(notes))
 
 
@@ -160,7 +160,8 @@ def _cut(splits: Splits) -> Iterator[str]:
             yield f"{split}: {kept:,} of {every:,} captions, the first {FIRST} an image"
 
 
-def _fewer(splits: Splits, counts: Mapping[str, int]) -> Iterator[str]:
-    for split, count in counts.items():
-        if len(splits.get(split, ())) != count:
-            yield f"{split}: {len(splits.get(split, ())):,} images, the published split has {count:,}"
+def fewer(found: Mapping[str, int], published: Mapping[str, int]) -> Iterator[str]:
+    """Says of each split whose number of images is not the published one."""
+    for split, count in published.items():
+        if found.get(split, 0) != count:
+            yield f"{split}: {found.get(split, 0):,} images, the published split has {count:,}"
