@@ -16,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow_datasets as tfds
 
 from jax_itm.data import scenes
+from jax_itm.data.bottom_up import read_bottom_up
 from jax_itm.data.coco_captions import read_coco_captions
 from jax_itm.data.folder import read_folder
 from jax_itm.data.published import PUBLISHED, read_published
@@ -30,6 +31,7 @@ READERS: dict[str, Callable[[Path], Raw]] = {
     "precomp": read_precomp,
     "folder": read_folder,
     "uniter": read_uniter,
+    "bottom_up_tsv": read_bottom_up,
     **{name: partial(read_published, name) for name in PUBLISHED},
 }
 NAMES = ("scenes", *READERS)
@@ -50,7 +52,7 @@ def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -
 
     Args:
         name: "scenes" (generated), "flickr8k", "flickr30k" or "coco" (as they are handed out), "folder"
-            (pictures and captions), "precomp" (SCAN's layout) or "uniter" (UNITER's features).
+            (pictures and captions), "precomp" (SCAN's layout), "uniter" or "bottom_up_tsv" (their features).
         data_dir: where the prepared data sets lie.
         source: the directory of the raw data or, but for "precomp", its file of captions.
 
