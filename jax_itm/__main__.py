@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="build a data set from its raw files")
     prepare.add_argument("dataset", nargs="?", help="scenes, flickr8k, flickr30k, coco, folder, ..")
     prepare.add_argument("--source", help="the folder of raw files")
+    prepare.add_argument("--entities", help="a folder of Flickr30k Entities: its phrases and boxes, too")
     prepare.add_argument("--data_dir", help="where prepared data sets lie (default: data)")
     prepare.add_argument("--config", help="take dataset, source and data_dir from FILE[:ARG]")
 
@@ -103,7 +104,7 @@ def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
         data_dir = data_dir or data.data_dir
     if not name:
         raise UserError(f"prepare: name a data set ({', '.join(NAMES)}) or a --config")
-    found = prepare(name, data_dir or "data", source or None)
+    found = prepare(name, data_dir or "data", source or None, args.entities)
     print(f"{found['name']} in {found['path']}" + (" (was there)" if found["reused"] else ""))
     for split, counts in found["splits"].items():
         print(f"  {split}: {counts['images']:,} images, {counts['captions']:,} captions")

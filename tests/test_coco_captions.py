@@ -59,7 +59,7 @@ def test_coco_captions(tmp_path, monkeypatch, file_format):
     assert train.captions()[-1] == "Caption 5 of 3"  # restval comes after train
     pixels = {train.picture(k).tobytes() for k in range(3)}
     assert pixels == {read_picture(example(number, 1, "")["image"]).tobytes() for number in (0, 1, 3)}
-    with pytest.raises(UserError, match="was prepared from TFDS; take another"):
+    with pytest.raises(UserError, match="was prepared from none; take another"):
         prepare("coco", tmp_path / "data", tmp_path)
 
 

@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 from jax_itm.data import scenes
 from jax_itm.data.bottom_up import read_bottom_up
 from jax_itm.data.coco_captions import read_coco_captions
+from jax_itm.data.entities import with_phrases
 from jax_itm.data.folder import read_folder
 from jax_itm.data.published import PUBLISHED, read_published
 from jax_itm.data.readers import Raw
@@ -47,7 +48,12 @@ def _read_scenes() -> Raw:
 WITHOUT_SOURCE: dict[str, Callable[[], Raw]] = {"scenes": _read_scenes, "coco": read_coco_captions}
 
 
-def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -> dict[str, Any]:
+def prepare(
+    name: str,
+    data_dir: str | Path,
+    source: str | Path | None = None,
+    entities: str | Path | None = None,
+) -> dict[str, Any]:
     """Builds a data set into `data_dir`, all of it or nothing; one that is there is kept.
 
     Args:
@@ -55,46 +61,53 @@ def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -
             (pictures and captions), "precomp" (SCAN's layout), "uniter" or "bottom_up_tsv" (their features).
         data_dir: where the prepared data sets lie.
         source: the directory of the raw data or, but for "precomp", its file of captions.
+        entities: a directory of Flickr30k Entities, whose phrases the records get (`with_phrases`).
 
     Returns:
         {"name", "path", "reused": bool, "splits": {split: {"images", "captions"}}, "holds",
-        "regions": shape of the first image's regions, or None, "kind": of splits, "notes"}.
+        "regions": shape of the first image's regions, or None, "kind": of splits, "notes",
+        "tally": what was counted}.
 
     Raises:
         UserError: the raw data are wrong (all are read before a byte is written), or the set was
             prepared from another source.
     """
     _check_name(name)
-    if source and name not in READERS:
-        raise UserError(f"--source {source}: {name} is generated, it takes no source")
-    where = str(Path(source).resolve()) if source else None
+    given = {"source": source, "entities": entities}
+    places = {option: str(Path(where).resolve()) for option, where in given.items() if where}
+    for option in places if name not in READERS else ():
+        raise UserError(f"--{option} {given[option]}: {name} is generated, it takes no {option}")
     path = Path(data_dir) / name / VERSION
     reused = path.exists()
     if reused:
-        known = _open(path).info.metadata["source"]
-        if where and where != known:
-            raise UserError(
-                f"--source {source}: {path} was prepared from {known or 'TFDS'};"
-                " take another --data_dir or remove it"
-            )
+        known = _open(path).info.metadata
+        for option, where in places.items():
+            if where != known.get(option):
+                raise UserError(
+                    f"--{option} {given[option]}: {path} was prepared from {known.get(option) or 'none'};"
+                    " take another --data_dir or remove it"
+                )
     else:
-        if name in READERS and name != "coco" and not where:
+        if name not in WITHOUT_SOURCE and not source:
             steps = f": {PUBLISHED[name].steps}; then --source DIR" if name in PUBLISHED else ""
             raise UserError(f"--source: {name} is made from raw files; name their directory{steps}")
-        if where and not Path(where).exists():
-            raise UserError(f"--source {source}: no such file or directory")
-        _build(name, Path(data_dir), where)
+        for option, where in places.items():
+            if not Path(where).exists():
+                raise UserError(f"--{option} {given[option]}: no such file or directory")
+        _build(name, Path(data_dir), places)
     return _facts(path) | {"reused": reused}
 
 
-def _build(name: str, data_dir: Path, source: str | None) -> None:
-    raw = READERS[name](Path(source)) if source else WITHOUT_SOURCE[name]()
+def _build(name: str, data_dir: Path, places: dict[str, str]) -> None:
+    raw = READERS[name](Path(places["source"])) if "source" in places else WITHOUT_SOURCE[name]()
+    if "entities" in places:
+        raw = with_phrases(raw, Path(places["entities"]))
     if name != "scenes":
         for read in raw.splits.values():
             for _ in read():  # checks every record
                 pass
     try:
-        write(name, raw, data_dir, VERSION, {"source": source})
+        write(name, raw, data_dir, VERSION, {"source": None, **places})
     except OSError as error:
         raise UserError(f"--data_dir {data_dir}: cannot be written ({error})") from error
 
@@ -115,6 +128,7 @@ def _facts(path: Path) -> dict[str, Any]:
         "regions": first["regions"].shape if "regions" in first else None,
         "kind": builder.info.metadata.get("kind", ""),
         "notes": builder.info.metadata.get("notes", []),
+        "tally": builder.info.metadata.get("tally", {}),
     }
 
 

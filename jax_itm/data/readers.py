@@ -5,8 +5,9 @@ JPEG or PNG file, or uint8 (h, v, 3)), "regions" float16 (r, f), "boxes" float32
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ class Raw:
     region_dim: int | None = None
     kind: str = ""  # which of a set's published splits these are
     notes: tuple[str, ...] = ()  # what a user should know of what was found, a line each
+    tally: Counter[str] = field(default_factory=Counter)  # what reading all records has counted
 
 
 def read_text(path: Path) -> str:

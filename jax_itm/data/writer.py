@@ -89,6 +89,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             max_regions=dict.fromkeys(raw.splits, 0),
             kind=raw.kind,
             notes=list(raw.notes),
+            tally=dict(raw.tally),  # as they are now, after one reading
             sizes={},
         )
         super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
