@@ -27,6 +27,11 @@ def parser() -> argparse.ArgumentParser:
     prepare.add_argument("--data_dir", help="where prepared data sets lie (default: data)")
     prepare.add_argument("--config", help="take dataset, source and data_dir from FILE[:ARG]")
 
+    describe = commands.add_parser("describe", help="the data card of a prepared data set")
+    describe.add_argument("dataset")
+    describe.add_argument("--data_dir", default="data", help="where prepared data sets lie (default: data)")
+    describe.add_argument("--out", help="also draw a dozen of its pictures with captions, a .png")
+
     train = commands.add_parser("train", help="train a run, or go on with one")
     train.add_argument("--config", required=True, metavar="FILE[:ARG]")
     train.add_argument("--workdir", required=True)
@@ -95,6 +100,7 @@ def _figures(commands: Any) -> None:
 def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
     """Builds a data set, named directly or by a config."""
     from jax_itm import config
+    from jax_itm.card import card
     from jax_itm.data.builders import NAMES, prepare
 
     name, source, data_dir = args.dataset, args.source, args.data_dir
@@ -105,11 +111,23 @@ def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
     if not name:
         raise UserError(f"prepare: name a data set ({', '.join(NAMES)}) or a --config")
     found = prepare(name, data_dir or "data", source or None, args.entities)
-    print(f"{found['name']} in {found['path']}" + (" (was there)" if found["reused"] else ""))
-    for split, counts in found["splits"].items():
-        print(f"  {split}: {counts['images']:,} images, {counts['captions']:,} captions")
-    shape = f", first image's regions {found['regions']}" if found["regions"] else ""
-    print(f"  holds {', '.join(found['holds'])}{shape}")
+    print(card(found) + ("\n  was there already" if found["reused"] else ""))
+    return 0
+
+
+def run_describe(args: argparse.Namespace, _) -> int:
+    """Prints the data card of a prepared set, and draws its pictures."""
+    from jax_itm.card import card, contact_sheet
+    from jax_itm.data.builders import describe, open_split
+    from jax_itm.report import check_png
+
+    found = describe(args.dataset, args.data_dir)
+    print(card(found))
+    if args.out:
+        check_png(args.out)
+        view = "pixels" if "image" in found["holds"] else "regions"
+        contact_sheet(open_split(args.dataset, args.data_dir, next(iter(found["splits"])), view), args.out)
+        print(args.out)
     return 0
 
 

@@ -25,7 +25,7 @@ from jax_itm.data.readers import Raw
 from jax_itm.data.regions import read_precomp
 from jax_itm.data.split import Split
 from jax_itm.data.uniter import read_uniter
-from jax_itm.data.writer import write
+from jax_itm.data.writer import spread, write
 from jax_itm.types import UserError
 
 READERS: dict[str, Callable[[Path], Raw]] = {
@@ -64,9 +64,7 @@ def prepare(
         entities: a directory of Flickr30k Entities, whose phrases the records get (`with_phrases`).
 
     Returns:
-        {"name", "path", "reused": bool, "splits": {split: {"images", "captions"}}, "holds",
-        "regions": shape of the first image's regions, or None, "kind": of splits, "notes",
-        "tally": what was counted}.
+        What `describe` does, and "reused": whether it was there.
 
     Raises:
         UserError: the raw data are wrong (all are read before a byte is written), or the set was
@@ -95,7 +93,7 @@ def prepare(
             if not Path(where).exists():
                 raise UserError(f"--{option} {given[option]}: no such file or directory")
         _build(name, Path(data_dir), places)
-    return _facts(path) | {"reused": reused}
+    return describe(name, data_dir) | {"reused": reused}
 
 
 def _build(name: str, data_dir: Path, places: dict[str, str]) -> None:
@@ -112,24 +110,55 @@ def _build(name: str, data_dir: Path, places: dict[str, str]) -> None:
         raise UserError(f"--data_dir {data_dir}: cannot be written ({error})") from error
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def describe(name: str, data_dir: str | Path) -> dict[str, Any]:
+    """What a prepared data set holds, read without its images but the first.
+
+    Returns:
+        {"name", "path", "source": or None, "splits": {split: {"images", "captions"}}, "spreads": {split:
+        {"captions an image", "words", and "width" and "height" or "regions": [least, median, most]}},
+        "holds", "regions": shape of the first image's, or None, "kind": of splits, "notes", "tally"}.
+
+    Raises:
+        UserError: it is not prepared, or damaged.
+    """
+    path = _prepared(name, data_dir)
     builder = _open(path)
-    captions = builder.info.metadata["captions"]
-    view = "regions" if "regions" in builder.info.features else "pixels"
+    known, features = builder.info.metadata, builder.info.features
+    captions = known["captions"]
+    view = "regions" if "regions" in features else "pixels"
     first = Split(builder, next(iter(captions)), view).record(0)
+    spreads = {}
+    for split, images in captions.items():
+        words = [len(caption.split()) for image in images for caption in image]
+        spreads[split] = {"captions an image": spread(list(map(len, images))), "words": spread(words)}
+        spreads[split] |= known.get("sizes", {}).get(split, {})  # older sets have none
     return {
         "name": builder.name,
         "path": str(path),
+        "source": known["source"],
         "splits": {
             split: {"images": len(images), "captions": sum(map(len, images))}
             for split, images in captions.items()
         },
-        "holds": [k for k in ("image", "regions", "boxes", "phrases") if k in builder.info.features],
+        "spreads": spreads,
+        "holds": [k for k in ("image", "regions", "boxes", "phrases") if k in features],
         "regions": first["regions"].shape if "regions" in first else None,
-        "kind": builder.info.metadata.get("kind", ""),
-        "notes": builder.info.metadata.get("notes", []),
-        "tally": builder.info.metadata.get("tally", {}),
+        "kind": known.get("kind", ""),
+        "notes": known.get("notes", []),
+        "tally": known.get("tally", {}),
     }
+
+
+def _prepared(name: str, data_dir: str | Path) -> Path:
+    _check_name(name)
+    path = Path(data_dir) / name / VERSION
+    if not path.exists():
+        source = " --source DIR" if name in READERS else ""
+        raise UserError(
+            f"{name} is not prepared in {data_dir}: python -m jax_itm prepare {name}{source}"
+            f" --data_dir {data_dir}"
+        )
+    return path
 
 
 def _check_name(name: str) -> None:
@@ -158,15 +187,7 @@ def open_split(name: str, data_dir: str | Path, split: str, view: str) -> Split:
     Raises:
         UserError: not prepared, no such split, or the set does not hold that view.
     """
-    _check_name(name)
-    path = Path(data_dir) / name / VERSION
-    if not path.exists():
-        source = " --source DIR" if name in READERS else ""
-        raise UserError(
-            f"{name} is not prepared in {data_dir}: python -m jax_itm prepare {name}{source}"
-            f" --data_dir {data_dir}"
-        )
-    builder = _open(path)
+    builder = _open(_prepared(name, data_dir))
     if split == "val" and split not in builder.info.splits and "dev" in builder.info.splits:
         split = "dev"
     if split not in builder.info.splits:
