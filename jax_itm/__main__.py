@@ -20,17 +20,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--debug", action="store_true", help="show tracebacks")
     commands = root.add_subparsers(dest="command", required=True)
 
-    prepare = commands.add_parser("prepare", help="build a data set from its raw files")
-    prepare.add_argument("dataset", nargs="?", help="scenes, flickr8k, flickr30k, coco, folder, ..")
-    prepare.add_argument("--source", help="the folder of raw files")
-    prepare.add_argument("--entities", help="a folder of Flickr30k Entities: its phrases and boxes, too")
-    prepare.add_argument("--data_dir", help="where prepared data sets lie (default: data)")
-    prepare.add_argument("--config", help="take dataset, source and data_dir from FILE[:ARG]")
-
-    describe = commands.add_parser("describe", help="the data card of a prepared data set")
-    describe.add_argument("dataset")
-    describe.add_argument("--data_dir", default="data", help="where prepared data sets lie (default: data)")
-    describe.add_argument("--out", help="also draw a dozen of its pictures with captions, a .png")
+    _data(commands)
 
     train = commands.add_parser("train", help="train a run, or go on with one")
     train.add_argument("--config", required=True, metavar="FILE[:ARG]")
@@ -77,6 +67,23 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+def _data(commands: Any) -> None:
+    """Adds the commands on data sets."""
+    prepare = commands.add_parser("prepare", help="build a data set from its raw files")
+    prepare.add_argument("dataset", nargs="?", help="scenes, flickr8k, flickr30k, coco, folder, ..")
+    prepare.add_argument("--source", help="the folder of raw files")
+    prepare.add_argument("--entities", help="a folder of Flickr30k Entities: its phrases and boxes, too")
+    prepare.add_argument("--data_dir", help="where prepared data sets lie (default: data)")
+    prepare.add_argument("--beam", action="store_true", help="write it by Apache Beam (.[beam])")
+    prepare.add_argument("--beam_options", default="", metavar="K=V,..", help="such as direct_num_workers=8")
+    prepare.add_argument("--config", help="take dataset, source and data_dir from FILE[:ARG]")
+
+    describe = commands.add_parser("describe", help="the data card of a prepared data set")
+    describe.add_argument("dataset")
+    describe.add_argument("--data_dir", default="data", help="where prepared data sets lie (default: data)")
+    describe.add_argument("--out", help="also draw a dozen of its pictures with captions, a .png")
+
+
 def _figures(commands: Any) -> None:
     """Adds the commands that draw."""
     report = commands.add_parser("report", help="tables and a figure of finished runs")
@@ -110,7 +117,11 @@ def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
         data_dir = data_dir or data.data_dir
     if not name:
         raise UserError(f"prepare: name a data set ({', '.join(NAMES)}) or a --config")
-    found = prepare(name, data_dir or "data", source or None, args.entities)
+    options = [option.partition("=") for option in args.beam_options.split(",") if option]
+    if any(not value for _, _, value in options) or (options and not args.beam):
+        raise UserError(f"--beam_options {args.beam_options}: must be KEY=VALUE,.. beside --beam")
+    beam = {key: value for key, _, value in options} if args.beam else None
+    found = prepare(name, data_dir or "data", source or None, args.entities, beam)
     print(card(found) + ("\n  was there already" if found["reused"] else ""))
     return 0
 

@@ -16,14 +16,14 @@ HALF = """
 import sys, time
 from jax_itm.data import builders, writer
 
-def stall(self, split, _inner=writer._Builder._generate_examples):
+def stall(self, split, _inner=writer.Builder._generate_examples):
     for k, example in enumerate(_inner(self, split)):
         if split == "dev" and k == 2:
             print("half", flush=True, file=sys.stderr)
             time.sleep(600)
         yield example
 
-writer._Builder._generate_examples = stall
+writer.Builder._generate_examples = stall
 builders.prepare("precomp", sys.argv[1], sys.argv[2])
 """
 

@@ -5,12 +5,13 @@ import binascii
 import re
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from jax_itm.data.captions import read_captions
+from jax_itm.data.captions import by_image, read_captions
 from jax_itm.data.readers import Raw, Record
 from jax_itm.data.regions import half
 from jax_itm.types import UserError
@@ -70,7 +71,7 @@ def read_bottom_up(source: Path) -> Raw:
         )
     dim = _record(found[images[0]])["regions"].shape[1]
     reads = {split: partial(_records, of, found, dim) for split, of in splits.items()}
-    return Raw(reads, ("regions", "boxes"), dim)
+    return Raw(reads, ("regions", "boxes"), dim, by_image(splits))
 
 
 def _number(image: str) -> str:
@@ -100,8 +101,10 @@ def _index(file: Path, known: dict[str, Place]) -> None:
             offset += len(line)
 
 
-def _records(images: dict[str, list[str]], found: dict[str, Place], dim: int) -> Iterator[Record]:
-    for image, captions in images.items():
+def _records(
+    images: dict[str, list[str]], found: dict[str, Place], dim: int, start: int = 0, stop: int | None = None
+) -> Iterator[Record]:
+    for image, captions in islice(images.items(), start, stop):
         record = _record(found[image])
         if record["regions"].shape[1] != dim:
             size = record["regions"].shape[1]

@@ -6,6 +6,7 @@ split's images and captions from 0. The metadata hold all captions once more, so
 without reading the regions: 30 MB instead of 17 GB of COCO.
 """
 
+import importlib.util
 import os
 from collections.abc import Callable
 from functools import partial
@@ -53,6 +54,7 @@ def prepare(
     data_dir: str | Path,
     source: str | Path | None = None,
     entities: str | Path | None = None,
+    beam: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Builds a data set into `data_dir`, all of it or nothing; one that is there is kept.
 
@@ -62,13 +64,14 @@ def prepare(
         data_dir: where the prepared data sets lie.
         source: the directory of the raw data or, but for "precomp", its file of captions.
         entities: a directory of Flickr30k Entities, whose phrases the records get (`with_phrases`).
+        beam: options of an Apache Beam pipeline that is to read and write the images; None: this process.
 
     Returns:
         What `describe` does, and "reused": whether it was there.
 
     Raises:
-        UserError: the raw data are wrong (all are read before a byte is written), or the set was
-            prepared from another source.
+        UserError: the raw data are wrong (all are read before a byte is written, but with `beam`), the
+            set was prepared from another source, or another process is preparing it.
     """
     _check_name(name)
     given = {"source": source, "entities": entities}
@@ -92,22 +95,31 @@ def prepare(
         for option, where in places.items():
             if not Path(where).exists():
                 raise UserError(f"--{option} {given[option]}: no such file or directory")
-        _build(name, Path(data_dir), places)
+        _build(name, Path(data_dir), places, beam)
     return describe(name, data_dir) | {"reused": reused}
 
 
-def _build(name: str, data_dir: Path, places: dict[str, str]) -> None:
+def _build(name: str, data_dir: Path, places: dict[str, str], beam: dict[str, str] | None) -> None:
+    if beam is not None:
+        _check_beam(name, places)
     raw = READERS[name](Path(places["source"])) if "source" in places else WITHOUT_SOURCE[name]()
     if "entities" in places:
         raw = with_phrases(raw, Path(places["entities"]))
-    if name != "scenes":
+    if name != "scenes" and beam is None:
         for read in raw.splits.values():
             for _ in read():  # checks every record
                 pass
     try:
-        write(name, raw, data_dir, VERSION, {"source": None, **places})
+        write(name, raw, data_dir, VERSION, {"source": None, **places}, beam)
     except OSError as error:
         raise UserError(f"--data_dir {data_dir}: cannot be written ({error})") from error
+
+
+def _check_beam(name: str, places: dict[str, str]) -> None:
+    if "source" not in places or "entities" in places:
+        raise UserError(f"--beam: reads raw files alone; prepare {name} without it, or with --source alone")
+    if importlib.util.find_spec("apache_beam") is None:
+        raise UserError("--beam: needs the package apache-beam: pip install -e .[beam]")
 
 
 def describe(name: str, data_dir: str | Path) -> dict[str, Any]:

@@ -59,6 +59,11 @@ def collect(table: Path, entries: Iterable[Entry]) -> Splits:
     return splits
 
 
+def by_image(splits: Splits) -> dict[str, list[list[str]]]:
+    """The captions of each split's images, for `Raw`."""
+    return {split: list(images.values()) for split, images in splits.items()}
+
+
 def karpathy(path: Path) -> Iterator[Entry]:
     """The images of Karpathy's JSON (https://cs.stanford.edu/people/karpathy/deepimagesent)."""
     try:

@@ -3,16 +3,17 @@
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from jax_itm.data.captions import Splits, read_captions
+from jax_itm.data.captions import Splits, by_image, read_captions
 from jax_itm.data.collate import read_picture
-from jax_itm.data.readers import Raw, Record
+from jax_itm.data.readers import Raw, Read, Record
 from jax_itm.types import UserError
 
 FOLDERS = ("", "images")
@@ -28,12 +29,10 @@ def read_folder(source: Path) -> Raw:
             of the directory.
     """
     table, splits = read_captions(source)
-    return Raw(pictures(table.parent, splits, FOLDERS), ("image",))
+    return Raw(pictures(table.parent, splits, FOLDERS), ("image",), captions=by_image(splits))
 
 
-def pictures(
-    base: Path, splits: Splits, folders: Sequence[str], names: bool = False
-) -> dict[str, Callable[[], Iterator[Record]]]:
+def pictures(base: Path, splits: Splits, folders: Sequence[str], names: bool = False) -> dict[str, Read]:
     """How to read each split's records with their pictures, for `Raw`; finds all of them first.
 
     Args:
@@ -54,11 +53,14 @@ def pictures(
             f" ({len(missing):,} of {len(found):,} are missing)"
         )
 
-    def read(images: dict[str, list[str]]) -> Iterator[Record]:
-        for path, captions in images.items():
-            yield {"name": path, "captions": captions, "image": _picture(found[path] or base)}
+    return {split: partial(_records, images, found) for split, images in splits.items()}
 
-    return {split: partial(read, images) for split, images in splits.items()}
+
+def _records(
+    images: dict[str, list[str]], found: Mapping[str, Path | None], start: int = 0, stop: int | None = None
+) -> Iterator[Record]:
+    for path, captions in islice(images.items(), start, stop):
+        yield {"name": path, "captions": captions, "image": _picture(found[path] or Path(path))}
 
 
 def find_picture(base: Path, path: str, folders: Sequence[str], names: bool = False) -> Path | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jax_itm.data.captions import Entry, Splits, collect, karpathy
+from jax_itm.data.captions import Entry, Splits, by_image, collect, karpathy
 from jax_itm.data.folder import pictures
 from jax_itm.data.readers import Raw, read_lines
 from jax_itm.types import UserError
@@ -101,7 +101,8 @@ def read_published(name: str, source: Path) -> Raw:
     else:
         raise UserError(f"{table}: captions of {name} must be {layout.json}")
     notes = [*_cut(splits), *fewer({split: len(images) for split, images in splits.items()}, counts)]
-    return Raw(pictures(base, splits, layout.folders, names=True), ("image",), kind=kind, notes=tuple(notes))
+    reads = pictures(base, splits, layout.folders, names=True)
+    return Raw(reads, ("image",), captions=by_image(splits), kind=kind, notes=tuple(notes))
 
 
 def _file(base: Path, names: Sequence[str]) -> Path | None:

@@ -23,12 +23,27 @@ from jax_itm.data.readers import Raw, Record
 from jax_itm.types import UserError
 
 
-def write(name: str, raw: Raw, data_dir: Path, version: str, facts: dict[str, Any]) -> None:
-    """Builds a data set in `data_dir`; `facts` are kept in its metadata, beside what `raw` tells.
+def write(
+    name: str,
+    raw: Raw,
+    data_dir: Path,
+    version: str,
+    facts: dict[str, Any],
+    beam: dict[str, str] | None = None,
+) -> None:
+    """Builds a data set in `data_dir`.
+
+    Args:
+        name: of the data set.
+        raw: its records.
+        data_dir: where prepared data sets lie.
+        version: of the layout.
+        facts: kept in its metadata, beside what `raw` tells.
+        beam: options of an Apache Beam pipeline that is to write it (see `beam.py`); None: this process.
 
     Raises:
         OSError: it cannot be written; nothing is left.
-        UserError: another process is writing it.
+        UserError: another process is writing it, or a pipeline failed.
     """
     tfds.disable_progress_bar()
     # TFDS speaks of downloads, and makes a directory for them: there are none.
@@ -37,7 +52,14 @@ def write(name: str, raw: Raw, data_dir: Path, version: str, facts: dict[str, An
         tempfile.TemporaryDirectory() as nothing,
         contextlib.redirect_stdout(io.StringIO()),
     ):
-        _Builder(name, raw, data_dir, version, facts).download_and_prepare(download_dir=nothing)
+        if beam is None:
+            Builder(name, raw, data_dir, version, facts).download_and_prepare(download_dir=nothing)
+        else:
+            from jax_itm.data.beam import BeamBuilder, download_config, one_line
+
+            builder, config = BeamBuilder(name, raw, data_dir, version, facts), download_config(beam)
+            with one_line():
+                builder.download_and_prepare(download_dir=nothing, download_config=config)
 
 
 @contextlib.contextmanager
@@ -73,7 +95,7 @@ class _Writer(tfds.core.ExampleWriter):
         writer.close()
 
 
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """One builder for all sets: what differs between them is in `Raw`."""
 
     url_infos = None  # nothing is downloaded; TFDS's own looks for a file of checksums
@@ -124,23 +146,38 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {split: self._generate_examples(split) for split in self._raw.splits}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, Record]]:
-        captions, count = self._metadata["captions"][split], 0
-        sizes = {"width": [], "height": [], "regions": []}
+        captions, count, sizes = self._metadata["captions"][split], 0, []
         for image_id, record in enumerate(self._raw.splits[split]()):
-            ids = list(range(count, count + len(record["captions"])))
-            count += len(ids)
+            example = numbered(record, image_id, count)
             captions.append(list(record["captions"]))
-            record = record | {"image_id": image_id, "caption_ids": ids}
-            if "regions" in record:
-                sizes["regions"].append(len(record["regions"]))
-            if "image" in record:
-                record["image"] = _encoded(record["image"])
-                with Image.open(io.BytesIO(record["image"])) as picture:
-                    sizes["width"].append(picture.width)
-                    sizes["height"].append(picture.height)
-            yield image_id, record
-        self._metadata["max_regions"][split] = max(sizes["regions"], default=0)
-        self._metadata["sizes"][split] = {key: spread(of) for key, of in sizes.items() if of}
+            count += len(record["captions"])
+            sizes.append(measured(example))
+            yield image_id, example
+        self.keep_sizes(split, sizes)
+
+    def keep_sizes(self, split: str, sizes: Sequence[dict[str, int]]) -> None:
+        """Puts into the metadata what `measured` gave of all images of a split."""
+        found = {key: spread([of[key] for of in sizes]) for key in sizes[0]}
+        self._metadata["sizes"][split] = found
+        self._metadata["max_regions"][split] = found.get("regions", [0])[-1]
+
+
+def numbered(record: Record, image_id: int, first: int) -> Record:
+    """A record as it is written: with its number, its captions' from `first` on, and an encoded image."""
+    example = record | {"image_id": image_id}
+    example["caption_ids"] = list(range(first, first + len(record["captions"])))
+    if "image" in record:
+        example["image"] = _encoded(record["image"])
+    return example
+
+
+def measured(example: Record) -> dict[str, int]:
+    """Width and height of its picture in pixels, the number of its regions."""
+    sizes = {"regions": len(example["regions"])} if "regions" in example else {}
+    if "image" in example:
+        with Image.open(io.BytesIO(example["image"])) as picture:
+            sizes |= {"width": picture.width, "height": picture.height}
+    return sizes
 
 
 def spread(values: Sequence[int]) -> list[int]:
