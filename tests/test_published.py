@@ -132,6 +132,10 @@ FAULTS = {
     "kaggle csv": ({"captions.txt": "image,caption\n1.jpg,A dog, a cat\n"}, r"captions\.txt:2: must be"),
     "uncaptioned": ({TOKEN: tokens(F30K[:3])}, r"test\.txt:1: no captions of 134206\.jpg in .*token"),
     "empty list": ({TOKEN: tokens(F30K), "val.txt": "1\n\n2\n"}, r"val\.txt:2: empty line"),
+    "listed twice": (
+        {TOKEN: tokens(F30K), "val.txt": "81641\n81641\n"},
+        r"val\.txt:2: 81641\.jpg is listed tw",
+    ),
     "two lists": ({TOKEN: tokens(F30K), "val.txt": "36979\n"}, r"val\.txt:1: 36979\.jpg is in the split 'tr"),
 }
 

@@ -91,15 +91,12 @@ def read_published(name: str, source: Path) -> Raw:
         wanted = " nor ".join((layout.json, *layout.tokens))
         raise UserError(f"{base}: no {wanted}: {layout.steps}")
     if table.suffix == ".json":
-        splits, counts, kind = collect(table, karpathy(table)), layout.counts, "karpathy"
+        kind, counts, entries = "karpathy", layout.counts, karpathy(table)
     elif layout.lists:
-        splits, counts, kind = (
-            collect(table, _listed(table, base, layout)),
-            layout.listed or layout.counts,
-            "lists",
-        )
+        kind, counts, entries = "lists", layout.listed or layout.counts, _listed(table, base, layout)
     else:
         raise UserError(f"{table}: captions of {name} must be {layout.json}")
+    splits = collect(table, entries)
     notes = [*_cut(splits), *fewer({split: len(images) for split, images in splits.items()}, counts)]
     reads = pictures(base, splits, layout.folders, names=True)
     return Raw(reads, ("image",), captions=by_image(splits), kind=kind, notes=tuple(notes))
@@ -114,6 +111,7 @@ def _file(base: Path, names: Sequence[str]) -> Path | None:
 def _listed(table: Path, base: Path, layout: Layout) -> Iterator[Entry]:
     """The captions of the images on the lists of the splits, list by list."""
     captions: dict[str, list[str]] = {}
+    listed: set[tuple[str, str]] = set()
     read = _kaggle if table.name in KAGGLE else _tokens
     for image, caption in read(table):
         captions.setdefault(image, []).append(caption)
@@ -128,6 +126,9 @@ def _listed(table: Path, base: Path, layout: Layout) -> Iterator[Entry]:
             image = line if line.endswith(".jpg") else f"{line}.jpg"
             if image not in captions:
                 raise UserError(f"{file}:{number}: no captions of {image} in {table}")
+            if (image, split) in listed:
+                raise UserError(f"{file}:{number}: {image} is listed twice")
+            listed.add((image, split))
             yield f"{file}:{number}", split, image, captions[image]
 
 
