@@ -20,12 +20,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--debug", action="store_true", help="show tracebacks")
     commands = root.add_subparsers(dest="command", required=True)
 
-    prepare = commands.add_parser("prepare", help="build a data set from its raw files")
-    prepare.add_argument("dataset", nargs="?", help="scenes, precomp, folder or uniter")
-    prepare.add_argument("--source", help="the folder of raw files")
-    prepare.add_argument("--data_dir", help="where prepared data sets lie (default: data)")
-    prepare.add_argument("--config", help="take dataset, source and data_dir from FILE[:ARG]")
-    prepare.add_argument("--encode", action="store_true", help="also make the tokens of its frozen towers")
+    _data(commands)
 
     train = commands.add_parser("train", help="train a run, or go on with one")
     train.add_argument("--config", required=True, metavar="FILE[:ARG]")
@@ -72,6 +67,24 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+def _data(commands: Any) -> None:
+    """Adds the commands on data sets."""
+    prepare = commands.add_parser("prepare", help="build a data set from its raw files")
+    prepare.add_argument("dataset", nargs="?", help="scenes, flickr8k, flickr30k, coco, folder, ..")
+    prepare.add_argument("--source", help="the folder of raw files")
+    prepare.add_argument("--entities", help="a folder of Flickr30k Entities: its phrases and boxes, too")
+    prepare.add_argument("--data_dir", help="where prepared data sets lie (default: data)")
+    prepare.add_argument("--beam", action="store_true", help="write it by Apache Beam (.[beam])")
+    prepare.add_argument("--beam_options", default="", metavar="K=V,..", help="such as direct_num_workers=8")
+    prepare.add_argument("--config", help="take dataset, source and data_dir from FILE[:ARG]")
+    prepare.add_argument("--encode", action="store_true", help="also make the tokens of its frozen towers")
+
+    describe = commands.add_parser("describe", help="the data card of a prepared data set")
+    describe.add_argument("dataset")
+    describe.add_argument("--data_dir", default="data", help="where prepared data sets lie (default: data)")
+    describe.add_argument("--out", help="also draw a dozen of its pictures with captions, a .png")
+
+
 def _figures(commands: Any) -> None:
     """Adds the commands that draw."""
     report = commands.add_parser("report", help="tables and a figure of finished runs")
@@ -95,7 +108,8 @@ def _figures(commands: Any) -> None:
 def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
     """Builds a data set, named directly or by a config."""
     from jax_itm import config
-    from jax_itm.data.builders import prepare
+    from jax_itm.card import card
+    from jax_itm.data.builders import NAMES, prepare
 
     name, source, data_dir = args.dataset, args.source, args.data_dir
     if args.encode and not args.config:
@@ -106,17 +120,33 @@ def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
         name, source = name or data.name, source or data.source
         data_dir = data_dir or data.data_dir
     if not name:
-        raise UserError("prepare: name a data set (scenes, precomp, folder, uniter) or a --config")
-    found = prepare(name, data_dir or "data", source or None)
-    print(f"{found['name']} in {found['path']}" + (" (was there)" if found["reused"] else ""))
-    for split, counts in found["splits"].items():
-        print(f"  {split}: {counts['images']:,} images, {counts['captions']:,} captions")
-    shape = f", first image's regions {found['regions']}" if found["regions"] else ""
-    print(f"  holds {', '.join(found['holds'])}{shape}")
+        raise UserError(f"prepare: name a data set ({', '.join(NAMES)}) or a --config")
+    options = [option.partition("=") for option in args.beam_options.split(",") if option]
+    if any(not value for _, _, value in options) or (options and not args.beam):
+        raise UserError(f"--beam_options {args.beam_options}: must be KEY=VALUE,.. beside --beam")
+    beam = {key: value for key, _, value in options} if args.beam else None
+    found = prepare(name, data_dir or "data", source or None, args.entities, beam)
+    print(card(found) + ("\n  was there already" if found["reused"] else ""))
     if args.encode:
         from jax_itm.encode import encode
 
         print("\n".join(encode(given)))
+    return 0
+
+
+def run_describe(args: argparse.Namespace, _) -> int:
+    """Prints the data card of a prepared set, and draws its pictures."""
+    from jax_itm.card import card, contact_sheet
+    from jax_itm.data.builders import describe, open_split
+    from jax_itm.report import check_png
+
+    found = describe(args.dataset, args.data_dir)
+    print(card(found))
+    if args.out:
+        check_png(args.out)
+        view = "pixels" if "image" in found["holds"] else "regions"
+        contact_sheet(open_split(args.dataset, args.data_dir, next(iter(found["splits"])), view), args.out)
+        print(args.out)
     return 0
 
 

@@ -82,11 +82,13 @@ def _mark(matcher: Matcher, split, captions, chosen, first, marks, boxes) -> Non
     phrases = {int(image): split.phrases(int(image)) for image in np.unique(owner[chosen])}
     for row, (caption, tokens) in enumerate(zip(chosen, spans, strict=True)):
         image = int(owner[caption])
-        own = [p for p in phrases[image] if first[image] + p["caption"] == caption]
-        for k, phrase in enumerate(own[:PHRASES]):
-            inside = (tokens[:, 0] < phrase["end"]) & (tokens[:, 1] > phrase["start"])
-            marks[row, k] = inside
-            boxes[row, k, phrase["box"]] = True
+        own: dict[tuple[int, int], list[int]] = {}  # a phrase with several boxes is there once for each
+        for phrase in phrases[image]:
+            if first[image] + phrase["caption"] == caption:
+                own.setdefault((phrase["start"], phrase["end"]), []).append(phrase["box"])
+        for k, ((start, end), named) in enumerate(list(own.items())[:PHRASES]):
+            marks[row, k] = (tokens[:, 0] < end) & (tokens[:, 1] > start)
+            boxes[row, k, named] = True
 
 
 @partial(jax.jit, static_argnums=0)  # compiled once for all validations of a run

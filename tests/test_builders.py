@@ -137,7 +137,7 @@ def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("jax_itm.data.builders._Writer.write", fail)
+    monkeypatch.setattr("jax_itm.data.writer._Writer.write", fail)
     with pytest.raises(UserError, match=r"cannot be written .*No space left"):
         prepare("precomp", tmp_path / "data", tmp_path / "raw")
     assert not [p for p in (tmp_path / "data").rglob("*") if p.is_file()]

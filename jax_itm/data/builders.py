@@ -6,34 +6,35 @@ split's images and captions from 0. The metadata hold all captions once more, so
 without reading the regions: 30 MB instead of 17 GB of COCO.
 """
 
-import contextlib
-import io
+import importlib.util
 import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from jax_itm.data import scenes
+from jax_itm.data.bottom_up import read_bottom_up
+from jax_itm.data.coco_captions import read_coco_captions
+from jax_itm.data.entities import with_phrases
 from jax_itm.data.folder import read_folder
-from jax_itm.data.readers import Raw, Record
+from jax_itm.data.published import PUBLISHED, read_published
+from jax_itm.data.readers import Raw
 from jax_itm.data.regions import read_precomp
 from jax_itm.data.split import Split
 from jax_itm.data.uniter import read_uniter
+from jax_itm.data.writer import spread, write
 from jax_itm.types import UserError
 
 READERS: dict[str, Callable[[Path], Raw]] = {
     "precomp": read_precomp,
     "folder": read_folder,
     "uniter": read_uniter,
+    "bottom_up_tsv": read_bottom_up,
+    **{name: partial(read_published, name) for name in PUBLISHED},
 }
 NAMES = ("scenes", *READERS)
 VERSION = "1.0.0"
@@ -45,153 +46,131 @@ def _read_scenes() -> Raw:
     return Raw(splits, ("image", "regions", "boxes", "phrases"), region_dim)
 
 
-class _Writer(tfds.core.ExampleWriter):
-    """ArrayRecord without compression: features hardly shrink, and reading is four times faster."""
-
-    def write(self, path, examples) -> None:
-        writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
-        for _, example in examples:
-            writer.write(example)
-        writer.close()
+WITHOUT_SOURCE: dict[str, Callable[[], Raw]] = {"scenes": _read_scenes, "coco": read_coco_captions}
 
 
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """One builder for all sets: what differs between them is in `Raw`."""
-
-    VERSION = tfds.core.Version(VERSION)
-    url_infos = None  # nothing is downloaded; TFDS's own looks for a file of checksums
-
-    def __init__(self, name: str, raw: Raw, source: str | None, data_dir: Path):
-        self.name = name  # pyright: ignore[reportAttributeAccessIssue]: TFDS's AdhocBuilder does so
-        self._raw = raw
-        self._metadata = tfds.core.MetadataDict(
-            source=source,
-            region_dim=raw.region_dim,
-            captions={split: [] for split in raw.splits},
-            max_regions=dict.fromkeys(raw.splits, 0),
-        )
-        super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        f, int64 = tfds.features, np.int64
-        tensor = partial(f.Tensor, encoding="bytes")
-        optional = {
-            "image": f.Image(shape=(None, None, 3)),
-            "regions": tensor(shape=(None, self._raw.region_dim), dtype=np.float16),
-            "boxes": tensor(shape=(None, 4), dtype=np.float32),
-            "phrases": f.Sequence({key: int64 for key in ("caption", "start", "end", "box")}),
-        }
-        features = {
-            "image_id": int64,
-            "name": f.Text(),
-            "captions": f.Sequence(f.Text()),
-            "caption_ids": f.Sequence(int64),
-            **{key: optional[key] for key in self._raw.holds},
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=f.FeaturesDict(features),
-            metadata=self._metadata,
-            disable_shuffling=True,
-        )
-
-    def _example_writer(self) -> _Writer:
-        return _Writer(file_format=tfds.core.FileFormat.ARRAY_RECORD)
-
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        return {split: self._generate_examples(split) for split in self._raw.splits}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, Record]]:
-        captions, count = self._metadata["captions"][split], 0
-        for image_id, record in enumerate(self._raw.splits[split]()):
-            ids = list(range(count, count + len(record["captions"])))
-            count += len(ids)
-            captions.append(list(record["captions"]))
-            record = record | {"image_id": image_id, "caption_ids": ids}
-            most = self._metadata["max_regions"]
-            most[split] = max(most[split], len(record.get("regions", ())))
-            if "image" in record:
-                record["image"] = _encoded(record["image"])
-            yield image_id, record
-
-
-def _encoded(image: bytes | np.ndarray) -> bytes:
-    if isinstance(image, bytes):
-        return image
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
-
-
-def prepare(name: str, data_dir: str | Path, source: str | Path | None = None) -> dict[str, Any]:
+def prepare(
+    name: str,
+    data_dir: str | Path,
+    source: str | Path | None = None,
+    entities: str | Path | None = None,
+    beam: dict[str, str] | None = None,
+) -> dict[str, Any]:
     """Builds a data set into `data_dir`, all of it or nothing; one that is there is kept.
 
     Args:
-        name: "scenes" (generated), "precomp" (SCAN's layout), "folder" (pictures and captions) or
-            "uniter" (UNITER's features and captions).
+        name: "scenes" (generated), "flickr8k", "flickr30k" or "coco" (as they are handed out), "folder"
+            (pictures and captions), "precomp" (SCAN's layout), "uniter" or "bottom_up_tsv" (their features).
         data_dir: where the prepared data sets lie.
         source: the directory of the raw data or, but for "precomp", its file of captions.
+        entities: a directory of Flickr30k Entities, whose phrases the records get (`with_phrases`).
+        beam: options of an Apache Beam pipeline that is to read and write the images; None: this process.
 
     Returns:
-        {"name", "path", "reused": bool, "splits": {split: {"images", "captions"}}, "holds",
-        "regions": shape of the first image's regions, or None}.
+        What `describe` does, and "reused": whether it was there.
 
     Raises:
-        UserError: the raw data are wrong (all are read before a byte is written), or the set was
-            prepared from another source.
+        UserError: the raw data are wrong (all are read before a byte is written, but with `beam`), the
+            set was prepared from another source, or another process is preparing it.
     """
     _check_name(name)
-    if source and name not in READERS:
-        raise UserError(f"--source {source}: {name} is generated, it takes no source")
-    where = str(Path(source).resolve()) if source else None
+    given = {"source": source, "entities": entities}
+    places = {option: str(Path(where).resolve()) for option, where in given.items() if where}
+    for option in places if name not in READERS else ():
+        raise UserError(f"--{option} {given[option]}: {name} is generated, it takes no {option}")
     path = Path(data_dir) / name / VERSION
     reused = path.exists()
     if reused:
-        known = _open(path).info.metadata["source"]
-        if where and where != known:
-            raise UserError(
-                f"--source {source}: {path} was prepared from {known}; take another --data_dir or remove it"
-            )
+        known = _open(path).info.metadata
+        for option, where in places.items():
+            if where != known.get(option):
+                raise UserError(
+                    f"--{option} {given[option]}: {path} was prepared from {known.get(option) or 'none'};"
+                    " take another --data_dir or remove it"
+                )
     else:
-        if name in READERS and not where:
-            raise UserError(f"--source: {name} is made from raw files; name their directory")
-        if where and not Path(where).exists():
-            raise UserError(f"--source {source}: no such file or directory")
-        _build(name, Path(data_dir), where)
-    return _facts(path) | {"reused": reused}
+        if name not in WITHOUT_SOURCE and not source:
+            steps = f": {PUBLISHED[name].steps}; then --source DIR" if name in PUBLISHED else ""
+            raise UserError(f"--source: {name} is made from raw files; name their directory{steps}")
+        for option, where in places.items():
+            if not Path(where).exists():
+                raise UserError(f"--{option} {given[option]}: no such file or directory")
+        _build(name, Path(data_dir), places, beam)
+    return describe(name, data_dir) | {"reused": reused}
 
 
-def _build(name: str, data_dir: Path, source: str | None) -> None:
-    raw = READERS[name](Path(source)) if source else _read_scenes()
-    if source:
+def _build(name: str, data_dir: Path, places: dict[str, str], beam: dict[str, str] | None) -> None:
+    if beam is not None:
+        _check_beam(name, places)
+    raw = READERS[name](Path(places["source"])) if "source" in places else WITHOUT_SOURCE[name]()
+    if "entities" in places:
+        raw = with_phrases(raw, Path(places["entities"]))
+    if name != "scenes" and beam is None:
         for read in raw.splits.values():
             for _ in read():  # checks every record
                 pass
-    tfds.disable_progress_bar()
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        # TFDS speaks of downloads, and makes a directory for them: there are none.
-        with tempfile.TemporaryDirectory() as nothing, contextlib.redirect_stdout(io.StringIO()):
-            _Builder(name, raw, source, data_dir).download_and_prepare(download_dir=nothing)
+        write(name, raw, data_dir, VERSION, {"source": None, **places}, beam)
     except OSError as error:
         raise UserError(f"--data_dir {data_dir}: cannot be written ({error})") from error
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _check_beam(name: str, places: dict[str, str]) -> None:
+    if "source" not in places or "entities" in places:
+        raise UserError(f"--beam: reads raw files alone; prepare {name} without it, or with --source alone")
+    if importlib.util.find_spec("apache_beam") is None:
+        raise UserError("--beam: needs the package apache-beam: pip install -e .[beam]")
+
+
+def describe(name: str, data_dir: str | Path) -> dict[str, Any]:
+    """What a prepared data set holds, read without its images but the first.
+
+    Returns:
+        {"name", "path", "source": or None, "splits": {split: {"images", "captions"}}, "spreads": {split:
+        {"captions an image", "words", and "width" and "height" or "regions": [least, median, most]}},
+        "holds", "regions": shape of the first image's, or None, "kind": of splits, "notes", "tally"}.
+
+    Raises:
+        UserError: it is not prepared, or damaged.
+    """
+    path = _prepared(name, data_dir)
     builder = _open(path)
-    captions = builder.info.metadata["captions"]
-    view = "regions" if "regions" in builder.info.features else "pixels"
+    known, features = builder.info.metadata, builder.info.features
+    captions = known["captions"]
+    view = "regions" if "regions" in features else "pixels"
     first = Split(builder, next(iter(captions)), view).record(0)
+    spreads = {}
+    for split, images in captions.items():
+        words = [len(caption.split()) for image in images for caption in image]
+        spreads[split] = {"captions an image": spread(list(map(len, images))), "words": spread(words)}
+        spreads[split] |= known.get("sizes", {}).get(split, {})  # older sets have none
     return {
         "name": builder.name,
         "path": str(path),
+        "source": known["source"],
         "splits": {
             split: {"images": len(images), "captions": sum(map(len, images))}
             for split, images in captions.items()
         },
-        "holds": [k for k in ("image", "regions", "boxes", "phrases") if k in builder.info.features],
+        "spreads": spreads,
+        "holds": [k for k in ("image", "regions", "boxes", "phrases") if k in features],
         "regions": first["regions"].shape if "regions" in first else None,
+        "kind": known.get("kind", ""),
+        "notes": known.get("notes", []),
+        "tally": known.get("tally", {}),
     }
+
+
+def _prepared(name: str, data_dir: str | Path) -> Path:
+    _check_name(name)
+    path = Path(data_dir) / name / VERSION
+    if not path.exists():
+        source = " --source DIR" if name in READERS else ""
+        raise UserError(
+            f"{name} is not prepared in {data_dir}: python -m jax_itm prepare {name}{source}"
+            f" --data_dir {data_dir}"
+        )
+    return path
 
 
 def _check_name(name: str) -> None:

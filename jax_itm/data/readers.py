@@ -5,23 +5,31 @@ JPEG or PNG file, or uint8 (h, v, 3)), "regions" float16 (r, f), "boxes" float32
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jax_itm.types import UserError
 
 Record = dict[str, Any]
+Read = Callable[
+    ..., Iterator[Record]
+]  # (start=0, stop=None): the records of a split from start to before stop
 
 
 @dataclass(frozen=True)
 class Raw:
     """A raw data set: how to read each split (again and again), and what its records hold."""
 
-    splits: dict[str, Callable[[], Iterator[Record]]]
+    splits: dict[str, Read]
     holds: tuple[str, ...]  # of image, regions, boxes, phrases
     region_dim: int | None = None
+    captions: dict[str, list[list[str]]] = field(default_factory=dict)  # where known before reading
+    kind: str = ""  # which of a set's published splits these are
+    notes: tuple[str, ...] = ()  # what a user should know of what was found, a line each
+    tally: Counter[str] = field(default_factory=Counter)  # what reading all records has counted
 
 
 def read_text(path: Path) -> str:

@@ -1,11 +1,12 @@
 """Region features that were computed beforehand: SCAN's layout of .npy files."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from jax_itm.data.readers import Raw, Record, read_lines
+from jax_itm.data.readers import Raw, Read, Record, read_lines
 from jax_itm.types import UserError
 
 REPEATS = 5  # VSE++ wrote the images of dev and test once for each of their five captions
@@ -24,7 +25,7 @@ def read_precomp(source: Path) -> Raw:
     if not found:
         raise UserError(f"{source}: none of train_ims.npy, dev_ims.npy, val_ims.npy, test_ims.npy")
     boxes = _boxes(source / "boxes.npy") if (source / "boxes.npy").exists() else None
-    splits, shapes = {}, {}
+    splits, texts, shapes = {}, {}, {}
     for split in found:
         path = source / f"{split}_ims.npy"
         images = _array(path)
@@ -41,9 +42,9 @@ def read_precomp(source: Path) -> Raw:
                 f"{source / 'boxes.npy'}: {len(boxes)} boxes, but {path.name} has"
                 f" {images.shape[1]} regions an image"
             )
-        splits[split] = _precomp_split(source, split, images, boxes)
+        splits[split], texts[split] = _precomp_split(source, split, images, boxes)
     holds = ("regions",) if boxes is None else ("regions", "boxes")
-    return Raw(splits, holds, shapes[found[0]][1])
+    return Raw(splits, holds, shapes[found[0]][1], texts)
 
 
 def _array(path: Path) -> np.ndarray:
@@ -82,7 +83,7 @@ def half(regions: np.ndarray, where: str) -> np.ndarray:
 
 def _precomp_split(
     source: Path, split: str, images: np.ndarray, boxes: np.ndarray | None
-) -> Callable[[], Iterator[Record]]:
+) -> tuple[Read, list[list[str]]]:
     path = source / f"{split}_ims.npy"
     captions = read_lines(source / f"{split}_caps.txt")
     rows = range(len(images))
@@ -103,13 +104,25 @@ def _precomp_split(
         if len(names) != len(rows):
             raise UserError(f"{ids}: {len(names)} lines, but {path.name} has {len(rows)} images")
 
-    def read() -> Iterator[Record]:
-        for i, row in enumerate(rows):
-            record = {"name": names[i], "regions": half(images[row], f"{path}: row {row}")}
-            record["captions"] = captions[i * each : (i + 1) * each]
-            yield record if boxes is None else record | {"boxes": boxes}
+    texts = [captions[i * each : (i + 1) * each] for i in range(len(rows))]
 
-    return read
+    return partial(_records, path, names, texts, rows.step, boxes), texts
+
+
+def _records(
+    path: Path,
+    names: Sequence[str],
+    texts: Sequence[list[str]],
+    step: int,
+    boxes: np.ndarray | None,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[Record]:
+    images = _array(path)
+    for i in range(len(texts))[start:stop]:
+        regions = half(images[i * step], f"{path}: row {i * step}")
+        record = {"name": names[i], "regions": regions, "captions": texts[i]}
+        yield record if boxes is None else record | {"boxes": boxes}
 
 
 def _repeated(images: np.ndarray, path: Path) -> bool:

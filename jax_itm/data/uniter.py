@@ -12,12 +12,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatch
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jax_itm.data.folder import read_captions
+from jax_itm.data.captions import by_image, read_captions
 from jax_itm.data.readers import Raw, Record, read_json
 from jax_itm.data.regions import check_boxes, half
 from jax_itm.types import UserError
@@ -64,18 +65,26 @@ def read_uniter(source: Path) -> Raw:
     with _opened(paths) as opened:
         found = {image: _place(image, opened, files, base) for images in splits.values() for image in images}
         dim = _record("", *next(iter(found.values())), opened, kept)["regions"].shape[1]
+    reads = {split: partial(_records, images, found, kept, dim) for split, images in splits.items()}
+    return Raw(reads, ("regions", "boxes"), dim, by_image(splits))
 
-    def read(images: dict[str, list[str]]) -> Iterator[Record]:
-        with _opened(paths) as opened:
-            for image, captions in images.items():
-                path, key = found[image]
-                record = _record(image, path, key, opened, kept)
-                if record["regions"].shape[1] != dim:
-                    size = record["regions"].shape[1]
-                    raise UserError(f"{_where(path, key)}: features of size {size}, the first image's {dim}")
-                yield record | {"captions": captions}
 
-    return Raw({s: partial(read, images) for s, images in splits.items()}, ("regions", "boxes"), dim)
+def _records(
+    images: dict[str, list[str]],
+    found: Mapping[str, Place],
+    kept: Mapping[Path, Callable[[str], Rows]],
+    dim: int,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[Record]:
+    with _opened(list(kept)) as opened:
+        for image, captions in islice(images.items(), start, stop):
+            path, key = found[image]
+            record = _record(image, path, key, opened, kept)
+            if record["regions"].shape[1] != dim:
+                size = record["regions"].shape[1]
+                raise UserError(f"{_where(path, key)}: features of size {size}, the first image's {dim}")
+            yield record | {"captions": captions}
 
 
 def _databases(base: Path) -> list[Path]:
@@ -124,8 +133,11 @@ def _kept(path: Path) -> Callable[[str], Rows]:
     for file in (path.parent / name for name in wanted):
         if file.exists():
             return partial(_counted, file, _json(file))
-    rows = None if name == "all" else slice(None)
-    return lambda key: rows
+    return partial(_the_same, None if name == "all" else slice(None))
+
+
+def _the_same(rows: Rows, key: str) -> Rows:
+    return rows
 
 
 def _json(file: Path) -> dict[str, Any]:
