@@ -66,6 +66,7 @@ IMAGE = {
     "width": 192,
     "layers": 6,
     "heads": 3,
+    "size": 0,  # pretrained: height and width in pixels; 0: as its preprocessor says
     **TOWER,
 }
 

@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from jax_itm.checkpoint import found
+from jax_itm.data.frames import processor
 from jax_itm.data.text import Tokenizer
 from jax_itm.data.weights import DESCRIPTION, WEIGHTS, find, read_table, read_weights
 from jax_itm.infer import load
@@ -78,6 +79,8 @@ def _open_towers(config: Config) -> Start | None:
         said = read_table(folder / DESCRIPTION)
         with config.unlocked():
             config[side].arch = ConfigDict(published.described(side, said, str(folder / DESCRIPTION)))
+            if side == "image":
+                config.image.arch.update(processor(folder, config.image.size))
     tokenizer = _tower_tokenizer(config, folders["text"]) if "text" in sides else None
     params = {}
     for side, folder in folders.items():

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm.models.layers import Encoded, TransformerLayer, drop_tokens, l2_normalise, pool
+from jax_itm.models.vision import Vision
 from jax_itm.types import Array, Config, Float, Inputs, UserError
 
 
@@ -94,19 +95,22 @@ class Pretrained(nn.Module):
         return Encoded(l2_normalise(pooled), tokens, mask)
 
 
-TOWERS = {"bert": Bert}
+TOWERS = {
+    "text": {"bert": Bert},
+    "image": {"vit": Vision, "dinov2": Vision, "dinov2_with_registers": Vision},
+}
 
 
-def tower(arch: Config, field: str, **options) -> nn.Module:
-    """The tower that `arch` describes; `field` is where it stands in the config.
+def tower(side: str, arch: Config, **options) -> nn.Module:
+    """The tower that `config.image.arch` or `config.text.arch` describes.
 
     Raises:
         UserError: nothing is described: no run was started with this config.
     """
     if not arch:
-        raise UserError(f"{field}: empty; a run's start fills it from the tower's config.json")
-    sizes = {name: value for name, value in arch.items() if name != "kind"}
-    return TOWERS[arch["kind"]](**sizes, **options)
+        raise UserError(f"config.{side}.arch: empty; a run's start fills it from the tower's config.json")
+    sizes = {name: value for name, value in arch.items() if name not in ("kind", "frame")}
+    return TOWERS[side][arch["kind"]](**sizes, **options)
 
 
 def on(tower: nn.Module, config, dim: int, dtype: str) -> Pretrained:

@@ -87,7 +87,92 @@ def minilm():
     return {"captions": np.array(json.dumps(CAPTIONS)), "ids": ids, "mask": mask, "tokens": tokens[..., :64]}
 
 
-MAKERS = {"bert": bert, "minilm": minilm}
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def pictures(*shapes, seed=0):
+    """uint8 (1, h, v, 3) each, rough enough that every pixel counts."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, (1, *shape, 3), np.uint8) for shape in shapes]
+
+
+def vision(model, images, **options):
+    """What a tower says of pictures with mean 0.5 and deviation 0.25."""
+    found = {}
+    for k, pixels in enumerate(images):
+        values = torch.tensor((pixels / 255 - 0.5) / 0.25, dtype=torch.float32).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            tokens = model(pixel_values=values, **options).last_hidden_state
+        found |= {f"pixels_{k}": pixels, f"tokens_{k}": tokens.numpy()}
+    return found
+
+
+def vit():
+    """With a classifier that is not read; its own size, a larger and an odd one."""
+    sizes = {**SIZES, "intermediate_size": 48, "image_size": 32, "patch_size": 8}
+    model = randomised(transformers.ViTForImageClassification(transformers.ViTConfig(**sizes)))
+    images = pictures((32, 32), (48, 40), (24, 24))
+    return saved(model) | vision(model.vit, images, interpolate_pos_encoding=True)
+
+
+def dinov2():
+    """The sizes need not be whole patches."""
+    config = transformers.Dinov2Config(**SIZES, mlp_ratio=2, image_size=42, patch_size=14)
+    model = randomised(transformers.Dinov2Model(config))
+    return saved(model) | vision(model, pictures((42, 42), (70, 59), (28, 28)))
+
+
+def dinov2_with_registers():
+    """Its positions are resized with antialiasing."""
+    config = transformers.Dinov2WithRegistersConfig(
+        **SIZES, mlp_ratio=2, image_size=42, patch_size=14, num_register_tokens=3
+    )
+    model = randomised(transformers.Dinov2WithRegistersModel(config))
+    return saved(model) | vision(model, pictures((42, 42), (70, 59), (28, 28)))
+
+
+PROCESSORS = {  # preprocessor_config.json, as its many ages have written it
+    "ViTImageProcessorPil": [
+        {"size": {"height": 24, "width": 24}, "resample": 2},
+        {"size": {"height": 24, "width": 20}, "resample": 3, "image_mean": [0.4, 0.5, 0.6]},
+        {"size": 24, "feature_extractor_type": "ViTFeatureExtractor", "do_rescale": False},
+    ],
+    "CLIPImageProcessorPil": [
+        {"size": {"shortest_edge": 24}, "crop_size": {"height": 20, "width": 22}, "resample": 3},
+        {"size": 24, "crop_size": 24, "feature_extractor_type": "CLIPFeatureExtractor"},
+        {"size": {"shortest_edge": 20}, "crop_size": {"height": 25, "width": 25}},
+    ],
+    "BitImageProcessorPil": [
+        {"size": {"shortest_edge": 32}, "crop_size": {"height": 28, "width": 28}, "do_normalize": False},
+        {"do_resize": False, "crop_size": {"height": 28, "width": 28}, "rescale_factor": 0.01},
+    ],
+}
+
+
+def processors():
+    """Pictures of two shapes, smooth and rough, through every processor."""
+    rng, images = np.random.default_rng(0), pictures((37, 50), (64, 45))
+    images[0] = np.cumsum(rng.integers(-9, 10, images[0].shape), axis=2).astype(np.uint8)
+    found, cases = {f"picture_{k}": image[0] for k, image in enumerate(images)}, []
+    for name, said in PROCESSORS.items():
+        for case in said:
+            made = getattr(transformers, name)(**{k: x for k, x in case.items() if not k.endswith("_type")})
+            for k, image in enumerate(images):
+                values = made(image[0], return_tensors="np")["pixel_values"][0]
+                found[f"values_{len(cases)}_{k}"] = values.transpose(1, 2, 0).astype(np.float32)
+            kind = {} if "feature_extractor_type" in case else {"image_processor_type": name[:-3]}
+            cases.append(case | kind)
+    return found | {"cases": np.array(json.dumps(cases))}
+
+
+MAKERS = {
+    "bert": bert,
+    "minilm": minilm,
+    "vit": vit,
+    "dinov2": dinov2,
+    "dinov2_with_registers": dinov2_with_registers,
+    "processors": processors,
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or MAKERS:
