@@ -87,9 +87,10 @@ def _open_towers(config: Config) -> Start | None:
         inputs = example_batch(config)[side]
         model = encoder(config, side, len(tokenizer or ()))
         shapes = jax.eval_shape(model.init, jax.random.key(0), inputs)["params"]
-        like: Any = flatten_dict(shapes["tower"], sep="/")
-        values = published.values(side, config[side].arch, read_weights(folder), like, str(folder))
-        params |= {f"{side}/tower/{path}": value for path, value in values.items()}
+        like: Any = flatten_dict(shapes, sep="/")
+        weights, projected = read_weights(folder), config[side].pooling == "clip"
+        values = published.values(side, config[side].arch, weights, like, str(folder), projected)
+        params |= {f"{side}/{path}": value for path, value in values.items()}
     where = ", ".join(f"config.{side}.path={config[side].path}" for side in sides)
     return Start(where, params, False, tokenizer)
 

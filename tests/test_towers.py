@@ -67,9 +67,10 @@ def loaded(side: str, folder: Path, inputs):
     shown = {"mean": (0.5,) * 3, "std": (0.25,) * 3} if side == "image" else {}
     module = tower(side, arch | shown)
     like = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), inputs)["params"], sep="/")
+    like = {f"tower/{path}": value for path, value in like.items()}
     values = published.values(side, arch, read_weights(folder), like, "FILE")
     assert values.keys() == like.keys()  # every parameter has a published value
-    return module, {"params": jax.tree.map(jnp.asarray, unflatten_dict(values, sep="/"))}
+    return module, {"params": jax.tree.map(jnp.asarray, unflatten_dict(values, sep="/")["tower"])}
 
 
 def test_bert_is_the_reference(tmp_path):
@@ -80,10 +81,58 @@ def test_bert_is_the_reference(tmp_path):
     np.testing.assert_allclose(out[found["mask"]], found["tokens"][found["mask"]], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["vit", "dinov2", "dinov2_with_registers"])
+def test_clip_words_are_the_reference(tmp_path):
+    found = written("clip", tmp_path)
+    text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
+    module, params = loaded("text", tmp_path, text)
+    out = np.asarray(module.apply(params, text))
+    np.testing.assert_allclose(out[found["mask"]], found["tokens"][found["mask"]], atol=1e-4)
+
+
+def clip_files(found, folder: Path, *names: str):
+    for name in names:
+        (folder / name).write_text(str(found[name]), encoding="utf-8")
+
+
+@pytest.mark.parametrize("names", [("tokenizer.json",), ("vocab.json", "merges.txt")])
+def test_clip_cuts_words_as_the_reference(tmp_path, names):
+    found = golden("clip")
+    clip_files(found, tmp_path, *names)
+    tokenizer = Tokenizer.from_folder(tmp_path)
+    ids, mask = tokenizer.encode(json.loads(str(found["captions"])), 40)
+    np.testing.assert_array_equal(mask, found["mask"])
+    np.testing.assert_array_equal(ids[mask], found["ids"][mask])
+    assert Tokenizer.from_json(tokenizer.to_json()).to_json() == tokenizer.to_json()
+
+
+def test_an_untrained_clip_is_clip(tmp_path):
+    found = written("clip", tmp_path)
+    clip_files(found, tmp_path, "vocab.json", "merges.txt")
+    said = {"size": 32, "crop_size": 32, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    config = default("info_nce")
+    for side in ("image", "text"):
+        config[side].update({"name": "pretrained", "path": str(tmp_path), "pooling": "clip"})
+    config.dim, config.data.view, config.data.max_words, config.batch_size = 24, "pixels", 40, 4
+    check(config)
+    method, params, tokenizer = run_of(config)
+    ids, mask = tokenizer.encode(json.loads(str(found["captions"])), 40)
+    texts = method.encode_text(params, {"ids": jnp.asarray(ids), "mask": jnp.asarray(mask)})
+    images = method.encode_image(params, {"pixels": jnp.asarray(found["pixels_0"])})
+    np.testing.assert_allclose(texts, found["text"], atol=1e-4)
+    np.testing.assert_allclose(images, found["image_0"], atol=1e-4)
+    config.dim = 8
+    with pytest.raises(UserError, match=r"projection.weight is \(24, 32\), not \(8, 32\) \(config\.dim\)"):
+        open_start(config)
+    written("bert", tmp_path / "bert")
+    with pytest.raises(UserError, match=r"config\.text\.pooling='clip': .* no projection"):
+        open_start(settings(tmp_path / "bert", pooling="clip"))
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov2", "dinov2_with_registers", "clip"])
 def test_image_towers_are_the_reference(tmp_path, name):
     found, params = written(name, tmp_path), None
-    for k in range(3):  # its own size and others, whose positions are resized
+    for k in range(2 if name == "clip" else 3):  # its own size and others, whose positions are resized
         image = {"pixels": jnp.asarray(found[f"pixels_{k}"])}
         module, params = loaded("image", tmp_path, image) if params is None else (module, params)
         np.testing.assert_allclose(module.apply(params, image), found[f"tokens_{k}"], atol=1e-4)

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import tokenizers
 import torch
 import transformers
 from safetensors.numpy import load_file
@@ -165,7 +166,44 @@ def processors():
     return found | {"cases": np.array(json.dumps(cases))}
 
 
+def byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """A tiny vocabulary of CLIP's form: all bytes, alone and as a word's end, a few merges, the marks."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    merges = [("d", "o"), ("do", "g</w>"), ("o", "v"), ("ov", "e"), ("ove", "r</w>"), ("r", "u"), ("a", "n")]
+    pieces = [*alphabet, *(f"{x}</w>" for x in alphabet), *map("".join, merges)]
+    return {x: k for k, x in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}, merges
+
+
+def clip():
+    """Both towers with their projections, at two sizes, and the tokenizer in both its forms."""
+    vocab, merges = byte_pairs()
+    tokenizer = transformers.CLIPTokenizer(vocab=vocab, merges=merges)
+    words = {**SIZES, "intermediate_size": 48, "max_position_embeddings": 40, "vocab_size": len(vocab)}
+    words |= {"bos_token_id": len(vocab) - 2, "eos_token_id": len(vocab) - 1}
+    patches = {**SIZES, "intermediate_size": 48, "image_size": 32, "patch_size": 8}
+    config = transformers.CLIPConfig(text_config=words, vision_config=patches, projection_dim=24)
+    model = randomised(transformers.CLIPModel(config))
+    given = tokenizer(CAPTIONS, padding="max_length", truncation=True, max_length=40, return_tensors="pt")
+    found, tower = saved(model), model.vision_model
+    for k, pixels in enumerate(pictures((32, 32), (48, 40))):
+        values = torch.tensor((pixels / 255 - 0.5) / 0.25, dtype=torch.float32).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            out = model(**given, pixel_values=values, interpolate_pos_encoding=True)
+            tokens = tower.post_layernorm(out.vision_model_output.last_hidden_state)
+        found |= {f"pixels_{k}": pixels, f"tokens_{k}": tokens.numpy()}
+        found |= {f"image_{k}": out.image_embeds.numpy(), "text": out.text_embeds.numpy()}
+        found["tokens"] = out.text_model_output.last_hidden_state.numpy()
+    found |= {"ids": given["input_ids"].numpy().astype(np.int32), "captions": np.array(json.dumps(CAPTIONS))}
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        found["tokenizer.json"] = np.array((Path(folder) / "tokenizer.json").read_text())
+    found["vocab.json"] = np.array(json.dumps(vocab))
+    found["merges.txt"] = np.array("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    return found | {"mask": given["attention_mask"].numpy().astype(bool)}
+
+
 MAKERS = {
+    "clip": clip,
     "bert": bert,
     "minilm": minilm,
     "vit": vit,
