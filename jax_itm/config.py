@@ -21,9 +21,9 @@ from jax_itm.types import Config, UserError
 
 CHOICES = {
     "image.name": ("regions", "vit", "pretrained"),
-    "image.pooling": ("gpo", "mean", "max", "cls"),
+    "image.pooling": ("gpo", "mean", "max", "cls", "clip"),
     "text.name": ("bigru", "bert", "bow", "pretrained"),
-    "text.pooling": ("gpo", "mean", "max", "cls"),
+    "text.pooling": ("gpo", "mean", "max", "cls", "clip"),
     "data.view": ("regions", "pixels"),
     "data.tokenizer": ("words", "wordpiece"),
     "optimizer.name": ("adamw", "bert_adam"),
@@ -67,6 +67,7 @@ IMAGE = {
     "width": 192,
     "layers": 6,
     "heads": 3,
+    "size": 0,  # pretrained: height and width in pixels; 0: as its preprocessor says
     **TOWER,
 }
 

@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax_itm.data import encoded
 from jax_itm.data.builders import open_split, splits_of
 from jax_itm.data.collate import collate_images
+from jax_itm.data.frames import frame_of
 from jax_itm.data.split import Split
 from jax_itm.data.text import Tokenizer
 from jax_itm.methods.base import encoder
@@ -49,9 +50,9 @@ def attach(config: Config, params: Params, tokenizer: Tokenizer, split: Split, n
 
 def _key(config: Config, side: str, tower: Mapping[str, Any], tokenizer: Tokenizer | None) -> str:
     """Of all that the tokens of one side depend on."""
-    settings = {"dtype": config.dtype, "size": config.data.image_size}
+    settings = {"dtype": config.dtype}  # how pictures are framed is in the description
     if side == "text" and tokenizer:
-        settings = {"dtype": config.dtype, "words": config.data.max_words, "by": tokenizer.to_json()}
+        settings |= {"words": config.data.max_words, "by": tokenizer.to_json()}
     return encoded.key(tower, config[side].arch.to_dict(), settings)
 
 
@@ -96,7 +97,7 @@ def _batches(config: Config, split: Split, side: str, tokenizer: Tokenizer) -> I
     else:
         for k in range(0, len(split), rows):
             records = [split.image(i) for i in range(k, min(k + rows, len(split)))]
-            yield collate_images(records, data.max_regions, data.image_size)
+            yield collate_images(records, data.max_regions, frame_of(config))
 
 
 def _write(place: str, run: Callable[[Inputs], Array], batches: Iterator[Inputs]) -> None:

@@ -14,6 +14,7 @@ from jax_itm import config as config_lib
 from jax_itm.checkpoint import Checkpoints
 from jax_itm.data.collate import collate_images, read_picture
 from jax_itm.data.encoded import Tokens, padded
+from jax_itm.data.frames import frame_of
 from jax_itm.data.text import Tokenizer
 from jax_itm.methods import Method, build, example_batch
 from jax_itm.parallel import make_mesh, replicated, shard_whole
@@ -82,18 +83,18 @@ class Matcher:
 
     def encode_records(self, records: Iterable[Mapping[str, Any]]) -> PyTree:
         """Encodes image records (`regions` and `boxes`, or `pixels`) in padded batches."""
-        data = self.config.data
+        data, frame = self.config.data, frame_of(self.config)
 
         def batches() -> Iterator[tuple[dict[str, np.ndarray], int]]:
             rows = []
             for record in records:
                 rows.append(record)
                 if len(rows) == self.batch_rows:
-                    yield collate_images(rows, data.max_regions, data.image_size), len(rows)
+                    yield collate_images(rows, data.max_regions, frame), len(rows)
                     rows = []
             if rows:
                 padded = rows + [rows[-1]] * (self.batch_rows - len(rows))
-                yield collate_images(padded, data.max_regions, data.image_size), len(rows)
+                yield collate_images(padded, data.max_regions, frame), len(rows)
 
         return self._run(self._encode_image, batches())
 

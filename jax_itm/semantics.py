@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_itm.data.collate import collate_images
+from jax_itm.data.frames import frame_of
 from jax_itm.evaluate import check_fits
 from jax_itm.infer import Matcher
 from jax_itm.methods.cdds import Cdds
@@ -104,7 +105,8 @@ def _components(matcher: Matcher, method: Cdds, split) -> tuple[Any, Any]:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *found)
 
     captions = split.captions()
-    images = lambda at: collate_images([split.image(int(k)) for k in at], data.max_regions, data.image_size)
+    frame = frame_of(matcher.config)
+    images = lambda at: collate_images([split.image(int(k)) for k in at], data.max_regions, frame)
     words = lambda at: matcher.tokenizer.encode([captions[k] for k in at], data.max_words)
     texts = lambda at: dict(zip(("ids", "mask"), words(at), strict=True))
     return of("image", len(split), images), of("text", len(captions), texts)

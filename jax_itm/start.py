@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from jax_itm.checkpoint import found
+from jax_itm.data.frames import processor
 from jax_itm.data.text import Tokenizer
 from jax_itm.data.weights import DESCRIPTION, WEIGHTS, find, read_table, read_weights
 from jax_itm.infer import load
@@ -78,15 +79,18 @@ def _open_towers(config: Config) -> Start | None:
         said = read_table(folder / DESCRIPTION)
         with config.unlocked():
             config[side].arch = ConfigDict(published.described(side, said, str(folder / DESCRIPTION)))
+            if side == "image":
+                config.image.arch.update(processor(folder, config.image.size))
     tokenizer = _tower_tokenizer(config, folders["text"]) if "text" in sides else None
     params = {}
     for side, folder in folders.items():
         inputs = example_batch(config)[side]
         model = encoder(config, side, len(tokenizer or ()))
         shapes = jax.eval_shape(model.init, jax.random.key(0), inputs)["params"]
-        like: Any = flatten_dict(shapes["tower"], sep="/")
-        values = published.values(side, config[side].arch, read_weights(folder), like, str(folder))
-        params |= {f"{side}/tower/{path}": value for path, value in values.items()}
+        like: Any = flatten_dict(shapes, sep="/")
+        weights, projected = read_weights(folder), config[side].pooling == "clip"
+        values = published.values(side, config[side].arch, weights, like, str(folder), projected)
+        params |= {f"{side}/{path}": value for path, value in values.items()}
     where = ", ".join(f"config.{side}.path={config[side].path}" for side in sides)
     return Start(where, params, False, tokenizer)
 

@@ -14,6 +14,7 @@ from jax_itm import optim, parallel, step
 from jax_itm.checkpoint import Checkpoints, found
 from jax_itm.config import steps_of
 from jax_itm.data.builders import open_split
+from jax_itm.data.frames import frame_of
 from jax_itm.data.pipeline import train_batches
 from jax_itm.data.text import Tokenizer
 from jax_itm.encode import attach
@@ -107,7 +108,7 @@ class Run:
             first_step=int(self.state.step),
             max_words=data.max_words,
             max_regions=data.max_regions,
-            image_size=data.image_size,
+            image_size=frame_of(self.config),
             workers=data.workers,
             process_index=jax.process_index(),
             process_count=jax.process_count(),

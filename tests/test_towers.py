@@ -17,12 +17,14 @@ from test_run import write_precomp
 
 import jax_itm
 from jax_itm.__main__ import main
-from jax_itm.config import check, default
+from jax_itm.config import check, default, from_json, to_json
+from jax_itm.data.frames import Frame, fit, frame_of, processor
 from jax_itm.data.text import Tokenizer
 from jax_itm.data.weights import read_table, read_weights
 from jax_itm.methods import build, example_batch
 from jax_itm.models import published
 from jax_itm.models.towers import Pretrained, tower
+from jax_itm.models.vision import look
 from jax_itm.optim import build as build_optimizer
 from jax_itm.start import open_start, started
 from jax_itm.types import UserError
@@ -62,11 +64,13 @@ def written(name: str, folder: Path) -> dict[str, np.ndarray]:
 def loaded(side: str, folder: Path, inputs):
     """A directory's tower with its parameters."""
     arch = published.described(side, read_table(folder / "config.json"), "FILE")
-    module = tower(arch, "FIELD")
+    shown = {"mean": (0.5,) * 3, "std": (0.25,) * 3} if side == "image" else {}
+    module = tower(side, arch | shown)
     like = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), inputs)["params"], sep="/")
+    like = {f"tower/{path}": value for path, value in like.items()}
     values = published.values(side, arch, read_weights(folder), like, "FILE")
     assert values.keys() == like.keys()  # every parameter has a published value
-    return module, {"params": unflatten_dict(values, sep="/")}
+    return module, {"params": jax.tree.map(jnp.asarray, unflatten_dict(values, sep="/")["tower"])}
 
 
 def test_bert_is_the_reference(tmp_path):
@@ -75,6 +79,126 @@ def test_bert_is_the_reference(tmp_path):
     module, params = loaded("text", tmp_path, text)
     out = np.asarray(module.apply(params, text))
     np.testing.assert_allclose(out[found["mask"]], found["tokens"][found["mask"]], atol=1e-4)
+
+
+def test_clip_words_are_the_reference(tmp_path):
+    found = written("clip", tmp_path)
+    text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
+    module, params = loaded("text", tmp_path, text)
+    out = np.asarray(module.apply(params, text))
+    np.testing.assert_allclose(out[found["mask"]], found["tokens"][found["mask"]], atol=1e-4)
+
+
+def clip_files(found, folder: Path, *names: str):
+    for name in names:
+        (folder / name).write_text(str(found[name]), encoding="utf-8")
+
+
+@pytest.mark.parametrize("names", [("tokenizer.json",), ("vocab.json", "merges.txt")])
+def test_clip_cuts_words_as_the_reference(tmp_path, names):
+    found = golden("clip")
+    clip_files(found, tmp_path, *names)
+    tokenizer = Tokenizer.from_folder(tmp_path)
+    ids, mask = tokenizer.encode(json.loads(str(found["captions"])), 40)
+    np.testing.assert_array_equal(mask, found["mask"])
+    np.testing.assert_array_equal(ids[mask], found["ids"][mask])
+    assert Tokenizer.from_json(tokenizer.to_json()).to_json() == tokenizer.to_json()
+
+
+def test_an_untrained_clip_is_clip(tmp_path):
+    found = written("clip", tmp_path)
+    clip_files(found, tmp_path, "vocab.json", "merges.txt")
+    said = {"size": 32, "crop_size": 32, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    config = default("info_nce")
+    for side in ("image", "text"):
+        config[side].update({"name": "pretrained", "path": str(tmp_path), "pooling": "clip"})
+    config.dim, config.data.view, config.data.max_words, config.batch_size = 24, "pixels", 40, 4
+    check(config)
+    method, params, tokenizer = run_of(config)
+    ids, mask = tokenizer.encode(json.loads(str(found["captions"])), 40)
+    texts = method.encode_text(params, {"ids": jnp.asarray(ids), "mask": jnp.asarray(mask)})
+    images = method.encode_image(params, {"pixels": jnp.asarray(found["pixels_0"])})
+    np.testing.assert_allclose(texts, found["text"], atol=1e-4)
+    np.testing.assert_allclose(images, found["image_0"], atol=1e-4)
+    config.dim = 8
+    with pytest.raises(UserError, match=r"projection.weight is \(24, 32\), not \(8, 32\) \(config\.dim\)"):
+        open_start(config)
+    written("bert", tmp_path / "bert")
+    with pytest.raises(UserError, match=r"config\.text\.pooling='clip': .* no projection"):
+        open_start(settings(tmp_path / "bert", pooling="clip"))
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov2", "dinov2_with_registers", "clip"])
+def test_image_towers_are_the_reference(tmp_path, name):
+    found, params = written(name, tmp_path), None
+    for k in range(2 if name == "clip" else 3):  # its own size and others, whose positions are resized
+        image = {"pixels": jnp.asarray(found[f"pixels_{k}"])}
+        module, params = loaded("image", tmp_path, image) if params is None else (module, params)
+        np.testing.assert_allclose(module.apply(params, image), found[f"tokens_{k}"], atol=1e-4)
+
+
+def test_preprocessing_is_the_reference(tmp_path):
+    found = golden("processors")
+    for number, case in enumerate(json.loads(str(found["cases"]))):
+        newer = number % 2  # the newer form holds it in a larger file
+        name = "processor_config.json" if newer else "preprocessor_config.json"
+        (tmp_path / f"{number}").mkdir()
+        said = {"image_processor": case} if newer else case
+        (tmp_path / f"{number}" / name).write_text(json.dumps(said))
+        arch = processor(tmp_path / f"{number}")
+        frame = Frame(**arch.pop("frame"))
+        for k in range(2):
+            pixels = fit(found[f"picture_{k}"], frame)
+            assert pixels.shape == (*frame.shape, 3)
+            values = look(jnp.asarray(pixels[None]), **arch, dtype=jnp.dtype("float32"))[0]
+            np.testing.assert_allclose(values, found[f"values_{number}_{k}"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"size": {"longest_edge": 9}}, "a size of {'longest_edge': 9}"),
+        ({"size": {"shortest_edge": 9}}, "pictures of many sizes would come out"),
+        ({"image_mean": [0.5]}, r"\[0.5\], not three numbers"),
+        ({"resample": 17}, "17 is not a valid Resampling"),
+    ],
+)
+def test_a_preprocessor_that_is_none_is_refused(tmp_path, said, message):
+    with pytest.raises(UserError, match=r"neither preprocessor_config\.json"):
+        processor(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    with pytest.raises(UserError, match=message):
+        processor(tmp_path)
+
+
+def test_another_size_cuts_the_same_share(tmp_path):
+    said = {"size": {"shortest_edge": 256}, "crop_size": 224, "image_processor_type": "BitImageProcessor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    assert Frame(**processor(tmp_path, 448)["frame"]) == Frame((512,), (448, 448), 3)
+
+
+def test_a_run_on_pixels_starts_from_a_vit(tmp_path):
+    written("vit", tmp_path)
+    said = {"size": 32, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    config = default("vsepp")
+    config.image.update({"name": "pretrained", "path": str(tmp_path), "frozen": True, "drop": 0.0})
+    config.dim, config.batch_size, config.data.view = 8, 4, "pixels"
+    with pytest.raises(UserError, match=r"config\.image\.arch: empty"):
+        build(config, 9)
+    check(config)
+    start = open_start(config)
+    assert start.tokenizer is None and frame_of(config) == Frame((32, 32))
+    config = from_json(to_json(config))  # as `load` reads it
+    method = build(config, 9)
+    params = started(method.init(jax.random.key(0), example_batch(config)), start)["image"]
+    found = golden("vit")
+    encode = lambda inputs: method.image.apply({"params": params}, inputs)
+    own = encode({"pixels": jnp.asarray(found["pixels_0"])})
+    cached = encode({"features": jnp.asarray(found["tokens_0"])})
+    np.testing.assert_allclose(own.embedding, cached.embedding, atol=1e-4)
+    assert own.tokens.shape == (1, 17, 8) and own.mask.all()
 
 
 @pytest.fixture

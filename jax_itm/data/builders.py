@@ -187,18 +187,6 @@ def _open(path: Path) -> Any:
         raise UserError(f"{path}: damaged; remove it and prepare it again ({error})") from error
 
 
-def _prepared(name: str, data_dir: str | Path) -> Path:
-    _check_name(name)
-    path = Path(data_dir) / name / VERSION
-    if not path.exists():
-        source = " --source DIR" if name in READERS else ""
-        raise UserError(
-            f"{name} is not prepared in {data_dir}: python -m jax_itm prepare {name}{source}"
-            f" --data_dir {data_dir}"
-        )
-    return path
-
-
 def splits_of(name: str, data_dir: str | Path) -> list[str]:
     """The splits of a prepared data set."""
     return list(_open(_prepared(name, data_dir)).info.metadata["captions"])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jax_itm.data.frames import Frame, fit
 from jax_itm.types import UserError
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
@@ -29,20 +30,13 @@ def read_picture(source: str | Path | bytes, name: str = "image") -> np.ndarray:
         raise UserError(f"{where}: not a readable image ({error})") from error
 
 
-def resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Bilinear, to size x size, whatever the aspect ratio was."""
-    if pixels.shape[:2] == (size, size):
-        return pixels
-    picture = Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(picture)
-
-
 def collate_images(
-    records: Sequence[Mapping[str, Any]], max_regions: int, image_size: int
+    records: Sequence[Mapping[str, Any]], max_regions: int, image_size: int | Frame
 ) -> dict[str, np.ndarray]:
     """`batch["image"]` (see `jax_itm.types`) of the records' regions and boxes, pixels, or a tower's tokens.
 
-    Regions are padded to `max_regions` and stay float16: the device makes them float32.
+    Regions are padded to `max_regions` and stay float16: the device makes them float32. Pixels become squares
+    of side `image_size`, bilinear, whatever the aspect ratio was, or are framed as it says.
 
     Raises:
         UserError: an image has more regions than `max_regions`.
@@ -50,7 +44,8 @@ def collate_images(
     if "features" in records[0]:
         return {"features": np.stack([record["features"] for record in records])}
     if "pixels" in records[0]:
-        return {"pixels": np.stack([resize(record["pixels"], image_size) for record in records])}
+        frame = image_size if isinstance(image_size, Frame) else Frame((image_size, image_size))
+        return {"pixels": np.stack([fit(record["pixels"], frame) for record in records])}
     rows, dim = len(records), records[0]["regions"].shape[1]
     regions = np.zeros((rows, max_regions, dim), np.float16)
     boxes = np.zeros((rows, max_regions, 4), np.float32)

@@ -14,6 +14,7 @@ from absl import flags
 
 from jax_itm.data.collate import collate_images
 from jax_itm.data.encoded import padded
+from jax_itm.data.frames import Frame
 from jax_itm.data.split import Split
 from jax_itm.data.text import Tokenizer
 from jax_itm.types import Batch
@@ -46,7 +47,7 @@ def batch_captions(size: int, batch_size: int, seed: int, step: int) -> np.ndarr
 class _TrainSource:
     """Random access to this process's rows of the batches: item k is step `first_step + k`."""
 
-    def __init__(self, split: Split, tokenizer: Tokenizer, settings: dict[str, int]):
+    def __init__(self, split: Split, tokenizer: Tokenizer, settings: dict[str, Any]):
         self._split, self._settings = split, settings
         # All captions at once: 0.1 GB of COCO, and no step waits for the tokenizer.
         self._ids, self._mask = tokenizer.encode(split.captions(), settings["max_words"])
@@ -81,7 +82,7 @@ def train_batches(
     first_step: int,
     max_words: int,
     max_regions: int,
-    image_size: int,
+    image_size: int | Frame,
     workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -96,7 +97,7 @@ def train_batches(
         first_step: the step of the first batch.
         max_words: width of the captions, [CLS] and [SEP] included.
         max_regions: to which regions are padded.
-        image_size: height and width to which pixels are resized.
+        image_size: height and width to which pixels are resized, or their frame.
         workers: processes that read; 0 reads in threads of this one.
         process_index: whose rows these are: a contiguous slice of each global batch.
         process_count: divides `batch_size`.

@@ -14,6 +14,10 @@ PAD, UNKNOWN, START, END = SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 CLIP_SPECIAL = ["<|startoftext|>", "<|endoftext|>"]  # CLIP's; its padding is masked, whatever its id
 KINDS = ("words", "wordpiece")
 FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")  # of a pretrained tower's directory
+CLIP_FILES = ("vocab.json", "merges.txt")  # in place of the first
+CLIP_WORDS = (  # how CLIP cuts a caption before its byte pairs
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
 
 
 class Tokenizer:
@@ -104,7 +108,7 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
-        """The tokenizer of a pretrained tower's directory: tokenizer.json, else BERT's vocab.txt.
+        """The tokenizer of a pretrained tower's directory: tokenizer.json, else BERT's or CLIP's own files.
 
         Raises:
             UserError: neither is there, or it is not understood; the file is named.
@@ -120,6 +124,8 @@ class Tokenizer:
                 raise UserError(f"{whole}: {error}") from error
             except Exception as error:  # the library raises nothing narrower
                 raise UserError(f"{whole}: not a tokenizer's JSON ({error})") from error
+        if all((folder / name).exists() for name in CLIP_FILES):
+            return cls(_byte_pairs(*(folder / name for name in CLIP_FILES)))
         if not pieces.exists():
             raise UserError(f"{folder}: neither {whole.name} nor {pieces.name} there")
         return cls.from_vocab_folder(folder)
@@ -189,4 +195,22 @@ def _tokenizer(model: models.Model, lower: bool = True) -> tokenizers.Tokenizer:
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)  # accents go only with capitals
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def _byte_pairs(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
+    """CLIP's: lower-cased, blanks joined, cut into words, and these into pairs of bytes."""
+    try:
+        model = models.BPE.from_file(
+            str(vocab), str(merges), unk_token=CLIP_SPECIAL[1], end_of_word_suffix="</w>"
+        )
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"{vocab}, {merges}: not a byte-pair vocabulary ({error})") from error
+    tokenizer = tokenizers.Tokenizer(model)
+    blanks = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), blanks, normalizers.Lowercase()])
+    words = pre_tokenizers.Split(tokenizers.Regex(CLIP_WORDS), behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [words, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     return tokenizer

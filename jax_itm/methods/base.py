@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jax_itm import losses, sampling
 from jax_itm.config import steps_of
+from jax_itm.data.frames import frame_of
 from jax_itm.models import image as image_models
 from jax_itm.models import text as text_models
 from jax_itm.models.layers import Encoded, l2_normalise
@@ -200,8 +201,7 @@ def encoder(config, side: str, vocab: int = 0) -> nn.Module:
 def example_batch(config, rows: int = 1) -> Batch:
     """A batch of zeros in the shapes that `config` describes, to make parameters with."""
     if config.data.view == "pixels":
-        size = config.data.image_size
-        image = {"pixels": jnp.zeros((rows, size, size, 3), jnp.uint8)}
+        image = {"pixels": jnp.zeros((rows, *frame_of(config).shape, 3), jnp.uint8)}
     else:
         regions = config.data.max_regions
         image = {

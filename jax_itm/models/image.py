@@ -88,7 +88,7 @@ class Vit(nn.Module):
 def build(config, dim: int, dtype: str) -> nn.Module:
     """The encoder that `config.image` describes."""
     if config.name == "pretrained":
-        tower = towers.tower(config.arch, "config.image.arch", dtype=jnp.dtype(dtype))
+        tower = towers.tower("image", config.arch, dtype=jnp.dtype(dtype))
         return towers.on(tower, config, dim, dtype)
     shared = {"dim": dim, "pooling": config.pooling, "drop": config.drop, "dtype": jnp.dtype(dtype)}
     if config.name == "regions":

@@ -92,7 +92,7 @@ class BagOfWords(nn.Module):
 def build(config, dim: int, dtype: str, vocab: int, max_words: int) -> nn.Module:
     """The encoder that `config.text` describes."""
     if config.name == "pretrained":
-        tower = towers.tower(config.arch, "config.text.arch", dropout=config.dropout, dtype=jnp.dtype(dtype))
+        tower = towers.tower("text", config.arch, dropout=config.dropout, dtype=jnp.dtype(dtype))
         return towers.on(tower, config, dim, dtype)
     shared = {
         "dim": dim,

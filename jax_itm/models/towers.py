@@ -10,7 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm.models.layers import Encoded, TransformerLayer, drop_tokens, l2_normalise, pool
+from jax_itm.models.vision import Vision
 from jax_itm.types import Array, Config, Float, Inputs, UserError
+
+SUMMARIES = ("cls", "clip")  # poolings that take one token
 
 
 class Bert(nn.Module):
@@ -57,12 +60,53 @@ class Bert(nn.Module):
         return x
 
 
+class ClipText(nn.Module):
+    """CLIP's words (Radford et al., 2021): a transformer in which a word sees none after it.
+
+    Tokens are those after the last LayerNorm; CLIP's summary is the end's, the last true one.
+    """
+
+    vocab: int
+    width: int
+    layers: int
+    heads: int
+    mlp: int
+    act: str
+    norm_eps: float
+    positions: int
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, text: Inputs, train: bool = False) -> Float[Array, "b w width"]:
+        """Takes `batch["text"]`; the tokens of padding mean nothing."""
+        normal, ids = nn.initializers.normal(0.02), text["ids"]
+        table = lambda rows, name: nn.Embed(
+            rows, self.width, dtype=self.dtype, embedding_init=normal, name=name
+        )
+        x = table(self.vocab, "words")(ids) + table(self.positions, "positions")(jnp.arange(ids.shape[1]))
+        for index in range(self.layers):
+            layer = TransformerLayer(
+                self.heads,
+                self.mlp,
+                dropout=self.dropout,
+                norm_eps=self.norm_eps,
+                dtype=self.dtype,
+                act=self.act,
+                causal=True,
+                name=f"layer_{index}",
+            )
+            x = layer(x, text["mask"], train)
+        return nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm")(x)
+
+
 class Pretrained(nn.Module):
     """A tower's tokens -> `Linear(width, d)` -> pooling.
 
     The tower sees all tokens; `drop` hides some from pooling only, so that a frozen tower's tokens, which
     never change, may be made once and given as `features` (b, n, width) instead. `cls` takes the tower's own
-    place of a summary: its first token, or the last true one (`summary_last`, CLIP's words).
+    place of a summary: its first token, or the last true one (`summary_last`, CLIP's words); `clip` does so
+    with CLIP's own projection, so that an untrained run has CLIP's own embeddings.
     """
 
     tower: nn.Module
@@ -84,34 +128,40 @@ class Pretrained(nn.Module):
             x = jax.lax.stop_gradient(x)
         mask = inputs.get("mask", jnp.ones(x.shape[:2], bool))
         place = jnp.sum(mask, axis=1) - 1 if self.summary_last else jnp.zeros(len(x), jnp.int32)
-        tokens = nn.Dense(self.dim, dtype=self.dtype, name="project")(x).astype(jnp.float32)
+        own = self.pooling == "clip"
+        project = nn.Dense(self.dim, use_bias=not own, dtype=self.dtype, name="project")
+        tokens = project(x).astype(jnp.float32)
         if train:
             mask = drop_tokens(self, mask, self.drop)
-        if self.pooling == "cls":
+        if self.pooling in SUMMARIES:
             pooled = jnp.take_along_axis(tokens, place[:, None, None], axis=1)[:, 0]
         else:
             pooled = pool(self.pooling, tokens, mask)
         return Encoded(l2_normalise(pooled), tokens, mask)
 
 
-TOWERS = {"bert": Bert}
+TOWERS = {
+    "text": {"bert": Bert, "clip": ClipText, "clip_text_model": ClipText},
+    "image": dict.fromkeys(("vit", "dinov2", "dinov2_with_registers", "clip", "clip_vision_model"), Vision),
+}
 
 
-def tower(arch: Config, field: str, **options) -> nn.Module:
-    """The tower that `arch` describes; `field` is where it stands in the config.
+def tower(side: str, arch: Config, **options) -> nn.Module:
+    """The tower that `config.image.arch` or `config.text.arch` describes.
 
     Raises:
         UserError: nothing is described: no run was started with this config.
     """
     if not arch:
-        raise UserError(f"{field}: empty; a run's start fills it from the tower's config.json")
-    sizes = {name: value for name, value in arch.items() if name != "kind"}
-    return TOWERS[arch["kind"]](**sizes, **options)
+        raise UserError(f"config.{side}.arch: empty; a run's start fills it from the tower's config.json")
+    sizes = {name: value for name, value in arch.items() if name not in ("kind", "frame")}
+    return TOWERS[side][arch["kind"]](**sizes, **options)
 
 
 def on(tower: nn.Module, config, dim: int, dtype: str) -> Pretrained:
     """The encoder on a tower that `config.image` or `config.text` describes."""
-    return Pretrained(tower, dim, config.pooling, config.drop, config.frozen, dtype=jnp.dtype(dtype))
+    last, kind = isinstance(tower, ClipText), jnp.dtype(dtype)
+    return Pretrained(tower, dim, config.pooling, config.drop, config.frozen, last, kind)
 
 
 def check_towers(config: Config) -> None:
@@ -122,8 +172,10 @@ def check_towers(config: Config) -> None:
             raise UserError(f"config.{side}.name='pretrained': iais has an encoder of its own, UNITER")
         if pretrained and not options.path:
             raise UserError(f"config.{side}.path: name the directory of the pretrained tower")
-        if not pretrained and options.pooling == "cls":
-            raise UserError(f"config.{side}.pooling='cls': needs config.{side}.name='pretrained'")
+        if not pretrained and options.pooling in SUMMARIES:
+            raise UserError(
+                f"config.{side}.pooling={options.pooling!r}: needs config.{side}.name='pretrained'"
+            )
         if not pretrained and options.get("frozen"):  # runs of old have no such field
             raise UserError(f"config.{side}.frozen: needs config.{side}.name='pretrained'")
         if options.get("cached") and not options.frozen:

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import tokenizers
 import torch
 import transformers
 from safetensors.numpy import load_file
@@ -87,7 +88,129 @@ def minilm():
     return {"captions": np.array(json.dumps(CAPTIONS)), "ids": ids, "mask": mask, "tokens": tokens[..., :64]}
 
 
-MAKERS = {"bert": bert, "minilm": minilm}
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def pictures(*shapes, seed=0):
+    """uint8 (1, h, v, 3) each, rough enough that every pixel counts."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, (1, *shape, 3), np.uint8) for shape in shapes]
+
+
+def vision(model, images, **options):
+    """What a tower says of pictures with mean 0.5 and deviation 0.25."""
+    found = {}
+    for k, pixels in enumerate(images):
+        values = torch.tensor((pixels / 255 - 0.5) / 0.25, dtype=torch.float32).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            tokens = model(pixel_values=values, **options).last_hidden_state
+        found |= {f"pixels_{k}": pixels, f"tokens_{k}": tokens.numpy()}
+    return found
+
+
+def vit():
+    """With a classifier that is not read; its own size, a larger and an odd one."""
+    sizes = {**SIZES, "intermediate_size": 48, "image_size": 32, "patch_size": 8}
+    model = randomised(transformers.ViTForImageClassification(transformers.ViTConfig(**sizes)))
+    images = pictures((32, 32), (48, 40), (24, 24))
+    return saved(model) | vision(model.vit, images, interpolate_pos_encoding=True)
+
+
+def dinov2():
+    """The sizes need not be whole patches."""
+    config = transformers.Dinov2Config(**SIZES, mlp_ratio=2, image_size=42, patch_size=14)
+    model = randomised(transformers.Dinov2Model(config))
+    return saved(model) | vision(model, pictures((42, 42), (70, 59), (28, 28)))
+
+
+def dinov2_with_registers():
+    """Its positions are resized with antialiasing."""
+    config = transformers.Dinov2WithRegistersConfig(
+        **SIZES, mlp_ratio=2, image_size=42, patch_size=14, num_register_tokens=3
+    )
+    model = randomised(transformers.Dinov2WithRegistersModel(config))
+    return saved(model) | vision(model, pictures((42, 42), (70, 59), (28, 28)))
+
+
+PROCESSORS = {  # preprocessor_config.json, as its many ages have written it
+    "ViTImageProcessorPil": [
+        {"size": {"height": 24, "width": 24}, "resample": 2},
+        {"size": {"height": 24, "width": 20}, "resample": 3, "image_mean": [0.4, 0.5, 0.6]},
+        {"size": 24, "feature_extractor_type": "ViTFeatureExtractor", "do_rescale": False},
+    ],
+    "CLIPImageProcessorPil": [
+        {"size": {"shortest_edge": 24}, "crop_size": {"height": 20, "width": 22}, "resample": 3},
+        {"size": 24, "crop_size": 24, "feature_extractor_type": "CLIPFeatureExtractor"},
+        {"size": {"shortest_edge": 20}, "crop_size": {"height": 25, "width": 25}},
+    ],
+    "BitImageProcessorPil": [
+        {"size": {"shortest_edge": 32}, "crop_size": {"height": 28, "width": 28}, "do_normalize": False},
+        {"do_resize": False, "crop_size": {"height": 28, "width": 28}, "rescale_factor": 0.01},
+    ],
+}
+
+
+def processors():
+    """Pictures of two shapes, smooth and rough, through every processor."""
+    rng, images = np.random.default_rng(0), pictures((37, 50), (64, 45))
+    images[0] = np.cumsum(rng.integers(-9, 10, images[0].shape), axis=2).astype(np.uint8)
+    found, cases = {f"picture_{k}": image[0] for k, image in enumerate(images)}, []
+    for name, said in PROCESSORS.items():
+        for case in said:
+            made = getattr(transformers, name)(**{k: x for k, x in case.items() if not k.endswith("_type")})
+            for k, image in enumerate(images):
+                values = made(image[0], return_tensors="np")["pixel_values"][0]
+                found[f"values_{len(cases)}_{k}"] = values.transpose(1, 2, 0).astype(np.float32)
+            kind = {} if "feature_extractor_type" in case else {"image_processor_type": name[:-3]}
+            cases.append(case | kind)
+    return found | {"cases": np.array(json.dumps(cases))}
+
+
+def byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """A tiny vocabulary of CLIP's form: all bytes, alone and as a word's end, a few merges, the marks."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    merges = [("d", "o"), ("do", "g</w>"), ("o", "v"), ("ov", "e"), ("ove", "r</w>"), ("r", "u"), ("a", "n")]
+    pieces = [*alphabet, *(f"{x}</w>" for x in alphabet), *map("".join, merges)]
+    return {x: k for k, x in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}, merges
+
+
+def clip():
+    """Both towers with their projections, at two sizes, and the tokenizer in both its forms."""
+    vocab, merges = byte_pairs()
+    tokenizer = transformers.CLIPTokenizer(vocab=vocab, merges=merges)
+    words = {**SIZES, "intermediate_size": 48, "max_position_embeddings": 40, "vocab_size": len(vocab)}
+    words |= {"bos_token_id": len(vocab) - 2, "eos_token_id": len(vocab) - 1}
+    patches = {**SIZES, "intermediate_size": 48, "image_size": 32, "patch_size": 8}
+    config = transformers.CLIPConfig(text_config=words, vision_config=patches, projection_dim=24)
+    model = randomised(transformers.CLIPModel(config))
+    given = tokenizer(CAPTIONS, padding="max_length", truncation=True, max_length=40, return_tensors="pt")
+    found, tower = saved(model), model.vision_model
+    for k, pixels in enumerate(pictures((32, 32), (48, 40))):
+        values = torch.tensor((pixels / 255 - 0.5) / 0.25, dtype=torch.float32).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            out = model(**given, pixel_values=values, interpolate_pos_encoding=True)
+            tokens = tower.post_layernorm(out.vision_model_output.last_hidden_state)
+        found |= {f"pixels_{k}": pixels, f"tokens_{k}": tokens.numpy()}
+        found |= {f"image_{k}": out.image_embeds.numpy(), "text": out.text_embeds.numpy()}
+        found["tokens"] = out.text_model_output.last_hidden_state.numpy()
+    found |= {"ids": given["input_ids"].numpy().astype(np.int32), "captions": np.array(json.dumps(CAPTIONS))}
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        found["tokenizer.json"] = np.array((Path(folder) / "tokenizer.json").read_text())
+    found["vocab.json"] = np.array(json.dumps(vocab))
+    found["merges.txt"] = np.array("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    return found | {"mask": given["attention_mask"].numpy().astype(bool)}
+
+
+MAKERS = {
+    "clip": clip,
+    "bert": bert,
+    "minilm": minilm,
+    "vit": vit,
+    "dinov2": dinov2,
+    "dinov2_with_registers": dinov2_with_registers,
+    "processors": processors,
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or MAKERS:

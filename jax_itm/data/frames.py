@@ -1,0 +1,134 @@
+"""From a picture to pixels of one size: resized, then cut out of the middle.
+
+A pretrained tower's preprocessor_config.json says how; other runs take squares of `config.data.image_size`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jax_itm.data.weights import read_table
+from jax_itm.types import Config, NamedTuple, UserError
+
+FILES = ("preprocessor_config.json", "processor_config.json")  # of a tower's directory: older, newer
+
+# What a processor does where its file is silent, by a part of its type's name; "" is ViT's.
+CLIP_LOOK = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+DEFAULTS = {
+    "CLIP": ({"shortest_edge": 224}, 224, Image.Resampling.BICUBIC, *CLIP_LOOK),
+    "Bit": ({"shortest_edge": 224}, 224, Image.Resampling.BICUBIC, *CLIP_LOOK),
+    "": ({"height": 224, "width": 224}, None, Image.Resampling.BILINEAR, (0.5,) * 3, (0.5,) * 3),
+}
+
+
+class Frame(NamedTuple):
+    """How pictures are brought to one size."""
+
+    resize: tuple[int, ...]  # (height, width), or (shorter edge,), or () for not at all
+    crop: tuple[int, ...] = ()  # (height, width) of the middle, zeros beyond the picture; () for all of it
+    resample: int = int(Image.Resampling.BILINEAR)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height and width of what comes out."""
+        return self.crop or self.resize
+
+
+def frame_of(config: Config) -> Frame:
+    """The frame of a run on pixels."""
+    if config.image.name != "pretrained":
+        return Frame((config.data.image_size,) * 2)
+    if not config.image.arch:
+        raise UserError("config.image.arch: empty; a run's start fills it from the tower's config.json")
+    frame = config.image.arch.frame
+    return Frame(tuple(frame.resize), tuple(frame.crop), frame.resample)
+
+
+def fit(pixels: np.ndarray, frame: Frame) -> np.ndarray:
+    """Pixels uint8 (h, v, 3) of any size, framed."""
+    height, width = pixels.shape[:2]
+    wanted = frame.resize or (height, width)
+    if len(wanted) == 1:
+        short = min(height, width)
+        wanted = tuple(int(wanted[0] * edge / short) for edge in (height, width))
+    if wanted != (height, width):
+        size = wanted[1], wanted[0]
+        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling(frame.resample)))
+    return _cut(pixels, frame.crop) if frame.crop else pixels
+
+
+def _cut(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if pixels.shape[:2] == shape:
+        return pixels
+    found = np.zeros((*shape, 3), pixels.dtype)
+    inside, taken = [], []
+    for size, wanted in zip(pixels.shape[:2], shape, strict=True):
+        first = (size - wanted) // 2
+        count = min(size, wanted)
+        inside.append(slice(max(-first, 0), max(-first, 0) + count))
+        taken.append(slice(max(first, 0), max(first, 0) + count))
+    found[tuple(inside)] = pixels[tuple(taken)]
+    return found
+
+
+def processor(folder: Path, side: int = 0) -> dict[str, Any]:
+    """What a tower's directory says of pictures: the fields `frame`, `scale`, `mean`, `std` of an `arch`.
+
+    Pixels p of 0 to 255 become `(p scale - mean) / std`, on the device.
+
+    Args:
+        folder: the directory.
+        side: another height and width than the file says, in pixels; 0 takes the file's.
+
+    Raises:
+        UserError: the file is missing, or says what is not understood here.
+    """
+    files = [folder / name for name in FILES if (folder / name).exists()]
+    if not files:
+        raise UserError(f"{folder}: neither {FILES[0]} nor {FILES[1]} there")
+    said = read_table(files[0])
+    said = said.get("image_processor", said)
+    kind = str(said.get("image_processor_type") or said.get("feature_extractor_type") or "")
+    size, crop, resample, mean, std = next(value for name, value in DEFAULTS.items() if name in kind)
+    try:
+        resize = _size(said.get("size", size), "shortest_edge" in size) if said.get("do_resize", True) else ()
+        crops = said.get("do_center_crop", crop is not None)
+        cut = _size(said.get("crop_size", crop), False) if crops else ()
+        frame = Frame(resize, cut, int(Image.Resampling(said.get("resample", resample))))
+        if len(frame.shape) != 2:
+            raise ValueError("pictures of many sizes would come out")
+        normalised = said.get("do_normalize", True)
+        look = {
+            "scale": float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0,
+            "mean": _three(said.get("image_mean", mean)) if normalised else (0.0,) * 3,
+            "std": _three(said.get("image_std", std)) if normalised else (1.0,) * 3,
+        }
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{files[0]}: not understood here: {error}") from error
+    return {"frame": (_at(frame, side) if side else frame)._asdict(), **look}
+
+
+def _size(said: Any, shortest: bool) -> tuple[int, ...]:
+    if isinstance(said, int):
+        return (said,) if shortest else (said, said)
+    if isinstance(said, Mapping):
+        for names in (("shortest_edge",), ("height", "width")):
+            if said.keys() == set(names) and all(isinstance(said[name], int) for name in names):
+                return tuple(said[name] for name in names)
+    raise ValueError(f"a size of {said!r}")
+
+
+def _three(said: Any) -> tuple[float, ...]:
+    values = tuple(float(x) for x in said)
+    if len(values) != 3:
+        raise ValueError(f"{said!r}, not three numbers")
+    return values
+
+
+def _at(frame: Frame, side: int) -> Frame:
+    """The frame for pixels of another size; what is cut off stays the same share."""
+    resize = tuple(round(edge * side / min(frame.shape)) for edge in frame.resize)
+    return Frame(resize, (side, side) if frame.crop else (), frame.resample)
