@@ -1,15 +1,18 @@
-"""What a run says: a progress bar, `metrics.jsonl`, TensorBoard scalars, and the collapse alarm."""
+"""What a run says: a progress bar, `metrics.jsonl`, TensorBoard scalars, its clock, the collapse alarm."""
 
 import json
 import math
 import sys
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
+
+from jax_itm.types import Batch
 
 QUIET_SECONDS = 10.0  # between progress lines where the output is no terminal
 
@@ -102,6 +105,31 @@ def _keep_until(path: Path, step: int) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text("".join(kept))
     partial.replace(path)
+
+
+class Clock:
+    """Seconds a step, and the share of the time in which no batch was ready."""
+
+    def __init__(self, step: int):
+        self.start(step)
+
+    def start(self, step: int) -> None:
+        """Forgets what was before `step`."""
+        self._step, self._since, self._waited = step, time.perf_counter(), 0.0
+
+    def next(self, batches: Iterator[Batch]) -> Batch:
+        """The next batch, the wait for it counted."""
+        asked = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - asked
+        return batch
+
+    def read(self, step: int) -> tuple[float, float]:
+        """Seconds of each step since `start` to `step`, and the share of waiting; starts anew."""
+        spent = time.perf_counter() - self._since
+        seconds, share = spent / (step - self._step), self._waited / spent
+        self.start(step)
+        return seconds, share
 
 
 class CollapseAlarm:

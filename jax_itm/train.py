@@ -2,7 +2,6 @@
 
 import json
 import signal
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from jax_itm.encode import attach
 from jax_itm.evaluate import check_fits, evaluate
 from jax_itm.infer import Matcher
 from jax_itm.isd import isd
-from jax_itm.logs import CollapseAlarm, Logger
+from jax_itm.logs import Clock, CollapseAlarm, Logger
 from jax_itm.methods import build, example_batch
 from jax_itm.start import Start, keep_towers, open_start, started
 from jax_itm.types import Terms, UserError
@@ -189,7 +188,7 @@ def loop(run: Run, workdir: str, interrupts: Interrupts) -> None:
     config, first = run.config, int(run.state.step)
     update = step.train_step(run.method, run.optimizer, run.mesh, config.seed, config.ema)
     alarm = CollapseAlarm(config.method.get("margin", 0.0))
-    scalars, batches, start = {}, iter(run.batches()), (first, time.perf_counter())
+    scalars, batches, clock = {}, iter(run.batches()), Clock(first)
     with Logger(workdir, run.total, first, is_main=parallel.is_main()) as log:
         log.message(f"{run.parameters:,} parameters, {run.mesh.size} devices, {run.total} steps")
         for at in range(first, run.total + 1):
@@ -200,25 +199,23 @@ def loop(run: Run, workdir: str, interrupts: Interrupts) -> None:
                 if result:
                     log.evaluation(at, {"rsum": result["rsum"]} | _flat(result))
                 run.save(result)
-                start = (at, time.perf_counter())  # a step's time is not the evaluation's
+                clock.start(at)  # a step's time is not the evaluation's
             if at == run.total or interrupts.signal:
                 break
-            batch, previous = parallel.shard_rows(run.mesh, next(batches)), scalars
+            batch, previous = parallel.shard_rows(run.mesh, clock.next(batches)), scalars
             run.state, scalars = update(run.state, batch)
             # The step before, so that the devices have work while the host reads it.
             check_finite(floats(previous), at, run.checkpoints.last, run.method.reasons)
             if (at + 1) % config.log_every == 0:
                 values = floats(scalars)
-                seconds = (time.perf_counter() - start[1]) / (at + 1 - start[0])
-                start = (at + 1, time.perf_counter())
-                log.train(at + 1, describe(run, values, at, seconds))
+                log.train(at + 1, describe(run, values, at, *clock.read(at + 1)))
                 hinge = values.get("triplet", np.inf)
                 if warning := alarm.update(hinge / (2 * config.batch_size), values.get("gap", np.inf)):
                     log.message(warning)
 
 
-def describe(run: Run, values: dict[str, float], at: int, seconds: float) -> dict[str, float]:
-    """What is logged of a step: terms as they are and weighted, rate, times."""
+def describe(run: Run, values: dict[str, float], at: int, seconds: float, waiting: float) -> dict[str, float]:
+    """What is logged of a step: terms as they are and weighted, rate, times, the share spent on `waiting`."""
     weights = run.config.method.weights
     weighted = {f"weighted/{k}": w * values[k] for k, w in weights.items() if k in values}
     return (
@@ -228,6 +225,7 @@ def describe(run: Run, values: dict[str, float], at: int, seconds: float) -> dic
             "learning_rate": float(np.asarray(run.rate(at))),
             "step_seconds": seconds,
             "examples_per_second": run.config.batch_size / seconds,
+            "data_share": waiting,  # of the time, in which no batch was ready
         }
     )
 

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 
-from jax_itm.logs import CollapseAlarm, Logger
+from jax_itm import logs
+from jax_itm.logs import Clock, CollapseAlarm, Logger
 
 
 def lines(folder):
@@ -75,3 +76,26 @@ def test_the_alarm_rings_once_on_the_plateau_and_not_beside_it():
     assert [k for k, text in enumerate(said) if text] == [2]
     assert "config.optimizer.lr" in said[2]
     assert not any(CollapseAlarm(0.0).update(0.0, 0.0) for _ in range(20))
+
+
+def test_the_clock_tells_steps_from_waiting(monkeypatch):
+    now = [10.0]
+    monkeypatch.setattr(logs.time, "perf_counter", lambda: now[0])
+
+    def batches():
+        while True:
+            now[0] += 3.0
+            yield {}
+
+    def step():
+        clock.next(source)
+        now[0] += 1.0
+
+    clock, source = Clock(4), batches()
+    step()
+    step()
+    assert clock.read(6) == (4.0, 0.75)
+    now[0] += 100
+    clock.start(6)  # an evaluation
+    step()
+    assert clock.read(7) == (4.0, 0.75)
