@@ -51,7 +51,7 @@ CHOICES = {
 
 
 TOWER = {  # pretrained
-    "path": "",  # a directory as Hugging Face's libraries save it
+    "path": "",  # a directory as Hugging Face's libraries save it, or a name on their hub
     "frozen": False,  # its parameters stay as they are
     "cached": False,  # of a frozen one: its tokens were made once, by `prepare --encode`
     "arch": {},  # what the tower is: read from its config.json when a run starts, kept with the run

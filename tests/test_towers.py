@@ -20,7 +20,7 @@ from jax_itm.__main__ import main
 from jax_itm.config import check, default, from_json, to_json
 from jax_itm.data.frames import Frame, fit, frame_of, processor
 from jax_itm.data.text import Tokenizer
-from jax_itm.data.weights import read_table, read_weights
+from jax_itm.data.weights import find, read_table, read_weights
 from jax_itm.methods import build, example_batch
 from jax_itm.models import published
 from jax_itm.models.towers import Pretrained, tower
@@ -129,10 +129,12 @@ def test_an_untrained_clip_is_clip(tmp_path):
         open_start(settings(tmp_path / "bert", pooling="clip"))
 
 
-@pytest.mark.parametrize("name", ["vit", "dinov2", "dinov2_with_registers", "clip"])
+@pytest.mark.parametrize("name", ["vit", "dinov2", "dinov2_with_registers", "clip", "swin"])
 def test_image_towers_are_the_reference(tmp_path, name):
     found, params = written(name, tmp_path), None
-    for k in range(2 if name == "clip" else 3):  # its own size and others, whose positions are resized
+    count = sum(key.startswith("pixels_") for key in found)
+    assert count > 1  # its own size and others, whose positions are resized, or whose windows are padded
+    for k in range(count):
         image = {"pixels": jnp.asarray(found[f"pixels_{k}"])}
         module, params = loaded("image", tmp_path, image) if params is None else (module, params)
         np.testing.assert_allclose(module.apply(params, image), found[f"tokens_{k}"], atol=1e-4)
@@ -361,8 +363,50 @@ def test_missing_files_are_named(tmp_path):
         (tmp_path / name).unlink()
         with pytest.raises(UserError, match=said):
             open_start(settings(tmp_path))
-    with pytest.raises(UserError, match=r"config\.text\.path=.*: no such directory"):
+    with pytest.raises(UserError, match=r"config\.text\.path=.*: no such directory, and no name on the hub"):
         open_start(settings(tmp_path / "none"))
+
+
+def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=r"config\.text\.path=owner/model: .* from the hub \(") as error:
+        find("owner/model", "config.text.path")
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_on_the_hub_is_fetched(tmp_path, monkeypatch):
+    def fetched(name, allow_patterns):
+        assert name == "owner/model" and "*.json" in allow_patterns
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
+    assert find("owner/model", "FIELD") == tmp_path
+
+
+def test_weights_in_several_files(tmp_path):
+    written("bert", tmp_path)
+    whole = read_weights(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    names, places = sorted(whole), {}
+    for k in range(2):
+        file = f"model-0000{k + 1}-of-00002.safetensors"
+        save_file({name: whole[name] for name in names[k::2]}, tmp_path / file)
+        places |= dict.fromkeys(names[k::2], file)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    found = read_weights(tmp_path)
+    assert found.keys() == whole.keys()
+    for name, value in whole.items():
+        np.testing.assert_array_equal(found[name], value)
+    for wrong, said in (
+        ({}, "has no weight_map"),
+        ({"weight_map": {"a": "../b.safetensors"}}, "names ../b.safetensors, which is not beside it"),
+        ({"weight_map": places | {"more": file}}, "has not what .* says it has: more"),
+    ):
+        index.write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match=said):
+            read_weights(tmp_path)
 
 
 @pytest.mark.parametrize(

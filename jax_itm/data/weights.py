@@ -12,6 +12,7 @@ from jax_itm.data.readers import read_text
 from jax_itm.types import UserError
 
 DESCRIPTION, WEIGHTS = "config.json", "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"  # of weights in several files
 
 
 def read_state(path: str) -> dict[str, np.ndarray]:
@@ -76,19 +77,28 @@ def listed(names: Iterable[str], most: int = 6) -> str:
 
 
 def find(path: str, field: str) -> Path:
-    """The directory that `path` names.
+    """The directory that `path` names, here or on the hub, whose files are fetched and kept.
 
     Args:
-        path: a directory.
+        path: a directory, or a name on the hub, such as "openai/clip-vit-base-patch32".
         field: of the config, for errors.
 
     Raises:
-        UserError: it is none.
+        UserError: it is neither, or the hub cannot be reached and has not been before.
     """
     folder = Path(path)
-    if not folder.is_dir():
-        raise UserError(f"{field}={path}: no such directory")
-    return folder
+    if folder.is_dir():
+        return folder
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", path) or path.startswith("."):
+        raise UserError(f"{field}={path}: no such directory, and no name on the hub (owner/model)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(path, allow_patterns=["*.json", "*.txt", "model*.safetensors"]))
+    except Exception as error:  # of the hub, of the network, of the disk
+        raise UserError(
+            f"{field}={path}: no such directory, and not to be had from the hub ({_line(error)})"
+        ) from error
 
 
 def read_table(path: Path) -> dict[str, Any]:
@@ -100,7 +110,25 @@ def read_table(path: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of a directory's model.safetensors by name; UserError where there is none."""
-    if not (folder / WEIGHTS).exists():
+    """The arrays of a directory's model.safetensors, or of the files that its index names, by name.
+
+    Raises:
+        UserError: there is neither, or the index and its files do not fit each other.
+    """
+    index = folder / INDEX
+    if (folder / WEIGHTS).exists():
+        return read_state(str(folder / WEIGHTS))
+    if not index.exists():
         raise UserError(f"{folder}: no {WEIGHTS} there")
-    return read_state(str(folder / WEIGHTS))
+    places = read_table(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+        raise UserError(f"{index}: has no weight_map of names and files")
+    state = {}
+    for file in sorted(set(places.values())):
+        if Path(file).name != file or not (folder / file).exists():
+            raise UserError(f"{index}: names {file}, which is not beside it")
+        part = read_state(str(folder / file))
+        if strange := part.keys() ^ {_newer(name) for name, place in places.items() if place == file}:
+            raise UserError(f"{folder / file}: has not what {INDEX} says it has: {listed(strange)}")
+        state |= part
+    return state

@@ -1,19 +1,17 @@
 """Towers as Hugging Face's libraries save them: config.json described, and every weight's place.
 
-`FAMILIES` says of each `model_type` what its config.json calls our fields, and `names` which of its weights
-is which parameter of the tower. PyTorch's kernels are (out, in) and (out, in, h, w), Flax's (in, out) and
-(h, w, in, out).
+Which name is which: `families.py`. PyTorch's kernels are (out, in) and (out, in, h, w), Flax's (in, out)
+and (h, w, in, out).
 """
 
-import re
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jax_itm.data.weights import listed
-from jax_itm.types import Config, NamedTuple, UserError
+from jax_itm.models.families import FAMILIES, Family
+from jax_itm.types import Config, UserError
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -21,227 +19,6 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "quick_gelu": "quick_gelu",
     "relu": "relu",
-}
-
-
-class Family(NamedTuple):
-    """One `model_type`."""
-
-    fields: Mapping[str, tuple[str, Any]]  # of the tower: the name in config.json, and its default there
-    needs: Mapping[str, Any]  # what config.json must say, where it says it: the tower can do nothing else
-    names: Callable[[Config], dict[str, str]]  # of an arch: {their name: path in the tower}
-    prefix: str  # of all names where the weights have a head
-    unused: tuple[str, ...]  # beginnings of names: heads, and what is not learnt
-    fixed: Mapping[str, Any] = MappingProxyType({})  # of the tower: what it is by being of this family
-    section: str = ""  # of config.json, where it describes more than one tower
-    projection: str = ""  # the weights of CLIP's own projection
-
-
-def _leaves(modules: Mapping[str, str]) -> dict[str, str]:
-    """{their module: our path, whose last part tells the kind of weight} -> {their name: our path}."""
-    paths = {}
-    for theirs, ours in modules.items():
-        paths[f"{theirs}.weight"] = ours
-        if not ours.endswith("/embedding"):
-            paths[f"{theirs}.bias"] = re.sub(r"[a-z]+$", "bias", ours)
-    return paths
-
-
-def _layers(theirs: str, count: int, modules: Mapping[str, str]) -> dict[str, str]:
-    return {
-        f"{theirs}.{k}.{name}": f"layer_{k}/{path}" for k in range(count) for name, path in modules.items()
-    }
-
-
-ATTENTION = "MultiHeadDotProductAttention_0"
-
-BERT_LAYER = {
-    "attention.self.query": f"{ATTENTION}/query/kernel",
-    "attention.self.key": f"{ATTENTION}/key/kernel",
-    "attention.self.value": f"{ATTENTION}/value/kernel",
-    "attention.output.dense": f"{ATTENTION}/out/kernel",
-    "attention.output.LayerNorm": "norm_attention/scale",
-    "intermediate.dense": "Mlp_0/Dense_0/kernel",
-    "output.dense": "Mlp_0/Dense_1/kernel",
-    "output.LayerNorm": "norm_mlp/scale",
-}
-
-
-def bert_names(arch: Config) -> dict[str, str]:
-    """BERT's."""
-    return _leaves(
-        {
-            "embeddings.word_embeddings": "words/embedding",
-            "embeddings.position_embeddings": "positions/embedding",
-            "embeddings.token_type_embeddings": "types/embedding",
-            "embeddings.LayerNorm": "norm/scale",
-            **_layers("encoder.layer", arch["layers"], BERT_LAYER),
-        }
-    )
-
-
-LAYERS = {
-    "layers": ("num_hidden_layers", 12),
-    "heads": ("num_attention_heads", 12),
-    "width": ("hidden_size", 768),
-    "mlp": ("intermediate_size", 3072),
-    "act": ("hidden_act", "gelu"),
-}
-
-BERT = Family(
-    fields=LAYERS
-    | {
-        "norm_eps": ("layer_norm_eps", 1e-12),
-        "vocab": ("vocab_size", 30522),
-        "positions": ("max_position_embeddings", 512),
-        "types": ("type_vocab_size", 2),
-    },
-    needs={"position_embedding_type": "absolute", "is_decoder": False},
-    names=bert_names,
-    prefix="bert.",
-    unused=("cls.", "pooler.", "classifier.", "qa_outputs.", "embeddings.position_ids"),
-)
-
-ATTENTION_INNER = {
-    "attention.attention.query": f"{ATTENTION}/query/kernel",
-    "attention.attention.key": f"{ATTENTION}/key/kernel",
-    "attention.attention.value": f"{ATTENTION}/value/kernel",
-    "attention.output.dense": f"{ATTENTION}/out/kernel",
-}
-VIT_LAYER = ATTENTION_INNER | {
-    "layernorm_before": "norm_attention/scale",
-    "layernorm_after": "norm_mlp/scale",
-    "intermediate.dense": "Mlp_0/Dense_0/kernel",
-    "output.dense": "Mlp_0/Dense_1/kernel",
-}
-DINOV2_LAYER = ATTENTION_INNER | {
-    "norm1": "norm_attention/scale",
-    "norm2": "norm_mlp/scale",
-    "mlp.fc1": "Mlp_0/Dense_0/kernel",
-    "mlp.fc2": "Mlp_0/Dense_1/kernel",
-}
-DINOV2_SCALES = {"layer_scale1.lambda1": "scale_attention", "layer_scale2.lambda1": "scale_mlp"}
-
-
-def vit_names(arch: Config, layer: Mapping[str, str] = VIT_LAYER) -> dict[str, str]:
-    """ViT's."""
-    modules = {"embeddings.patch_embeddings.projection": "patches/kernel", "layernorm": "norm/scale"}
-    return {
-        "embeddings.cls_token": "cls",
-        "embeddings.position_embeddings": "positions",
-        **_leaves(modules | _layers("encoder.layer", arch["layers"], layer)),
-    }
-
-
-def dinov2_names(arch: Config) -> dict[str, str]:
-    """DINOv2's, with registers or without."""
-    registers = {"embeddings.register_tokens": "registers"} if arch["registers"] else {}
-    scales = _layers("encoder.layer", arch["layers"], DINOV2_SCALES)
-    return vit_names(arch, DINOV2_LAYER) | scales | registers
-
-
-PATCHES = {"patch": ("patch_size", 16), "image_size": ("image_size", 224)}
-
-VIT = Family(
-    fields=LAYERS | PATCHES | {"norm_eps": ("layer_norm_eps", 1e-12)},
-    needs={"qkv_bias": True, "num_channels": 3},
-    names=vit_names,
-    prefix="vit.",
-    unused=("pooler.", "classifier.", "decoder.", "embeddings.mask_token"),
-)
-
-DINOV2 = Family(
-    fields={name: LAYERS[name] for name in ("layers", "heads", "width", "act")}
-    | PATCHES
-    | {"norm_eps": ("layer_norm_eps", 1e-6), "mlp": ("mlp_ratio", 4.0)},
-    needs={"qkv_bias": True, "num_channels": 3, "use_swiglu_ffn": False},
-    names=dinov2_names,
-    prefix="dinov2.",
-    unused=("classifier.", "embeddings.mask_token"),
-    fixed={"scaled": True, "registers": 0},
-)
-
-DINOV2_REGISTERS = DINOV2._replace(
-    fields={**DINOV2.fields, "registers": ("num_register_tokens", 4)},
-    prefix="dinov2_with_registers.",
-    fixed={"scaled": True, "antialias": True},
-)
-
-CLIP_LAYER = {
-    "self_attn.q_proj": f"{ATTENTION}/query/kernel",
-    "self_attn.k_proj": f"{ATTENTION}/key/kernel",
-    "self_attn.v_proj": f"{ATTENTION}/value/kernel",
-    "self_attn.out_proj": f"{ATTENTION}/out/kernel",
-    "layer_norm1": "norm_attention/scale",
-    "layer_norm2": "norm_mlp/scale",
-    "mlp.fc1": "Mlp_0/Dense_0/kernel",
-    "mlp.fc2": "Mlp_0/Dense_1/kernel",
-}
-
-
-def clip_text_names(arch: Config) -> dict[str, str]:
-    """CLIP's words'."""
-    return _leaves(
-        {
-            "embeddings.token_embedding": "words/embedding",
-            "embeddings.position_embedding": "positions/embedding",
-            "final_layer_norm": "norm/scale",
-            **_layers("encoder.layers", arch["layers"], CLIP_LAYER),
-        }
-    )
-
-
-def clip_image_names(arch: Config) -> dict[str, str]:
-    """CLIP's patches'; the first LayerNorm is published with its slip of the pen."""
-    modules = {"pre_layrnorm": "norm_first/scale", "post_layernorm": "norm/scale"}
-    return {
-        "embeddings.class_embedding": "cls",
-        "embeddings.patch_embedding.weight": "patches/kernel",
-        "embeddings.position_embedding.weight": "positions",
-        **_leaves(modules | _layers("encoder.layers", arch["layers"], CLIP_LAYER)),
-    }
-
-
-CLIP_FIELDS = LAYERS | {"act": ("hidden_act", "quick_gelu"), "norm_eps": ("layer_norm_eps", 1e-5)}
-CLIP_OTHERS = ("logit_scale", "embeddings.position_ids")
-
-CLIP_TEXT = Family(
-    fields=CLIP_FIELDS
-    | {
-        "width": ("hidden_size", 512),
-        "mlp": ("intermediate_size", 2048),
-        "heads": ("num_attention_heads", 8),
-        "vocab": ("vocab_size", 49408),
-        "positions": ("max_position_embeddings", 77),
-    },
-    needs={},
-    names=clip_text_names,
-    prefix="text_model.",
-    unused=("vision_model.", "visual_projection.", *CLIP_OTHERS),
-    section="text_config",
-    projection="text_projection.weight",
-)
-
-CLIP_IMAGE = Family(
-    fields=CLIP_FIELDS | {"patch": ("patch_size", 32), "image_size": ("image_size", 224)},
-    needs={"num_channels": 3},
-    names=clip_image_names,
-    prefix="vision_model.",
-    unused=("text_model.", "text_projection.", *CLIP_OTHERS),
-    section="vision_config",
-    projection="visual_projection.weight",
-    fixed={"norm_first": True},
-)
-
-FAMILIES = {
-    "text": {"bert": BERT, "clip": CLIP_TEXT, "clip_text_model": CLIP_TEXT},
-    "image": {
-        "vit": VIT,
-        "dinov2": DINOV2,
-        "dinov2_with_registers": DINOV2_REGISTERS,
-        "clip": CLIP_IMAGE,
-        "clip_vision_model": CLIP_IMAGE,
-    },
 }
 
 
@@ -267,17 +44,27 @@ def described(side: str, said: Mapping[str, Any], where: str) -> dict[str, Any]:
             raise UserError(f"{where}: has {name} {said[name]!r}, the tower here needs {value!r}")
     arch = {name: said.get(theirs, default) for name, (theirs, default) in family.fields.items()}
     for name, (theirs, default) in family.fields.items():
-        if not isinstance(arch[name], (int, float) if isinstance(default, float) else type(default)):
+        pair = type(arch[name]), type(default)
+        if pair in ((list, tuple), (int, float)):  # as JSON writes tuples, and whole floats
+            arch[name] = type(default)(arch[name])
+        if not isinstance(arch[name], type(default)):
             raise UserError(f"{where}: has {theirs} {arch[name]!r}, not as {default!r}")
-    if arch["width"] % arch["heads"]:
-        raise UserError(
-            f"{where}: hidden_size {arch['width']} is not whole heads of num_attention_heads {arch['heads']}"
-        )
+    _check_heads(arch, family, where)
     if arch["act"] not in ACTIVATIONS:
         raise UserError(f"{where}: has hidden_act {arch['act']!r}; known are {', '.join(ACTIVATIONS)}")
     if family.fields.get("mlp", ("",))[0] == "mlp_ratio":
         arch["mlp"] = int(arch["mlp"] * arch["width"])
     return {"kind": kind, **arch, "act": ACTIVATIONS[arch["act"]], **family.fixed}
+
+
+def _check_heads(arch: Config, family: Family, where: str) -> None:
+    width, heads, depths = arch["width"], arch["heads"], arch.get("depths")
+    stages = heads if depths else (heads,)
+    names = [family.fields[name][0] for name in ("width", "heads")]
+    if any(width * 2**k % count for k, count in enumerate(stages)):
+        raise UserError(f"{where}: {names[0]} {width} is not whole heads of {names[1]} {heads}")
+    if depths and len(depths) != len(heads):
+        raise UserError(f"{where}: depths {depths} and num_heads {heads} are not of as many stages")
 
 
 def values(

@@ -2,7 +2,7 @@
 
 A tower gives the tokens of its last layer; `Pretrained` projects and pools them. The description of a
 tower (`config.image.arch`, `config.text.arch`) is read from its config.json once, when a run starts, and
-kept with the run. Which published name is which parameter: `published.py`.
+kept with the run. Which published name is which parameter: `families.py`.
 """
 
 import flax.linen as nn
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm.models.layers import Encoded, TransformerLayer, drop_tokens, l2_normalise, pool
+from jax_itm.models.swin import Swin
 from jax_itm.models.vision import Vision
 from jax_itm.types import Array, Config, Float, Inputs, UserError
 
@@ -142,7 +143,10 @@ class Pretrained(nn.Module):
 
 TOWERS = {
     "text": {"bert": Bert, "clip": ClipText, "clip_text_model": ClipText},
-    "image": dict.fromkeys(("vit", "dinov2", "dinov2_with_registers", "clip", "clip_vision_model"), Vision),
+    "image": {
+        **dict.fromkeys(("vit", "dinov2", "dinov2_with_registers", "clip", "clip_vision_model"), Vision),
+        "swin": Swin,
+    },
 }
 
 

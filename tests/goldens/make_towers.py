@@ -8,6 +8,7 @@ A file holds `config` (config.json's text), the weights as `weight/NAME` in floa
 in float32 with these very values), inputs and outputs.
 """
 
+import copy
 import importlib.util
 import json
 import sys
@@ -132,6 +133,19 @@ def dinov2_with_registers():
     return saved(model) | vision(model, pictures((42, 42), (70, 59), (28, 28)))
 
 
+def swin():
+    """Sizes at which windows are padded, shifted, merged from an odd edge, and only one."""
+    config = transformers.SwinConfig(
+        embed_dim=12, depths=[2, 2], num_heads=[2, 3], window_size=3, patch_size=4, image_size=48, mlp_ratio=2
+    )
+    model = randomised(transformers.SwinForImageClassification(config))
+    found = saved(model)
+    for k, image in enumerate(pictures((48, 48), (54, 38), (24, 24), (32, 28))):
+        fresh = copy.deepcopy(model.swin)  # it keeps a small picture's windows for the next
+        found |= {name.replace("_0", f"_{k}"): x for name, x in vision(fresh, [image]).items()}
+    return found
+
+
 PROCESSORS = {  # preprocessor_config.json, as its many ages have written it
     "ViTImageProcessorPil": [
         {"size": {"height": 24, "width": 24}, "resample": 2},
@@ -203,6 +217,7 @@ def clip():
 
 
 MAKERS = {
+    "swin": swin,
     "clip": clip,
     "bert": bert,
     "minilm": minilm,
