@@ -54,15 +54,13 @@ def parser() -> argparse.ArgumentParser:
     _figures(commands)
 
     convert = commands.add_parser("convert", help="make a run of published weights")
-    convert.add_argument("weights", choices=("uniter",), help="whose: UNITER's, or IAIS's of the same form")
-    convert.add_argument("source", help="the state dict: .pt, .bin or .safetensors")
+    convert.add_argument("weights", choices=("uniter", "clip"), help="UNITER's (or IAIS's), or CLIP's")
+    convert.add_argument("source", help="uniter: a .pt, .bin or .safetensors; clip: a directory or hub name")
     convert.add_argument("workdir", help="the new run's directory")
+    convert.add_argument("--vocab", help="uniter: BERT's vocab.txt, a line for each row of the word table")
+    convert.add_argument("--uncased", action="store_true", help="uniter: the vocabulary is an uncased one")
     convert.add_argument(
-        "--vocab", required=True, help="BERT's vocab.txt, a line for each row of the word table"
-    )
-    convert.add_argument("--uncased", action="store_true", help="the vocabulary is an uncased one")
-    convert.add_argument(
-        "--config", metavar="FILE[:ARG]", help="the run's config (default: IAIS's, in the weights' sizes)"
+        "--config", metavar="FILE[:ARG]", help="the run's config (default: of the weights' sizes)"
     )
     return root
 
@@ -276,10 +274,15 @@ def run_semantics(args: argparse.Namespace, _) -> int:
 def run_convert(args: argparse.Namespace, overrides: list[str]) -> int:
     """Writes published weights as a run, and prints what was converted."""
     from jax_itm import config
-    from jax_itm.convert import convert_uniter
+    from jax_itm.convert import convert_clip, convert_uniter
 
     given = config.read(args.config, overrides) if args.config else None
-    print(convert_uniter(args.source, args.workdir, args.vocab, given, args.uncased))
+    if args.weights == "clip":
+        print(convert_clip(args.source, args.workdir, given))
+    elif not args.vocab:
+        raise UserError("--vocab: needed for UNITER, whose weights come without their vocabulary")
+    else:
+        print(convert_uniter(args.source, args.workdir, args.vocab, given, args.uncased))
     return 0
 
 

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from jax_itm import config as config_lib
 from jax_itm.checkpoint import Checkpoints, found
 from jax_itm.data.text import Tokenizer
-from jax_itm.data.weights import read_state
+from jax_itm.data.weights import DESCRIPTION, find, read_state, read_table
 from jax_itm.methods import build, example_batch
 from jax_itm.models.pretrained import Published, Sizes, uniter, uniter_params
+from jax_itm.start import open_start, started
 from jax_itm.step import State
-from jax_itm.types import Config, UserError
+from jax_itm.types import Config, Params, UserError
 
 WORDS = 62  # UNITER is trained on 60 word pieces at most, beside [CLS] and [SEP]
 REGIONS = 100  # .. and on 10 to 100 regions
@@ -36,10 +37,7 @@ def convert_uniter(source: str, workdir: str, vocab: str, config: Config = None,
     Raises:
         UserError: one of the files is wrong, they do not fit each other, or there is a run already.
     """
-    if found(workdir):
-        raise UserError(f"{workdir}: holds a run's checkpoints already; name another directory")
-    if Path(workdir).exists() and not Path(workdir).is_dir():
-        raise UserError(f"{workdir}: is a file, not a directory")
+    _check_new(workdir)
     tokenizer = Tokenizer.from_vocab(vocab, lower)
     published = uniter(read_state(source), source)
     if len(tokenizer) != published.sizes.vocab:
@@ -51,6 +49,56 @@ def convert_uniter(source: str, workdir: str, vocab: str, config: Config = None,
     method = build(config, len(tokenizer))
     like = jax.eval_shape(method.init, jax.random.key(0), example_batch(config))
     params = uniter_params(published, like, source)
+    _write(params, config, tokenizer, workdir)
+    return _described(published, config, workdir)
+
+
+def convert_clip(source: str, workdir: str, config: Config = None) -> str:
+    """Writes CLIP's two towers with its own projections as checkpoint 0 of a run: CLIP's own scores.
+
+    Args:
+        source: a directory as the transformers library saves one, or a name on the hub.
+        workdir: the new run's directory.
+        config: the run's; by default InfoNCE's defaults. Its towers are set here.
+
+    Returns:
+        What was converted, in a line.
+
+    Raises:
+        UserError: a file is missing or wrong, or there is a run already.
+    """
+    _check_new(workdir)
+    said = read_table(find(source, "source") / DESCRIPTION)
+    if said.get("model_type") != "clip":
+        raise UserError(f"{source}: config.json has model_type {said.get('model_type')!r}, not 'clip'")
+    if not config:
+        config = config_lib.default("info_nce")
+        config.name = "clip"
+        config.data.max_words = said.get("text_config", {}).get("max_position_embeddings", 77)
+    for side in ("image", "text"):
+        config[side].update({"name": "pretrained", "path": source, "pooling": "clip"})
+    config.dim, config.data.view, config.start = said.get("projection_dim", 512), "pixels", ""
+    config_lib.check(config)
+    start = open_start(config)
+    assert start and start.tokenizer  # both towers were just set
+    method = build(config, len(start.tokenizer))
+    params = started(method.init(jax.random.key(0), example_batch(config)), start)
+    _write(params, config, start.tokenizer, workdir)
+    arch, words = config.image.arch, config.text.arch
+    return (
+        f"clip in {workdir}: {arch.layers} layers of {arch.width} over patches of {arch.patch},"
+        f" {words.layers} of {words.width} over {words.vocab:,} words, embeddings of {config.dim}"
+    )
+
+
+def _check_new(workdir: str) -> None:
+    if found(workdir):
+        raise UserError(f"{workdir}: holds a run's checkpoints already; name another directory")
+    if Path(workdir).exists() and not Path(workdir).is_dir():
+        raise UserError(f"{workdir}: is a file, not a directory")
+
+
+def _write(params: Params, config: Config, tokenizer: Tokenizer, workdir: str) -> None:
     checkpoints = Checkpoints(workdir, create=True)
     try:
         state = State(jnp.int32(0), params, None, params if config.ema else None)
@@ -58,7 +106,6 @@ def convert_uniter(source: str, workdir: str, vocab: str, config: Config = None,
     finally:
         checkpoints.close()
     (Path(workdir) / "config.json").write_text(config_lib.to_json(config))
-    return _described(published, config, workdir)
 
 
 def _default(sizes: Sizes) -> Config:

@@ -105,22 +105,21 @@ def test_clip_cuts_words_as_the_reference(tmp_path, names):
     assert Tokenizer.from_json(tokenizer.to_json()).to_json() == tokenizer.to_json()
 
 
-def test_an_untrained_clip_is_clip(tmp_path):
+def test_an_untrained_clip_is_clip(tmp_path, capsys):
     found = written("clip", tmp_path)
     clip_files(found, tmp_path, "vocab.json", "merges.txt")
     said = {"size": 32, "crop_size": 32, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
-    config = default("info_nce")
-    for side in ("image", "text"):
-        config[side].update({"name": "pretrained", "path": str(tmp_path), "pooling": "clip"})
-    config.dim, config.data.view, config.data.max_words, config.batch_size = 24, "pixels", 40, 4
-    check(config)
-    method, params, tokenizer = run_of(config)
-    ids, mask = tokenizer.encode(json.loads(str(found["captions"])), 40)
-    texts = method.encode_text(params, {"ids": jnp.asarray(ids), "mask": jnp.asarray(mask)})
-    images = method.encode_image(params, {"pixels": jnp.asarray(found["pixels_0"])})
+    run = str(tmp_path / "run")
+    assert main(["convert", "clip", str(tmp_path), run]) == 0
+    assert "2 layers of 32 over patches of 8, 2 of 32 over 521 words" in capsys.readouterr().out
+    matcher = jax_itm.load(run)
+    texts = matcher.encode_texts(json.loads(str(found["captions"])))
+    images = matcher.encode_images(found["pixels_0"])
     np.testing.assert_allclose(texts, found["text"], atol=1e-4)
     np.testing.assert_allclose(images, found["image_0"], atol=1e-4)
+    np.testing.assert_allclose(matcher.score(images, texts), found["image_0"] @ found["text"].T, atol=1e-4)
+    config = from_json(to_json(matcher.config))
     config.dim = 8
     with pytest.raises(UserError, match=r"projection.weight is \(24, 32\), not \(8, 32\) \(config\.dim\)"):
         open_start(config)
