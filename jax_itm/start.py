@@ -129,7 +129,8 @@ def _check_sizes(described: dict[str, Any], method, where: str) -> None:
 def started(params: Params, start: Start) -> Params:
     """`params` with the values that `start` has.
 
-    A position table that is longer than the model's loses its end.
+    A position table that is longer than the model's loses its end. A cross-encoder that is deeper than the run
+    it starts from grows (as in progressive stacking, Gong et al., ICML 2019): its further layers add nothing.
 
     Raises:
         UserError: a name or a shape differs; the first is named.
@@ -142,6 +143,9 @@ def started(params: Params, start: Start) -> Params:
         ours, theirs = here.get(name), start.params.get(name)
         if ours is not None and theirs is None and (not start.whole or name.startswith("word_head/")):
             continue
+        if ours is not None and _is_grown(name, start):
+            made[name] = jnp.zeros_like(ours) if "output/" in name or "mlp_out/" in name else ours
+            continue
         if theirs is not None and ours is not None and name.startswith("position/"):
             theirs = theirs[: len(ours)]
         shapes = ["absent" if x is None else str(x.shape) for x in (theirs, ours)]
@@ -149,3 +153,9 @@ def started(params: Params, start: Start) -> Params:
             raise UserError(f"{start.where}: {name} is {shapes[0]} there, {shapes[1]} here")
         made[name] = jnp.asarray(theirs, jnp.float32)
     return unflatten_dict(made, sep="/")
+
+
+def _is_grown(name: str, start: Start) -> bool:
+    """Whether a parameter is of a layer beyond those of the run that is started from."""
+    layer, found = name.split("/")[0], {path.split("/")[0] for path in start.params}
+    return start.whole and layer.startswith("layer_") and "layer_0" in found and layer not in found

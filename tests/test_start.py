@@ -5,12 +5,13 @@ import json
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 from test_convert import HIDDEN, PIECES, POSITIONS, REGION, published
 
 from jax_itm.config import default
 from jax_itm.methods import build, example_batch
-from jax_itm.start import open_start, started
+from jax_itm.start import Start, open_start, started
 from jax_itm.types import UserError
 
 DESCRIBED = {
@@ -98,3 +99,22 @@ def test_what_is_missing_is_named(folder):
     (folder / "vocab.txt").write_text("\n".join(PIECES))
     with pytest.raises(UserError, match="starts the method iais alone"):
         open_start(other)
+
+
+def test_a_deeper_run_grows_from_a_shallower_one(tmp_path):
+    shallow, deep = settings("", layers=1), settings("", layers=3)
+    old, batch = build(shallow, len(PIECES)), example_batch(shallow, 4)
+    params = old.init(jax.random.key(0), batch)
+    values = flatten_dict(params, sep="/")
+    new = build(deep, len(PIECES))
+    made = started(new.init(jax.random.key(1), batch), Start("START", values, True, None))
+    for path, value in flatten_dict(made, sep="/").items():
+        if path in values:
+            np.testing.assert_array_equal(value, values[path])
+    # A layer that adds nothing leaves its input, which a LayerNorm has normalised already.
+    score = lambda method, of: method.score_pairs(
+        of, method.encode_image(of, batch["image"]), method.encode_text(of, batch["text"])
+    )
+    np.testing.assert_allclose(score(new, made), score(old, params), atol=1e-4)
+    with pytest.raises(UserError, match=r"layer_1/.* is .* there, absent here"):
+        started(params, Start("START", flatten_dict(made, sep="/"), True, None))
