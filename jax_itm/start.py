@@ -129,7 +129,7 @@ def _check_sizes(described: dict[str, Any], method, where: str) -> None:
 def started(params: Params, start: Start) -> Params:
     """`params` with the values that `start` has.
 
-    A position table that is longer than the model's loses its end. A cross-encoder that is deeper than the run
+    A position table that is longer than the model's loses its end. A cross-encoder deeper than the run that
     it starts from grows (as in progressive stacking, Gong et al., ICML 2019): its further layers add nothing.
 
     Raises:
