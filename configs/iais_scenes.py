@@ -1,12 +1,10 @@
-"""IAIS on the generated scenes: minutes on two cores, in three runs.
+"""IAIS on the generated scenes: minutes on two cores, in two runs.
 
 UNITER is pretrained: from random values the hardest negatives teach nothing. So a first run learns from
-negatives drawn at random, without alignment; a second, twice as deep, which starts from it, learns to tell
-hidden words from the image (UNITER's own pretraining); and the third starts from that and mines:
+negatives drawn at random, without alignment, and the second starts from it and mines:
 
     python -m jax_itm train --config configs/iais_scenes.py:part=start --workdir runs/start
-    python -m jax_itm train --config configs/iais_scenes.py:part=words,start=runs/start --workdir runs/words
-    python -m jax_itm train --config configs/iais_scenes.py:start=runs/words --workdir runs/iais_scenes
+    python -m jax_itm train --config configs/iais_scenes.py:start=runs/start --workdir runs/iais_scenes
 
 `alignment=distributed` and `alignment=none` are the other two that the paper compares.
 """
@@ -27,7 +25,7 @@ def get_config(arg: str = ""):
     method.hidden, method.layers, method.heads, method.dropout = 64, 2, 4, 0.0
     method.alignment, method.hardest, method.tile = given["alignment"], 3, 64
     method.pool = method.anchors = 16  # the hardest of larger pools teach a young matcher too little
-    config.batch_size, config.duration, method.draw_for = 32, "600 steps", "80 steps"
+    config.batch_size, config.duration = 32, "600 steps"
     optimizer(config, lr=5e-4, warmup="50 steps")
     config.evaluate.every = "200 steps"
     config.evaluate.protocol = "folds"  # every pair of a fold goes through the model
@@ -35,12 +33,4 @@ def get_config(arg: str = ""):
         config.name, config.optimizer.lr = "iais_scenes_start", 7e-4
         config.duration = method.draw_for = "3000 steps"
         config.evaluate.every, method.alignment = "1000 steps", "none"
-        return config
-    method.layers, method.centred = 4, True  # where things are is what tells distractors apart
-    if given["part"] == "words":
-        config.name, config.optimizer.lr, config.optimizer.warmup = "iais_scenes_words", 1.5e-3, "100 steps"
-        config.batch_size, method.masked, method.alignment = 64, 0.25, "none"
-        method.weights.update({"rank": 0.0, "iais": 0.0, "mlm": 1.0})
-        config.duration = config.evaluate.every = "8000 steps"
-        config.evaluate.images = 100  # the score is not trained here: its rSum tells nothing
     return config
