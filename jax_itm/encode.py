@@ -38,7 +38,7 @@ def attach(config: Config, params: Params, tokenizer: Tokenizer, split: Split, n
     """
     for side in cached_sides(config):
         tower = flatten_dict(params[side]["tower"], sep="/")
-        found = encoded.find(encoded.place_of(split, side, _key(config, side, tower, tokenizer)))
+        found = encoded.find(_place(split, side, _key(config, side, tower, tokenizer)))
         if found is None and needed:
             raise UserError(
                 f"config.{side}.cached: {split.name}/{split.split} was not encoded by this tower: python -m"
@@ -54,6 +54,11 @@ def _key(config: Config, side: str, tower: Mapping[str, Any], tokenizer: Tokeniz
     if side == "text" and tokenizer:
         settings |= {"words": config.data.max_words, "by": tokenizer.to_json()}
     return encoded.key(tower, config[side].arch.to_dict(), settings)
+
+
+def _place(split: Split, side: str, key: str) -> str:
+    """The beginning of a split's files: the set's folder, the key, the split, and what was encoded."""
+    return str(split.path.parent / "towers" / key / f"{split.split}-{side}-{split.digest(side)}")
 
 
 def encode(config: Config) -> list[str]:
@@ -73,7 +78,7 @@ def encode(config: Config) -> list[str]:
         run = _tower(config, side, tower, len(start.tokenizer or ()))
         for name in splits_of(data.name, data.data_dir):
             split = open_split(data.name, data.data_dir, name, data.view)
-            place = encoded.place_of(split, side, key)
+            place = _place(split, side, key)
             if encoded.find(place) is None:
                 _write(place, run, _batches(config, split, side, start.tokenizer))
             found: Any = encoded.find(place)

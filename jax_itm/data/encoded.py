@@ -16,7 +16,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from jax_itm.data.split import Split
 from jax_itm.types import UserError
 
 
@@ -58,11 +57,6 @@ def key(tower: Mapping[str, Any], arch: Mapping[str, Any], settings: Mapping[str
         value = np.ascontiguousarray(tower[path], np.float32)
         digest.update(f"{path} {value.shape}".encode() + value.tobytes())
     return digest.hexdigest()[:16]
-
-
-def place_of(split: Split, side: str, key: str) -> str:
-    """The beginning of a split's files: the set's folder, the key, the split, and what was encoded."""
-    return str(split.path.parent / "towers" / key / f"{split.split}-{side}-{split.digest(side)}")
 
 
 def find(place: str) -> Tokens | None:
