@@ -7,7 +7,11 @@ pictures decoded and resized one after another in this process.
 """
 
 import argparse
+import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from jax_itm.data.builders import open_split
 from jax_itm.data.collate import collate_images
