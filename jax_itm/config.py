@@ -186,21 +186,30 @@ def read(path: str, overrides: list[str]) -> Config:
     Raises:
         UserError: a file, a field or a value is wrong; the nearest field is suggested.
     """
-    file, _, arg = path.partition(":")
-    if not Path(file).is_file():
-        raise UserError(f"--config {file}: no such file")
-    sys.path.insert(0, str(Path(file).resolve().parents[1]))  # so that a config may import another
-    try:
-        get_config = runpy.run_path(file)["get_config"]
-        config = get_config(arg) if arg else get_config()
-    except (AttributeError, KeyError, TypeError, ImportError, SyntaxError) as error:
-        raise UserError(f"--config {path}: {' '.join(str(error).split())}") from error
-    finally:
-        sys.path.pop(0)
+    config = call(path, "get_config", "--config ")
     for override in overrides:
         _override(config, *override.removeprefix("--config.").partition("=")[::2])
     check(config)
     return config
+
+
+def call(path: str, name: str, option: str = "") -> Any:
+    """What the function `name` of `FILE[:ARG]` returns, given ARG where there is one.
+
+    Raises:
+        UserError: no such file or function, or it fails; the line begins with `option` and the path.
+    """
+    file, _, arg = path.partition(":")
+    if not Path(file).is_file():
+        raise UserError(f"{option}{file}: no such file")
+    sys.path.insert(0, str(Path(file).resolve().parents[1]))  # so that a config may import another
+    try:
+        function = runpy.run_path(file)[name]
+        return function(arg) if arg else function()
+    except (AttributeError, KeyError, TypeError, ImportError, SyntaxError) as error:
+        raise UserError(f"{option}{path}: {' '.join(str(error).split())}") from error
+    finally:
+        sys.path.pop(0)
 
 
 def _override(config: Config, name: str, text: str) -> None:

@@ -23,14 +23,14 @@ def cached_sides(config: Config) -> list[str]:
     return [side for side in SIDES if config[side].get("cached")]
 
 
-def attach(config: Config, params: Params, tokenizer: Tokenizer, split: Split, needed: bool) -> None:
-    """Gives a split the tokens that were made of it, for each side that wants them.
+def attach(config: Config, params: Params, tokenizer: Tokenizer, *splits: Split, needed: bool) -> None:
+    """Gives splits the tokens that were made of them, for each side that wants them.
 
     Args:
         config: of the run.
         params: its parameters, towers among them.
         tokenizer: its tokenizer.
-        split: gets them as `split.tokens`.
+        splits: get them as `split.tokens`.
         needed: whether to refuse where there are none; else the towers run.
 
     Raises:
@@ -38,14 +38,16 @@ def attach(config: Config, params: Params, tokenizer: Tokenizer, split: Split, n
     """
     for side in cached_sides(config):
         tower = flatten_dict(params[side]["tower"], sep="/")
-        found = encoded.find(_place(split, side, _key(config, side, tower, tokenizer)))
-        if found is None and needed:
-            raise UserError(
-                f"config.{side}.cached: {split.name}/{split.split} was not encoded by this tower: python -m"
-                f" jax_itm prepare --encode --config FILE, with the same settings"
-            )
-        if found is not None:
-            split.tokens[side] = found
+        key = _key(config, side, tower, tokenizer)
+        for split in splits:
+            found = encoded.find(_place(split, side, key))
+            if found is None and needed:
+                raise UserError(
+                    f"config.{side}.cached: {split.name}/{split.split} was not encoded by this tower: python"
+                    f" -m jax_itm prepare --encode --config FILE, with the same settings"
+                )
+            if found is not None:
+                split.tokens[side] = found
 
 
 def _key(config: Config, side: str, tower: Mapping[str, Any], tokenizer: Tokenizer | None) -> str:

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import re
-import runpy
 import subprocess
 import sys
 import threading
@@ -23,6 +22,7 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from jax_itm.config import call
 from jax_itm.report import minutes, report
 from jax_itm.types import UserError
 
@@ -193,10 +193,7 @@ def trials_table(runner: Runner, rows: Sequence[Row]) -> str:
 
 def run_study(path: str, out: str, jobs: int, only: Sequence[str] = ()) -> str:
     """Runs what is left of a study; returns its tables, which it also writes."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
-    sys.path.insert(0, str(Path(path).resolve().parents[1]))
-    study: Study = runpy.run_path(path)["get_study"]()
+    study: Study = call(path, "get_study")
     check(study)
     names = [row.name for row in study.rows]
     if unknown := set(only) - set(names):

@@ -70,8 +70,7 @@ class Run:
         if saved:
             self.state = saved.state(saved.last, self.state)
             saved.close()
-        for split in (self.split, self.validation):
-            attach(config, self.state.params, self.tokenizer, split, needed=True)
+        attach(config, self.state.params, self.tokenizer, self.split, self.validation, needed=True)
         self.matcher = Matcher(config, self.method, self.tokenizer, self.mesh)
         # Last: a run that cannot start writes nothing.
         self.checkpoints = Checkpoints(workdir, create=True)

@@ -73,16 +73,9 @@ def loaded(side: str, folder: Path, inputs):
     return module, {"params": jax.tree.map(jnp.asarray, unflatten_dict(values, sep="/")["tower"])}
 
 
-def test_bert_is_the_reference(tmp_path):
-    found = written("bert", tmp_path)
-    text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
-    module, params = loaded("text", tmp_path, text)
-    out = np.asarray(module.apply(params, text))
-    np.testing.assert_allclose(out[found["mask"]], found["tokens"][found["mask"]], atol=1e-4)
-
-
-def test_clip_words_are_the_reference(tmp_path):
-    found = written("clip", tmp_path)
+@pytest.mark.parametrize("name", ["bert", "clip"])
+def test_words_are_the_reference(tmp_path, name):
+    found = written(name, tmp_path)
     text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
     module, params = loaded("text", tmp_path, text)
     out = np.asarray(module.apply(params, text))
