@@ -1,4 +1,4 @@
-"""The configuration of a run: every field with its default, reading a file, checking, durations.
+"""The configuration of a run: its defaults, reading a file, checking, durations.
 
 A file in `configs/` starts from `default(method)` and changes fields. A *duration* is a string:
 "1000 steps", "30 epochs" (an epoch is as many examples as the split has captions) or "1e6 examples".
@@ -17,121 +17,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jax_itm.fields import CHOICES, RUN
 from jax_itm.types import Config, UserError
-
-CHOICES = {
-    "image.name": ("regions", "vit", "pretrained"),
-    "image.pooling": ("gpo", "mean", "max", "cls", "clip"),
-    "text.name": ("bigru", "bert", "bow", "pretrained"),
-    "text.pooling": ("gpo", "mean", "max", "cls", "clip"),
-    "data.view": ("regions", "pixels"),
-    "data.tokenizer": ("words", "wordpiece"),
-    "optimizer.name": ("adamw", "bert_adam"),
-    "optimizer.schedule": ("constant", "cosine", "linear", "step"),
-    "dtype": ("float32", "bfloat16"),
-    "similarity.form": ("auto", "ring", "gather"),
-    "similarity.dtype": ("float32", "bfloat16"),
-    "evaluate.protocol": ("full", "folds"),
-    "method.negatives": ("distance_weighted", "hardest", "sum"),
-    "method.dim_form": ("ratio", "infonce", "barlow", "diagonal"),
-    "method.dim_phi": ("relu", "abs", "square", "exp"),
-    "method.dim_samples": ("global", "attended"),
-    "method.dim_reduce": ("sum", "mean"),
-    "method.select_on": ("proximity", "distance", "discrepancy_large", "none"),
-    "method.mask": ("hard", "soft"),
-    "method.alignment": ("singular", "distributed", "none"),
-    "method.schedule": ("exp", "linear", "log"),
-    "method.modal_form": ("one_minus", "literal"),
-    "method.score": ("maxmean", "pooled", "mapped"),
-    "sampling.schedule": ("each_batch", "random_features", "precomputed"),
-    "sampling.threshold_on": ("p", "s"),
-    "sampling.scope": ("pair", "batch"),
-    "sampling.level": ("pooled_batch", "patch_batch", "patch_image"),
-}
-
-
-TOWER = {  # pretrained
-    "path": "",  # a directory as Hugging Face's libraries save it, or a name on their hub
-    "frozen": False,  # its parameters stay as they are
-    "cached": False,  # of a frozen one: its tokens were made once, by `prepare --encode`
-    "arch": {},  # what the tower is: read from its config.json when a run starts, kept with the run
-}
-
-IMAGE = {
-    "name": "regions",
-    "pooling": "gpo",
-    "drop": 0.2,  # share of regions hidden in training
-    "boxes": False,  # regions: append the location to the features
-    "hidden": 0,  # regions: of the MLP; 0 is dim // 2
-    "patch": 16,  # vit, from here on
-    "width": 192,
-    "layers": 6,
-    "heads": 3,
-    "size": 0,  # pretrained: height and width in pixels; 0: as its preprocessor says
-    **TOWER,
-}
-
-TEXT = {
-    "name": "bigru",
-    "pooling": "gpo",
-    "drop": 0.2,
-    "word_dim": 300,  # bigru
-    "width": 256,  # bert, from here on
-    "layers": 4,
-    "heads": 4,
-    "dropout": 0.1,  # bert and pretrained
-    **TOWER,
-}
-
-SIMILARITY = {  # how a loss walks the B x B scores; similarity.Plan
-    "form": "auto",
-    "tile": 0,  # the largest part, rows and columns; 0: by the kind of device
-    "dtype": "float32",  # of the products; sums stay float32
-}
-
-SAMPLING = {  # CDDS's distribution sampling; any dual encoder's, with method.weights.sampling
-    "schedule": "each_batch",  # | random_features | precomputed: from which tokens S is taken
-    "threshold_on": "p",  # | s, as printed
-    "alpha": 1.0,  # start of the learnable thresholds
-    "identity": 0.5,  # share of the identity in S; 0: the paper
-    "scope": "pair",  # | batch
-    "level": "pooled_batch",  # | patch_image, literal | patch_batch
-    "temperature": 0.07,
-}
-
-DATA = {
-    "name": "scenes",
-    "source": "",  # the raw files, for `prepare`
-    "data_dir": "data",
-    "train": "train",
-    "validation": "val",
-    "view": "regions",
-    "max_words": 32,
-    "max_regions": 36,
-    "image_size": 96,
-    "region_dim": 0,  # 0: as the data set says; kept with the run
-    "tokenizer": "words",
-    "min_count": 1,
-    "vocab_size": 30000,
-    "workers": 0,  # processes that read; 0 reads in threads
-}
-
-OPTIMIZER = {
-    "name": "adamw",  # | bert_adam, as UNITER's
-    "lr": 5e-4,
-    "schedule": "step",
-    "warmup": "0 steps",
-    "floor": 0.0,  # the rate is never lower
-    "step_at": ("15 epochs",),
-    "step_factor": 0.1,
-    "betas": (0.9, 0.999),
-    "eps": 1e-8,
-    "weight_decay": 1e-4,
-    "decay_on": (r"(kernel|recurrent|embedding)$",),
-    "lr_factors": (),  # (pattern, factor) pairs over parameter paths
-    "freeze": (),  # patterns
-    "clip": 2.0,  # of the global norm; 0 does not clip
-}
 
 
 def default(method: str) -> Config:
@@ -140,33 +27,7 @@ def default(method: str) -> Config:
 
     if method not in DEFAULTS:
         raise UserError(f"config: no method {method!r}{_nearest(method, list(DEFAULTS))}")
-    return ConfigDict(
-        {
-            "name": "",
-            "start": "",  # a run, or a BERT directory, whose parameters and tokenizer this one starts from
-            "seed": 0,
-            "batch_size": 128,  # global, over all devices
-            "micro_batches": 1,  # exact accumulation: encode in so many parts, one loss on all
-            "duration": "30 epochs",
-            "dtype": "float32",  # of the encoders' compute; parameters and losses stay float32
-            "dim": 1024,  # of the shared embedding
-            "ema": 0.0,  # decay of averaged parameters; 0 keeps none
-            "method": {"name": method, **DEFAULTS[method]()},
-            "image": IMAGE,
-            "text": TEXT,
-            "data": DATA,
-            "similarity": SIMILARITY,
-            "sampling": SAMPLING,
-            "optimizer": OPTIMIZER,
-            "evaluate": {
-                "every": "1 epochs",
-                "batch_size": 250,
-                "protocol": "full",
-                "images": 0,  # validate on the first so many; 0: all. For cross-encoders
-            },
-            "log_every": 20,  # steps
-        }
-    ).lock()
+    return ConfigDict({**RUN, "method": {"name": method, **DEFAULTS[method]()}}).lock()
 
 
 def options(arg: str, **defaults: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from jax_itm import sampling
-from jax_itm.config import SAMPLING
+from jax_itm.fields import SAMPLING
 from jax_itm.models.layers import Encoded
 from jax_itm.parallel import make_mesh
 from jax_itm.sampling import Moments, Selected, column_moments, contrast, related, sample_both, select
