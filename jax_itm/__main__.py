@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
 
@@ -64,12 +65,20 @@ def run_train(args: argparse.Namespace, overrides: list[str]) -> int:
     from jax_itm import config
     from jax_itm.train import train
 
-    return train(config.read(args.config, overrides), args.workdir)
+    return train(config.read(args.config, overrides), args.workdir, _cluster(args))
+
+
+def _cluster(args: argparse.Namespace) -> Any:
+    """Where the other processes are, by the options."""
+    from jax_itm.parallel import Cluster
+
+    return Cluster(*(getattr(args, field) for field in Cluster._fields))
 
 
 def run_evaluate(args: argparse.Namespace, _) -> int:
     """Evaluates a run on a split, prints the table, writes the JSON."""
     import jax_itm
+    from jax_itm import parallel, preflight
     from jax_itm.baseline import bag_of_words
     from jax_itm.data.builders import open_split
     from jax_itm.evaluate import evaluate
@@ -81,7 +90,10 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
         raise UserError("--mode rerank and --rerank_from RUN: each needs the other")
     if args.mode == "rerank" and args.protocol != "full":
         raise UserError("--mode rerank: only with --protocol full")
+    parallel.start(_cluster(args))
     matcher = jax_itm.load(args.workdir, score=args.score)
+    given = {f"--{k}": v for k, v in vars(args).items() if k not in ("data_dir", "process_id")}
+    preflight.check(matcher.mesh, matcher.config, given, args.start_timeout)
     data = matcher.config.data
     name, data_dir = args.data or data.name, args.data_dir or data.data_dir
     split = open_split(name, data_dir, args.split, data.view)
@@ -95,6 +107,8 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
         result = rerank(matcher, split, jax_itm.load(args.rerank_from), args.top_k) | extra
     else:
         result = evaluate(matcher, split, args.protocol) | extra
+    if not parallel.is_main():
+        return 0
     print(table([result]))
     print("{pairs:,} pairs scored in {seconds:.1f} s.".format(**result["cost"]))
     if args.isd:

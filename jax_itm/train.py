@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jax_itm import config as config_lib
-from jax_itm import optim, parallel, step
+from jax_itm import optim, parallel, preflight, step
 from jax_itm.checkpoint import Checkpoints, found
 from jax_itm.config import steps_of
 from jax_itm.data.builders import open_split
@@ -42,9 +42,10 @@ FREE = (
 class Run:
     """A run before its first step: data, method, state, and what has been saved of it."""
 
-    def __init__(self, config, workdir: str):
+    def __init__(self, config, workdir: str, cluster: parallel.Cluster):
         data = config.data
-        self.mesh = parallel.start()
+        self.mesh = parallel.start(cluster)
+        preflight.check(self.mesh, config, {"--workdir": workdir}, cluster.start_timeout)
         parallel.check_batch(config.batch_size, self.mesh.size, "config.batch_size", config.micro_batches)
         self.split = open_split(data.name, data.data_dir, data.train, data.view)
         self.validation = open_split(data.name, data.data_dir, data.validation, data.view)
@@ -164,14 +165,14 @@ def check_finite(scalars: dict[str, float], at: int, last_good: int, reasons: Ma
             raise UserError(f"step {at}: {name} is {value}{why}; training stopped, {kept}")
 
 
-def train(config, workdir: str) -> int:
-    """Trains, or goes on training, the run of `config` in `workdir`.
+def train(config, workdir: str, cluster: parallel.Cluster = parallel.ALONE) -> int:
+    """Trains, or goes on training, the run of `config` in `workdir`, with the processes of `cluster`.
 
     Returns:
         The exit status: 0 when the run is complete, 128 + the signal's number when it was stopped
         by Ctrl-C or SIGTERM after saving, so that a scheduler starts it again.
     """
-    run = Run(config, workdir)
+    run = Run(config, workdir, cluster)
     if parallel.is_main():
         (Path(workdir) / "config.json").write_text(config_lib.to_json(config))
     try:
