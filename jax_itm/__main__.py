@@ -83,6 +83,7 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
     from jax_itm.data.builders import open_split
     from jax_itm.evaluate import evaluate
     from jax_itm.isd import isd
+    from jax_itm.places import place
     from jax_itm.report import table
     from jax_itm.rerank import rerank
 
@@ -114,7 +115,7 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
     if args.isd:
         print("ISD: " + ", ".join(f"{name} {value:.4g}" for name, value in result["isd"].items()))
     if args.out:
-        out = Path(args.out)
+        out = place(args.out)
         partial = out.with_name(out.name + ".partial")
         partial.write_text(json.dumps(result, indent=2) + "\n")
         partial.replace(out)

@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
+from jax_itm.places import place
 from jax_itm.step import State
 from jax_itm.types import Params, PyTree, UserError
 
@@ -25,7 +25,7 @@ def _rsum(metrics: dict[str, float]) -> float:
 
 def found(workdir: str) -> bool:
     """Whether a run has saved anything."""
-    path = epath.Path(workdir) / "checkpoints"
+    path = place(workdir) / "checkpoints"
     return path.exists() and any(step.name.isdigit() for step in path.iterdir())
 
 
@@ -33,7 +33,7 @@ class Checkpoints:
     """The checkpoints of one work directory; read-only unless `create`."""
 
     def __init__(self, workdir: str, create: bool = False):
-        path = epath.Path(workdir).absolute()
+        path = place(workdir).absolute()
         if not create and not found(workdir):
             raise UserError(f"{workdir}: no checkpoint there; train one first")
         keep = policies.AnyPreservationPolicy(

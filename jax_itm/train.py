@@ -3,7 +3,6 @@
 import json
 import signal
 from collections.abc import Mapping
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -22,6 +21,7 @@ from jax_itm.infer import Matcher
 from jax_itm.isd import isd
 from jax_itm.logs import Clock, CollapseAlarm, Logger
 from jax_itm.methods import build, example_batch
+from jax_itm.places import place
 from jax_itm.start import Start, keep_towers, open_start, started
 from jax_itm.types import Terms, UserError
 
@@ -174,7 +174,7 @@ def train(config, workdir: str, cluster: parallel.Cluster = parallel.ALONE) -> i
     """
     run = Run(config, workdir, cluster)
     if parallel.is_main():
-        (Path(workdir) / "config.json").write_text(config_lib.to_json(config))
+        (place(workdir) / "config.json").write_text(config_lib.to_json(config))
     try:
         with Interrupts() as interrupts, jax.set_mesh(run.mesh):
             loop(run, workdir, interrupts)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
 from test_run import CONFIG, write_precomp
 
 import jax_itm
@@ -74,7 +75,8 @@ def free_port() -> str:
 def at_once(script: str, arguments: list[list[str]], devices: int) -> tuple[list[int], list[str]]:
     """The exit statuses and outputs of processes that run `script` at the same time."""
     flags = f"--xla_force_host_platform_device_count={devices}"
-    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
+    env = cache | os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script, *each],

@@ -27,6 +27,7 @@ from jax_itm.data.regions import read_precomp
 from jax_itm.data.split import Split
 from jax_itm.data.uniter import read_uniter
 from jax_itm.data.writer import spread, write
+from jax_itm.places import on_disk
 from jax_itm.types import UserError
 
 READERS: dict[str, Callable[[Path], Raw]] = {
@@ -78,7 +79,7 @@ def prepare(
     places = {option: str(Path(where).resolve()) for option, where in given.items() if where}
     for option in places if name not in READERS else ():
         raise UserError(f"--{option} {given[option]}: {name} is generated, it takes no {option}")
-    path = Path(data_dir) / name / VERSION
+    path = on_disk(data_dir, "--data_dir") / name / VERSION
     reused = path.exists()
     if reused:
         known = _open(path).info.metadata
@@ -163,7 +164,7 @@ def describe(name: str, data_dir: str | Path) -> dict[str, Any]:
 
 def _prepared(name: str, data_dir: str | Path) -> Path:
     _check_name(name)
-    path = Path(data_dir) / name / VERSION
+    path = on_disk(data_dir, "--data_dir") / name / VERSION
     if not path.exists():
         source = " --source DIR" if name in READERS else ""
         raise UserError(
