@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jax_itm import config as config_lib
 from jax_itm import optim, parallel, preflight, step
@@ -42,10 +43,8 @@ FREE = (
 class Run:
     """A run before its first step: data, method, state, and what has been saved of it."""
 
-    def __init__(self, config, workdir: str, cluster: parallel.Cluster):
-        data = config.data
-        self.mesh = parallel.start(cluster)
-        preflight.check(self.mesh, config, {"--workdir": workdir}, cluster.start_timeout)
+    def __init__(self, config, workdir: str, mesh: Mesh):
+        data, self.mesh = config.data, mesh
         parallel.check_batch(config.batch_size, self.mesh.size, "config.batch_size", config.micro_batches)
         self.split = open_split(data.name, data.data_dir, data.train, data.view)
         self.validation = open_split(data.name, data.data_dir, data.validation, data.view)
@@ -172,7 +171,9 @@ def train(config, workdir: str, cluster: parallel.Cluster = parallel.ALONE) -> i
         The exit status: 0 when the run is complete, 128 + the signal's number when it was stopped
         by Ctrl-C or SIGTERM after saving, so that a scheduler starts it again.
     """
-    run = Run(config, workdir, cluster)
+    mesh = parallel.start(cluster)
+    preflight.check(mesh, config, {"--workdir": workdir}, cluster.start_timeout)
+    run = Run(config, workdir, mesh)
     if parallel.is_main():
         (place(workdir) / "config.json").write_text(config_lib.to_json(config))
     try:

@@ -117,7 +117,14 @@ def test_two_processes_train_and_evaluate_one_run_and_refuse_another_config(tmp_
     def commands(me: int) -> str:
         group = f"--coordinator localhost:{port} --num_processes 2 --process_id {me} --start_timeout 200"
         fields = f"data.data_dir={tmp_path}/data", "duration=2 steps", f"data.workers={me}"
-        train = ["train", "--config", f"{tmp_path}/tiny.py", "--workdir", str(run), *group.split()]
+        train = [
+            "train",
+            "--config",
+            f"{tmp_path}/tiny.py:method=info_nce",
+            "--workdir",
+            str(run),
+            *group.split(),
+        ]
         train += [f"--config.{field}" for field in fields]
         evaluate = ["evaluate", "--workdir", str(run), "--split", "dev", "--out", str(result), *group.split()]
         return json.dumps([[*train, f"--config.dim={16 + me}"], train, evaluate])
