@@ -102,7 +102,7 @@ def test_every_encoder_parameter_gets_a_gradient(name):
     assert not dead
 
 
-@pytest.mark.parametrize("fields", [{}, {"text.name": "bert"}, {"image.pooling": "max"}])
+@pytest.mark.parametrize("fields", [{}, {"text.name": "bert", "image.pooling": "max"}])
 def test_an_embedding_does_not_depend_on_its_batch_or_padding(fields):
     config = small("dias", **fields)
     method, data = build(config, VOCAB, 100), batch()
