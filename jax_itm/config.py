@@ -159,12 +159,20 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str) -> Config:
-    """The config of a saved run."""
+    """The config of a saved run; fields that it is too old to have get their defaults.
+
+    So a new field's default is what runs did before there was one.
+    """
 
     def tuples(value):
         if isinstance(value, list):
             return tuple(tuples(item) for item in value)
         return {k: tuples(v) for k, v in value.items()} if isinstance(value, dict) else value
 
-    fields: Any = tuples(json.loads(text))
-    return ConfigDict(fields).lock()
+    def over(defaults, saved):
+        if not (isinstance(defaults, dict) and isinstance(saved, dict)):
+            return saved
+        return defaults | {name: over(defaults.get(name), value) for name, value in saved.items()}
+
+    saved: Any = tuples(json.loads(text))
+    return ConfigDict(over(default(saved["method"]["name"]).to_dict(), saved)).lock()

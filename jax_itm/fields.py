@@ -33,6 +33,11 @@ CHOICES = {
     "sampling.level": ("pooled_batch", "patch_batch", "patch_image"),
 }
 
+HEAD = {  # what projects given features: regions, and the tokens of a pretrained tower
+    "hidden": 0,  # of the MLP beside the projection; 0: regions dim // 2, pretrained none
+    "feature_dropout": 0.0,  # share of the features left out in training, of all tokens of an item alike
+}
+
 TOWER = {  # pretrained
     "path": "",  # a directory as Hugging Face's libraries save it, or a name on their hub
     "frozen": False,  # its parameters stay as they are
@@ -45,12 +50,12 @@ IMAGE = {
     "pooling": "gpo",
     "drop": 0.2,  # share of regions hidden in training
     "boxes": False,  # regions: append the location to the features
-    "hidden": 0,  # regions: of the MLP; 0 is dim // 2
     "patch": 16,  # vit, from here on
     "width": 192,
     "layers": 6,
     "heads": 3,
     "size": 0,  # pretrained: height and width in pixels; 0: as its preprocessor says
+    **HEAD,
     **TOWER,
 }
 
@@ -63,6 +68,7 @@ TEXT = {
     "layers": 4,
     "heads": 4,
     "dropout": 0.1,  # bert and pretrained
+    **HEAD,
     **TOWER,
 }
 

@@ -67,7 +67,7 @@ def keep_towers(config: Config, older: Config) -> None:
     for side in SIDES:
         if config[side].name == "pretrained":
             with config.unlocked():
-                config[side].arch = ConfigDict(older[side].get("arch", {}))
+                config[side].arch = ConfigDict(older[side].arch)
 
 
 def _open_towers(config: Config) -> Start | None:

@@ -15,14 +15,22 @@ from jax_itm.types import UserError
 STUDY = """
 from jax_itm.study import Row, Study
 
-TINY = {{"duration": "6 steps", "evaluate.every": "6 steps", "optimizer.warmup": "0 steps", "log_every": 1,
-        "text.name": "bow", "text.pooling": "mean", "image.pooling": "mean"}}
+TINY = {{
+    "data.data_dir": "{place}/data",
+    "duration": "6 steps",
+    "evaluate.every": "6 steps",
+    "optimizer.warmup": "0 steps",
+    "log_every": 1,
+    "text.name": "bow",  # encoders that are quick to compile
+    "text.pooling": "mean",
+    "image.pooling": "mean",
+}}
 
 def get_study():
     rates = ({{"optimizer.lr": 1e-9}}, {{"optimizer.lr": 1e-2}})
-    first = Row("first", "{place}/tiny.py:method=info_nce", rates)
-    return Study([first, Row("second", "{place}/tiny.py:method={method}", rates[1:])], "dev", (0, 1),
-                 {{"data.data_dir": "{place}/data", **TINY}})
+    first = Row("first", "{place}/tiny.py:method=info_nce", rates, TINY)
+    second = Row("second", "{place}/tiny.py:method={method}", rates[1:], TINY)
+    return Study([first, second], "dev", (0, 1))
 """
 
 
@@ -89,6 +97,14 @@ def test_a_row_may_start_from_and_rerank_earlier_ones(tmp_path):
     assert f"c.py:start={tmp_path}/b/1-4,k=1" in train and "--config.seed=4" in train
     words = " ".join(evaluate)
     assert f"--isd --mode rerank --rerank_from {tmp_path}/b/1-4 --top_k 7" in words  # means 6 and 6.5
+    del runner.done["b/1-4"]
+    with pytest.raises(UserError, match="row 'b' has not ended; another row needs it"):
+        runner.commands(study.Task(rows[2], 0, 3))
+    again = Row("c", "c.py", rerank=("b", "a"))
+    assert f"--rerank_from {tmp_path}/a/0-4" in " ".join(runner.commands(study.Task(again, 0, 4))[1])
+    runner.done = {}
+    with pytest.raises(UserError, match="row 'c' re-ranks b, a: none has ended"):
+        runner.commands(study.Task(again, 0, 4))
 
 
 @pytest.mark.parametrize(
