@@ -40,6 +40,11 @@ TOWER = {  # pretrained
     "arch": {},  # what the tower is: read from its config.json when a run starts, kept with the run
 }
 
+AUGMENT = {  # of pixels, in training alone; VSE++ has (0.08, 1.0) and 0.5, CLIP (0.9, 1.0) and 0
+    "crop": (),  # (from, to): share of a picture's area that a random crop takes; () takes all of it
+    "flip": 0.0,  # how often it is mirrored; captions that say left or right become false
+}
+
 IMAGE = {
     "name": "regions",
     "pooling": "gpo",
@@ -50,6 +55,7 @@ IMAGE = {
     "width": 192,
     "layers": 6,
     "heads": 3,
+    "augment": AUGMENT,
     "size": 0,  # pretrained: height and width in pixels; 0: as its preprocessor says
     **TOWER,
 }
