@@ -368,12 +368,19 @@ def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
 
 
 def test_a_name_on_the_hub_is_fetched(tmp_path, monkeypatch):
+    asked = []
+
     def fetched(name, allow_patterns):
-        assert name == "owner/model" and "*.json" in allow_patterns
+        assert name == "owner/model"
+        asked.extend(allow_patterns)
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
     assert find("owner/model", "FIELD") == tmp_path
+    assert "*.json" in asked and asked[-1] == "open_clip_model.safetensors"  # where there are no others
+    asked.clear()
+    (tmp_path / "model.safetensors").touch()
+    assert find("owner/model", "FIELD") == tmp_path and "open_clip_model.safetensors" not in asked
 
 
 def test_weights_in_several_files(tmp_path):
