@@ -1,6 +1,6 @@
 """From a picture to pixels of one size: resized, then cut out of the middle.
 
-A pretrained tower's preprocessor_config.json says how; other runs take squares of `config.data.image_size`.
+A pretrained tower's directory says how; other runs take squares of `config.data.image_size`.
 """
 
 from collections.abc import Mapping
