@@ -67,8 +67,8 @@ class _TrainSource:
         records = [self._split.image(int(image)) for image in images]
         frame = s["frame"]
         if augment := s["augment"]:
-            first += step * s["batch_size"]
-            seen = lambda k: augmented(records[k]["pixels"], frame, augment, s["seed"], first + k)
+            place = step * s["batch_size"] + first  # of row 0 in the stream
+            seen = lambda k: augmented(records[k]["pixels"], frame, augment, s["seed"], place + k)
             records, frame = [{"pixels": seen(k)} for k in range(rows)], Frame(frame.shape)
         text = {"ids": self._ids[captions], "mask": self._mask[captions]}
         if tokens := self._split.tokens.get("text"):
