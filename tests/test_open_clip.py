@@ -118,7 +118,7 @@ def test_wrong_weights_are_named(folder, changes, message):
         ("vision_cfg", {"head_width": 0}, r"open_clip_config\.json: not understood here"),
         ("vision_cfg", {"width": "wide"}, r"open_clip_config\.json: "),
         ("text_cfg", {"heads": 5}, r"open_clip_config\.json: hidden_size 32 is not whole heads"),
-        ("model_cfg", {"text_cfg": 3}, r"open_clip_config\.json: not understood here"),
+        ("model_cfg", {"text_cfg": 3}, "text_cfg is 3, not a table"),
         ("preprocess_cfg", {"resize_mode": "longest"}, "resize_mode 'longest'"),
         ("preprocess_cfg", {"size": [24, 32]}, r"to \[24, 32\]"),
         ("preprocess_cfg", {"mean": [0.5]}, r"\[0\.5\], not three numbers"),

@@ -84,14 +84,16 @@ def description(folder: Path) -> dict[str, Any]:
         image["num_attention_heads"] = image["hidden_size"] // said["vision_cfg"].get("head_width", 64)
     except KeyError as error:
         raise UserError(f"{where}: model_cfg has no {error.args[0]}") from error
-    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f"{where}: not understood here: {error}") from error
     act = {"hidden_act": "quick_gelu" if said.get("quick_gelu") else "gelu"}
     sides = {name: side | act for name, side in sides.items()}
     return {"model_type": "clip", "projection_dim": said.get("embed_dim", 512), **sides}
 
 
-def _tower(said: Mapping[str, Any], fields: Mapping[str, tuple[str, Any]], section: str) -> dict[str, Any]:
+def _tower(said: Any, fields: Mapping[str, tuple[str, Any]], section: str) -> dict[str, Any]:
+    if not isinstance(said, dict):
+        raise ValueError(f"{section} is {said!r}, not a table")
     for name, value in said.items():
         if value and name not in (*fields, *OTHERS):
             raise ValueError(f"{section} has {name} {value!r}, and CLIP's towers have no such part")
