@@ -13,6 +13,7 @@ from jax_itm import relations, retrieval
 from jax_itm.__main__ import main
 from jax_itm.attention import attention
 from jax_itm.data.collate import collate_images, read_picture
+from jax_itm.data.frames import Frame
 from jax_itm.data.text import Tokenizer
 from jax_itm.infer import Matcher
 from jax_itm.isd import isd
@@ -181,7 +182,7 @@ def test_attention_has_the_words_and_true_regions_of_its_pair():
     np.testing.assert_allclose(found.among_words.sum(1), np.ones(3), rtol=1e-5)
     np.testing.assert_allclose(found.among_regions.sum(1), np.ones(3), rtol=1e-5)
     ids, mask = tokenizer.encode(["cat and dog"], 5)
-    batch = {"image": collate_images([split.image(1)], 3, 0), "text": {"ids": ids, "mask": mask}}
+    batch = {"image": collate_images([split.image(1)], 3, Frame(())), "text": {"ids": ids, "mask": mask}}
     maps = jax.jit(method.maps)(params, jax.tree.map(jnp.asarray, batch))
     np.testing.assert_allclose(found.among_words, maps.own[0, 1:4, 1:4], rtol=1e-4)
     assert list(found.chosen) == list(np.argmax(maps.out[0, 1:4], axis=1))
@@ -200,7 +201,7 @@ def test_isd_of_a_split_is_that_of_its_pairs():
     for k, caption in enumerate(split.captions()):
         words = len(caption.split()) + 2
         ids, mask = tokenizer.encode([caption], words)
-        image = collate_images([split.image(k // 2)], 3, 0)
+        image = collate_images([split.image(k // 2)], 3, Frame(()))
         batch = jax.tree.map(jnp.asarray, {"image": image, "text": {"ids": ids, "mask": mask}})
         maps = jax.jit(method.maps)(params, batch)
         language.append(float(relations.singular(maps)[0]))

@@ -196,6 +196,43 @@ def test_a_run_on_pixels_starts_from_a_vit(tmp_path):
     assert own.tokens.shape == (1, 17, 8) and own.mask.all()
 
 
+def test_an_image_tower_that_is_not_frozen_learns(tmp_path):
+    written("vit", tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 32}))
+    config = default("vsepp")
+    config.image.update({"name": "pretrained", "path": str(tmp_path), "drop": 0.0, "pooling": "mean"})
+    config.text.name, config.dim, config.batch_size, config.data.view = "bow", 8, 4, "pixels"
+    check(config)
+    start, batch = open_start(config), example_batch(config, 4)
+    rng, method = np.random.default_rng(0), build(config, 9)
+    batch["image"]["pixels"] = jnp.asarray(rng.integers(0, 256, (4, 32, 32, 3)), jnp.uint8)
+    batch["text"]["ids"] = jnp.asarray(rng.integers(4, 9, batch["text"]["ids"].shape), jnp.int32)
+    params = started(method.init(jax.random.key(0), batch), start)
+    step = jax.jit(jax.value_and_grad(lambda p: method.loss(p, batch, jax.random.key(0), jnp.int32(0))[0]))
+    losses = []
+    for _ in range(4):
+        loss, grads = step(params)
+        losses.append(float(loss))
+        params = jax.tree.map(lambda x, g: x - 0.01 * g, params, grads)
+    tower = flatten_dict(grads["image"]["tower"], sep="/")
+    assert {path for path, grad in tower.items() if not np.any(grad)} == set()
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
+
+
+def test_weights_of_two_bytes_on_disk_are_read(tmp_path):
+    written("vit", tmp_path)
+    whole = load_file(tmp_path / "model.safetensors")
+    halves = {name: value.astype(jnp.bfloat16) for name, value in whole.items()}
+    save_file(halves, tmp_path / "model.safetensors")
+    _, params = loaded("image", tmp_path, {"pixels": jnp.zeros((1, 32, 32, 3), jnp.uint8)})
+    found = params["params"]["patches"]["kernel"]
+    kernel = halves["vit.embeddings.patch_embeddings.projection.weight"].astype(np.float32)
+    np.testing.assert_array_equal(found, kernel.transpose(2, 3, 1, 0))
+    assert found.dtype == jnp.float32 and not np.array_equal(
+        found, whole["vit.embeddings.patch_embeddings.projection.weight"].transpose(2, 3, 1, 0)
+    )
+
+
 @pytest.fixture
 def minilm() -> Path:
     """The real MiniLM's directory."""
@@ -376,12 +413,19 @@ def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
 
 
 def test_a_name_on_the_hub_is_fetched(tmp_path, monkeypatch):
+    asked = []
+
     def fetched(name, allow_patterns):
-        assert name == "owner/model" and "*.json" in allow_patterns
+        assert name == "owner/model"
+        asked.extend(allow_patterns)
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
     assert find("owner/model", "FIELD") == tmp_path
+    assert "*.json" in asked and asked[-1] == "open_clip_model.safetensors"  # where there are no others
+    asked.clear()
+    (tmp_path / "model.safetensors").touch()
+    assert find("owner/model", "FIELD") == tmp_path and "open_clip_model.safetensors" not in asked
 
 
 def test_weights_in_several_files(tmp_path):
