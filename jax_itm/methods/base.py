@@ -128,7 +128,7 @@ class DualEncoder:
         """Float32 parameters: {"image": .., "text": .., "loss": ..}."""
         image, text = jax.random.split(rng)
         thresholds = {}
-        if self.options.weights.get("sampling"):  # runs of old have no such section
+        if self.options.weights.get("sampling"):
             thresholds["thresholds"] = jnp.full((2,), self.config.sampling.alpha)
         return {
             "image": self.image.init(image, batch["image"])["params"],

@@ -116,8 +116,8 @@ class Iais:
             options.dropout,
             options.spread,
             options.region_mlp,
-            options.get("centred", False),  # runs of old have no such field, nor the next
-            options.weights.get("mlm", 0) > 0,
+            options.centred,
+            options.weights.mlm > 0,
             jnp.dtype(config.dtype),
         )
 

@@ -8,6 +8,7 @@ from jax_itm.models.layers import (
     Encoded,
     Mlp,
     TransformerLayer,
+    drop_features,
     drop_tokens,
     l2_normalise,
     pool,
@@ -34,6 +35,7 @@ class RegionEncoder(nn.Module):
     boxes: bool = False
     drop: float = 0.2
     hidden: int = 0  # of the MLP; 0 means dim // 2
+    feature_dropout: float = 0.0
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
@@ -44,6 +46,7 @@ class RegionEncoder(nn.Module):
             x = jnp.concatenate([x, location(image["boxes"]).astype(self.dtype)], axis=-1)
         if train:
             mask = drop_tokens(self, mask, self.drop)
+            x = drop_features(self, x, self.feature_dropout)
         mlp = Mlp(self.hidden or self.dim // 2, self.dim, dtype=self.dtype, name="mlp")
         tokens = nn.Dense(self.dim, dtype=self.dtype, name="linear")(x) + mlp(x)
         tokens = tokens.astype(jnp.float32)
@@ -92,5 +95,6 @@ def build(config, dim: int, dtype: str) -> nn.Module:
         return towers.on(tower, config, dim, dtype)
     shared = {"dim": dim, "pooling": config.pooling, "drop": config.drop, "dtype": jnp.dtype(dtype)}
     if config.name == "regions":
-        return RegionEncoder(boxes=config.boxes, hidden=config.hidden, **shared)
+        head = {"hidden": config.hidden, "feature_dropout": config.feature_dropout}
+        return RegionEncoder(boxes=config.boxes, **head, **shared)
     return Vit(patch=config.patch, width=config.width, layers=config.layers, heads=config.heads, **shared)
