@@ -84,7 +84,7 @@ def pair_step(method: Method, mesh: Mesh) -> Callable[[Params, PyTree, PyTree], 
 
 
 def _readable(mesh: Mesh) -> NamedSharding:
-    """Rows split over one process's devices; all on each device among several, since every process reads them."""
+    """Rows split over one process's devices; on each device whole among several, which all read them."""
     return by_rows(mesh) if jax.process_count() == 1 else replicated(mesh)
 
 
