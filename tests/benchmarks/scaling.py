@@ -7,8 +7,8 @@ Run by hand, on a quiet machine: python tests/benchmarks/scaling.py [--rows 16] 
     MB         that a device sends a step, by kind, counted in the compiled program: each collective's shape,
                times the turns of the loops around it
 
-The last lines are an ESTIMATE: a device's bytes on `--chips` chips, each kind carried on in a straight line
-from the last two meshes, over published speeds of links. Latency, and computing meanwhile, are left out.
+The last lines are an ESTIMATE: a device's bytes on `--chips` chips, carried on in a straight line from the
+last two meshes, over published speeds of links. Latency, and computing meanwhile, are left out.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -67,7 +67,7 @@ def sent(kind: str, size: int, devices: int) -> float:
     }[kind]
 
 
-def count(text: str, devices: int) -> tuple[Counter, set[str]]:
+def count(text: str, devices: int) -> tuple[dict[str, float], set[str]]:
     """Bytes that a device sends by kind, and the collectives' names, of a compiled program's text."""
     bodies, names, main = {}, set(), ""
     for line in text.splitlines():
@@ -77,24 +77,23 @@ def count(text: str, devices: int) -> tuple[Counter, set[str]]:
         elif line.startswith("  "):
             inside.append(line)
 
-    def walk(name: str, times: int, total: Counter) -> Counter:
+    def walk(name: str) -> dict[str, float]:
+        total = defaultdict(float)
         for line in bodies[name]:
             if found := COLLECTIVE.search(line):
                 names.add(found[1])
-                total[found[3]] += times * sent(found[3], size_of(found[2]), devices)
+                total[found[3]] += sent(found[3], size_of(found[2]), devices)
                 continue
-            turns = 1
-            if " while(" in line:
-                known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
-                if not known and re.search(KINDS, "\n".join(bodies[re.search(r"body=%([\w.\-]+)", line)[1]])):
-                    sys.exit("a loop with collectives has no known number of turns")
-                turns = int(known[1]) if known else 1
-            for group in CALLED.findall(line):
-                for called in re.findall(r"%([\w.\-]+)", group):
-                    walk(called, times * turns, total)
+            called = [name for group in CALLED.findall(line) for name in re.findall(r"%([\w.\-]+)", group)]
+            known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
+            for each in map(walk, called):
+                if each and " while(" in line and not known:
+                    sys.exit(f"a loop with collectives has no known number of turns:{line}")
+                for kind, size in each.items():
+                    total[kind] += size * (int(known[1]) if known else 1)
         return total
 
-    return walk(main, 1, Counter()), names
+    return walk(main), names
 
 
 def exchange(folder: str, names: set[str], devices: int, seconds: float) -> float:
@@ -104,7 +103,7 @@ def exchange(folder: str, names: set[str], devices: int, seconds: float) -> floa
     return sum(event.duration_ns for event in events if event.name in names) / 1e9 / (devices * seconds)
 
 
-def measure(devices: int, args: argparse.Namespace) -> tuple[float, float, Counter]:
+def measure(devices: int, args: argparse.Namespace) -> tuple[float, float, dict[str, float]]:
     """Median seconds of a step, the collectives' share, and the bytes that a device sends by kind."""
     config, mesh = get_config(), make_mesh(devices)
     with config.unlocked():
@@ -144,11 +143,11 @@ def main() -> None:
     print(f"| devices | rows | seconds | exchange | {' | '.join(f'{kind}, MB' for kind in kinds)} |")
     print("| ---: " * (4 + len(kinds)) + "|")
     for devices, (seconds, share, moved) in found.items():
-        each = " | ".join(f"{moved[kind] / 1e6:.2f}" for kind in kinds)
+        each = " | ".join(f"{moved.get(kind, 0) / 1e6:.2f}" for kind in kinds)
         print(f"| {devices} | {args.rows * devices} | {seconds:.3f} | {share:.0%} | {each} |")
     a, b = meshes[-2:]
-    line = lambda kind: (found[b][2][kind] - found[a][2][kind]) / (b - a)
-    reached = sum(found[b][2][kind] + line(kind) * (args.chips - b) for kind in kinds)
+    before, last = (sum(found[devices][2].values()) for devices in (a, b))
+    reached = last + (last - before) / (b - a) * (args.chips - b)
     print(f"\nESTIMATE for {args.chips} chips: a device sends {reached / 1e6:.1f} MB a step")
     for name, speed in LINKS.items():
         print(f"  {name}: {1e3 * reached / speed:.2f} ms a step at least")
