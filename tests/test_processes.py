@@ -85,7 +85,7 @@ def at_once(script: str, arguments: list[list[str]], devices: int) -> tuple[list
         for each in arguments
     ]
     try:
-        said = [process.communicate(timeout=240)[0] for process in processes]
+        said = [process.communicate(timeout=600)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

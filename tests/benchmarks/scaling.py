@@ -7,8 +7,8 @@ Run by hand, on a quiet machine: python tests/benchmarks/scaling.py [--rows 16] 
     MB         that a device sends a step, by kind, counted in the compiled program: each collective's shape,
                times the turns of the loops around it
 
-The last lines are an ESTIMATE: a device's bytes on `--chips` chips, carried on in a straight line from the
-last two meshes, over published speeds of links. Latency, and computing meanwhile, are left out.
+The last lines are an ESTIMATE: the collectives' arrays on `--chips` chips, each kind carried on in a straight
+line from the last two meshes, over published speeds of links. Latency, and computing meanwhile, are left out.
 """
 
 import argparse
@@ -55,20 +55,15 @@ def size_of(shapes: str) -> int:
     return found
 
 
-def sent(kind: str, size: int, devices: int) -> float:
-    """Bytes that a device sends for a collective whose result has `size` bytes, as rings do it."""
-    others = (devices - 1) / devices
-    return {
-        "all-reduce": 2 * others * size,
-        "all-gather": others * size,
-        "reduce-scatter": others * size * devices,
-        "all-to-all": others * size,
-        "collective-permute": size,
-    }[kind]
+def sent(kind: str, size: float, devices: int) -> float:
+    """Bytes that a device sends for a collective over arrays of `size` bytes, as rings do it."""
+    if kind == "collective-permute":
+        return size
+    return (2 if kind == "all-reduce" else 1) * size * (devices - 1) / devices
 
 
 def count(text: str, devices: int) -> tuple[dict[str, float], set[str]]:
-    """Bytes that a device sends by kind, and the collectives' names, of a compiled program's text."""
+    """Bytes of the collectives' arrays by kind, and the collectives' names, of a compiled program's text."""
     bodies, names, main = {}, set(), ""
     for line in text.splitlines():
         if header := re.match(r"(ENTRY )?%([\w.\-]+) \(.*\{$", line):
@@ -82,7 +77,8 @@ def count(text: str, devices: int) -> tuple[dict[str, float], set[str]]:
         for line in bodies[name]:
             if found := COLLECTIVE.search(line):
                 names.add(found[1])
-                total[found[3]] += sent(found[3], size_of(found[2]), devices)
+                whole = devices if found[3] == "reduce-scatter" else 1  # of which the result is a part
+                total[found[3]] += whole * size_of(found[2])
                 continue
             called = [name for group in CALLED.findall(line) for name in re.findall(r"%([\w.\-]+)", group)]
             known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
@@ -104,7 +100,7 @@ def exchange(folder: str, names: set[str], devices: int, seconds: float) -> floa
 
 
 def measure(devices: int, args: argparse.Namespace) -> tuple[float, float, dict[str, float]]:
-    """Median seconds of a step, the collectives' share, and the bytes that a device sends by kind."""
+    """Median seconds of a step, the collectives' share, and `count`'s bytes."""
     config, mesh = get_config(), make_mesh(devices)
     with config.unlocked():
         config.data.region_dim, config.dim = args.region_dim, args.dim
@@ -143,11 +139,13 @@ def main() -> None:
     print(f"| devices | rows | seconds | exchange | {' | '.join(f'{kind}, MB' for kind in kinds)} |")
     print("| ---: " * (4 + len(kinds)) + "|")
     for devices, (seconds, share, moved) in found.items():
-        each = " | ".join(f"{moved.get(kind, 0) / 1e6:.2f}" for kind in kinds)
+        each = " | ".join(f"{sent(kind, moved.get(kind, 0), devices) / 1e6:.2f}" for kind in kinds)
         print(f"| {devices} | {args.rows * devices} | {seconds:.3f} | {share:.0%} | {each} |")
     a, b = meshes[-2:]
-    before, last = (sum(found[devices][2].values()) for devices in (a, b))
-    reached = last + (last - before) / (b - a) * (args.chips - b)
+    reached = 0.0
+    for kind in kinds:
+        before, last = (found[devices][2].get(kind, 0) for devices in (a, b))
+        reached += sent(kind, last + (last - before) / (b - a) * (args.chips - b), args.chips)
     print(f"\nESTIMATE for {args.chips} chips: a device sends {reached / 1e6:.1f} MB a step")
     for name, speed in LINKS.items():
         print(f"  {name}: {1e3 * reached / speed:.2f} ms a step at least")
