@@ -134,6 +134,8 @@ def main() -> None:
     parser.add_argument("--devices", default="1,2,4,8", help="the meshes, the last two for the estimate")
     args = parser.parse_args()
     meshes = [int(word) for word in args.devices.split(",")]
+    if len(meshes) < 2 or meshes[-2] < 2:
+        parser.error("--devices: the last two must be of several devices, since one exchanges nothing")
     found = {devices: measure(devices, args) for devices in meshes}
     kinds = sorted({kind for _, _, moved in found.values() for kind in moved})
     print(f"| devices | rows | seconds | exchange | {' | '.join(f'{kind}, MB' for kind in kinds)} |")
