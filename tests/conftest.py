@@ -9,6 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -16,6 +17,12 @@ jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 install_import_hook("jax_itm", "beartype.beartype")
+
+# The same few examples each time; --hypothesis-profile=long: many, and others each time.
+QUIET = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("suite", max_examples=40, derandomize=True, **QUIET)
+settings.register_profile("long", max_examples=5000, print_blob=True, **QUIET)
+settings.load_profile("suite")
 
 
 @pytest.fixture
