@@ -13,6 +13,7 @@ from jax_itm.data.text import Tokenizer
 from jax_itm.data.weights import DESCRIPTION, find, read_state, read_table
 from jax_itm.methods import build, example_batch
 from jax_itm.models.pretrained import Published, Sizes, uniter, uniter_params
+from jax_itm.models.published import described
 from jax_itm.start import open_start, started
 from jax_itm.step import State
 from jax_itm.types import Config, Params, UserError
@@ -71,13 +72,17 @@ def convert_clip(source: str, workdir: str, config: Config = None) -> str:
     said = read_table(find(source, "source") / DESCRIPTION)
     if said.get("model_type") != "clip":
         raise UserError(f"{source}: config.json has model_type {said.get('model_type')!r}, not 'clip'")
+    positions = described("text", said, f"{source}: {DESCRIPTION}")["positions"]
+    dim = said.get("projection_dim", 512)
+    if type(dim) is not int or not 1 <= dim <= 2**16:
+        raise UserError(f"{source}: {DESCRIPTION} has projection_dim {dim!r}, must be whole, 1 to {2**16:,}")
     if not config:
         config = config_lib.default("info_nce")
         config.name = "clip"
-        config.data.max_words = said.get("text_config", {}).get("max_position_embeddings", 77)
+        config.data.max_words = positions
     for side in ("image", "text"):
         config[side].update({"name": "pretrained", "path": source, "pooling": "clip"})
-    config.dim, config.data.view, config.start = said.get("projection_dim", 512), "pixels", ""
+    config.dim, config.data.view, config.start = dim, "pixels", ""
     config_lib.check(config)
     start = open_start(config)
     assert start and start.tokenizer  # both towers were just set
