@@ -108,6 +108,7 @@ def flatten(config: Config) -> dict[str, Any]:
 
 def check(config: Config) -> None:
     """Raises UserError for a value that no run could use."""
+    from jax_itm.data.augment import check_augment
     from jax_itm.models.towers import check_towers
 
     flat = flatten(config)
@@ -132,6 +133,7 @@ def check(config: Config) -> None:
             f" not {config.data.view!r}"
         )
     check_towers(config)
+    check_augment(config)
     if config.method.get("learn_alpha") and config.method.mask != "soft":
         raise UserError("config.method.learn_alpha: needs config.method.mask='soft'")
     durations = ["duration", "evaluate.every", "optimizer.warmup", "method.sum_for", "method.draw_for"]

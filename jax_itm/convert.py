@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from jax_itm import config as config_lib
 from jax_itm.checkpoint import Checkpoints, found
+from jax_itm.data.open_clip import description
 from jax_itm.data.text import Tokenizer
-from jax_itm.data.weights import DESCRIPTION, find, read_state, read_table
+from jax_itm.data.weights import find, read_state
 from jax_itm.methods import build, example_batch
 from jax_itm.models.pretrained import Published, Sizes, uniter, uniter_params
 from jax_itm.models.published import described
@@ -58,7 +59,7 @@ def convert_clip(source: str, workdir: str, config: Config = None) -> str:
     """Writes CLIP's two towers with its own projections as checkpoint 0 of a run: CLIP's own scores.
 
     Args:
-        source: a directory as the transformers library saves one, or a name on the hub.
+        source: a directory as the transformers library or open_clip saves one, or a name on the hub.
         workdir: the new run's directory.
         config: the run's; by default InfoNCE's defaults. Its towers are set here.
 
@@ -69,7 +70,7 @@ def convert_clip(source: str, workdir: str, config: Config = None) -> str:
         UserError: a file is missing or wrong, or there is a run already.
     """
     _check_new(workdir)
-    said = read_table(find(source, "source") / DESCRIPTION)
+    said = description(find(source, "source"))
     if said.get("model_type") != "clip":
         raise UserError(f"{source}: config.json has model_type {said.get('model_type')!r}, not 'clip'")
     positions = described("text", said, f"{source}: {DESCRIPTION}")["positions"]

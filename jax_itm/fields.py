@@ -39,10 +39,15 @@ HEAD = {  # what projects given features: regions, and the tokens of a pretraine
 }
 
 TOWER = {  # pretrained
-    "path": "",  # a directory as Hugging Face's libraries save it, or a name on their hub
+    "path": "",  # a directory as Hugging Face's libraries or open_clip save it, or a name on their hub
     "frozen": False,  # its parameters stay as they are
     "cached": False,  # of a frozen one: its tokens were made once, by `prepare --encode`
-    "arch": {},  # what the tower is: read from its config.json when a run starts, kept with the run
+    "arch": {},  # what the tower is: read from the directory when a run starts, kept with the run
+}
+
+AUGMENT = {  # of pixels, in training alone; VSE++ has (0.08, 1.0) and 0.5, open_clip (0.9, 1.0) and 0
+    "crop": (),  # (from, to): share of a picture's area that a random crop takes; () takes all of it
+    "flip": 0.0,  # how often it is mirrored; captions that say left or right become false
 }
 
 IMAGE = {
@@ -54,6 +59,7 @@ IMAGE = {
     "width": 192,
     "layers": 6,
     "heads": 3,
+    "augment": AUGMENT,
     "size": 0,  # pretrained: height and width in pixels; 0: as its preprocessor says
     **HEAD,
     **TOWER,

@@ -12,6 +12,7 @@ from jax_itm import config as config_lib
 from jax_itm import optim, parallel, step
 from jax_itm.checkpoint import Checkpoints, found
 from jax_itm.config import steps_of
+from jax_itm.data.augment import augment_of
 from jax_itm.data.builders import open_split
 from jax_itm.data.frames import frame_of
 from jax_itm.data.pipeline import train_batches
@@ -107,7 +108,8 @@ class Run:
             first_step=int(self.state.step),
             max_words=data.max_words,
             max_regions=data.max_regions,
-            image_size=frame_of(self.config),
+            frame=frame_of(self.config),
+            augment=augment_of(self.config),
             workers=data.workers,
             process_index=jax.process_index(),
             process_count=jax.process_count(),

@@ -1,6 +1,7 @@
 """A study runs each trial once, chooses, goes on with the other seeds, and ends in a table."""
 
 import json
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 from test_run import CONFIG, write_precomp
@@ -20,6 +21,9 @@ TINY = {{
     "evaluate.every": "6 steps",
     "optimizer.warmup": "0 steps",
     "log_every": 1,
+    "text.name": "bow",  # encoders that are quick to compile
+    "text.pooling": "mean",
+    "image.pooling": "mean",
 }}
 
 def get_study():
@@ -39,7 +43,14 @@ def place(tmp_path_factory):
     return place
 
 
+def in_this_process(arguments, log, _):
+    """As `study._call`, without the seconds that a process needs to start."""
+    with log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+        assert command(arguments[3:]) == 0
+
+
 def test_a_study_from_its_first_run_to_its_table(place, capsys, monkeypatch):
+    """Its first runs as processes, two at once; those that are left in this one."""
     write = lambda method: (place / "study.py").write_text(STUDY.format(place=place, method=method))
     call = lambda *more: main([str(place / "study.py"), "--out", str(place / "out"), *more])
     write("unknown")  # the first row's runs are kept where another's cannot start
@@ -53,6 +64,8 @@ def test_a_study_from_its_first_run_to_its_table(place, capsys, monkeypatch):
     write("vsepp")
     with (place / "out" / "runs.jsonl").open("a") as file:
         file.write('{"run": "second/0-0", "row"')  # a crash while writing
+    monkeypatch.setattr(study, "_call", in_this_process)
+    monkeypatch.setattr("jax_itm.train.signal.signal", lambda *_: None)  # a thread cannot take signals
     assert call() == 0
     shown = capsys.readouterr().out
     assert "first (info_nce)" in shown and "second (vsepp)" in shown and "seed 0, 1" in shown

@@ -43,12 +43,12 @@ def read_picture(source: str | Path | bytes, name: str = "image", max_pixels: in
 
 
 def collate_images(
-    records: Sequence[Mapping[str, Any]], max_regions: int, image_size: int | Frame
+    records: Sequence[Mapping[str, Any]], max_regions: int, frame: Frame
 ) -> dict[str, np.ndarray]:
     """`batch["image"]` (see `jax_itm.types`) of the records' regions and boxes, pixels, or a tower's tokens.
 
-    Regions are padded to `max_regions` and stay float16: the device makes them float32. Pixels become squares
-    of side `image_size`, bilinear, whatever the aspect ratio was, or are framed as it says.
+    Regions are padded to `max_regions` and stay float16: the device makes them float32. Pixels are brought to
+    one size as `frame` says.
 
     Raises:
         UserError: an image has more regions than `max_regions`.
@@ -56,7 +56,6 @@ def collate_images(
     if "features" in records[0]:
         return {"features": np.stack([record["features"] for record in records])}
     if "pixels" in records[0]:
-        frame = image_size if isinstance(image_size, Frame) else Frame((image_size, image_size))
         return {"pixels": np.stack([fit(record["pixels"], frame) for record in records])}
     rows, dim = len(records), records[0]["regions"].shape[1]
     regions = np.zeros((rows, max_regions, dim), np.float16)

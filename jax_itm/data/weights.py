@@ -96,7 +96,10 @@ def find(path: str, field: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(path, allow_patterns=["*.json", "*.txt", "model*.safetensors"]))
+        folder = Path(snapshot_download(path, allow_patterns=["*.json", "*.txt", "model*.safetensors"]))
+        if not any(folder.glob("model*.safetensors")):
+            snapshot_download(path, allow_patterns=["open_clip_model.safetensors"])
+        return folder
     except Exception as error:  # of the hub, of the network, of the disk
         raise UserError(
             f"{field}={path}: no such directory, and not to be had from the hub ({_line(error)})"
