@@ -114,9 +114,10 @@ def run_search(args: argparse.Namespace, _) -> int:
     """Prints the images that match a caption best."""
     import jax_itm
     from jax_itm.data.collate import PICTURES
+    from jax_itm.data.readers import caption
     from jax_itm.data.regions import as_boxes, read_array
 
-    where, boxes = Path(args.images), None
+    where, boxes, text = Path(args.images), None, caption(args.caption, "caption")
     if where.suffix == ".npy":
         images = read_array(where)
         if images.ndim != 3:
@@ -133,7 +134,7 @@ def run_search(args: argparse.Namespace, _) -> int:
         raise UserError(f"--images {where}: no pictures there ({', '.join(sorted(PICTURES))})")
     matcher = jax_itm.load(args.workdir)
     gallery = matcher.encode_images(images, boxes)
-    order, scores = matcher.rank(matcher.encode_texts([args.caption]), gallery, args.top, args.first)
+    order, scores = matcher.rank(matcher.encode_texts([text]), gallery, args.top, args.first)
     for index, score in zip(order[0], scores[0], strict=True):
         print(f"{score:7.4f}  {names[index]}")
     return 0

@@ -15,7 +15,7 @@ from jax_itm.checkpoint import Checkpoints
 from jax_itm.data.collate import MAX_PIXELS, collate_images, read_picture
 from jax_itm.data.encoded import Tokens, padded
 from jax_itm.data.frames import frame_of
-from jax_itm.data.readers import caption
+from jax_itm.data.readers import plain
 from jax_itm.data.regions import as_boxes, half
 from jax_itm.data.text import Tokenizer
 from jax_itm.methods import Method, build, example_batch
@@ -112,10 +112,10 @@ class Matcher:
         """Encodes captions; `tokens` are those of the frozen tower for each, where they were made before.
 
         Raises:
-            UserError: a caption is empty or no text (`readers.caption`).
+            UserError: a caption is no text (`readers.plain`).
         """
 
-        texts = [caption(text, f"caption {k}") for k, text in enumerate(texts)]
+        texts = [plain(text, f"caption {k}") for k, text in enumerate(texts)]
 
         def batches() -> Iterator[tuple[dict[str, np.ndarray], int]]:
             for start in range(0, len(texts), self.batch_rows):

@@ -245,8 +245,8 @@ def test_search_refuses(place, tmp_path, capsys):
     says(capsys, search("nan", "a"), "image 2: a region is not finite in float16")
     says(capsys, search("flat", "a"), "flat.npy: shape (3, 12), must be (images, regions, features)")
     says(capsys, search("pickled", "a"), "pickled.npy: not a readable .npy array")
-    says(capsys, search("good", " \t"), "caption 0: empty caption")
-    says(capsys, search("good", "dog\udcff"), "caption 0: a caption has half of a surrogate pair")
+    says(capsys, search("good", " \t"), "caption: empty caption")
+    says(capsys, search("good", "dog\udcff"), "caption: a caption has half of a surrogate pair")
     np.save(tmp_path / "boxes.npy", np.zeros((2, 4)))
     says(capsys, search("good", "a"), "boxes of image 0: 2, but it has 3 regions")
 

@@ -88,14 +88,24 @@ def caption(text: Any, where: str) -> str:
     of direction and the joiners of emoji stay. A caption of any length is kept: tokenizers cut it.
 
     Raises:
-        UserError: it is no text, nothing in it is visible, or it has half of a surrogate pair, which no
-            UTF-8 file can hold and JSON's escapes can.
+        UserError: what `plain` refuses, or nothing in it is visible.
+    """
+    kept = plain(text, where)
+    if not any(unicodedata.category(letter)[0] not in "CZ" for letter in kept):
+        raise UserError(f"{where}: empty caption")
+    return kept
+
+
+def plain(text: Any, where: str) -> str:
+    """The same, where it may be empty: CLIP encodes the empty text, too.
+
+    Raises:
+        UserError: it is no text, or it has half of a surrogate pair, which no UTF-8 file can hold and
+            JSON's escapes can.
     """
     if not isinstance(text, str):
         raise UserError(f"{where}: a caption is {text!r}, must be text")
     kept = CONTROLS.sub(" ", text).strip()
-    if not any(unicodedata.category(letter)[0] not in "CZ" for letter in kept):
-        raise UserError(f"{where}: empty caption")
     _check_pairs(kept, "a caption", where)
     return kept
 
