@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports Te
 from absl import logging
 
 from jax_itm.arguments import parser
+from jax_itm.fields import DATA
 from jax_itm.types import UserError
 
 
@@ -29,13 +31,14 @@ def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
         data = given.data
         name, source = name or data.name, source or data.source
         data_dir = data_dir or data.data_dir
+    max_pixels = args.max_pixels or (given.data if given else DATA)["max_pixels"]
     if not name:
         raise UserError(f"prepare: name a data set ({', '.join(NAMES)}) or a --config")
     options = [option.partition("=") for option in args.beam_options.split(",") if option]
     if any(not value for _, _, value in options) or (options and not args.beam):
         raise UserError(f"--beam_options {args.beam_options}: must be KEY=VALUE,.. beside --beam")
     beam = {key: value for key, _, value in options} if args.beam else None
-    found = prepare(name, data_dir or "data", source or None, args.entities, beam)
+    found = prepare(name, data_dir or "data", source or None, args.entities, beam, max_pixels)
     print(card(found) + ("\n  was there already" if found["reused"] else ""))
     if args.encode:
         from jax_itm.encode import encode
@@ -124,17 +127,19 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
 
 def run_search(args: argparse.Namespace, _) -> int:
     """Prints the images that match a caption best."""
-    import numpy as np
-
     import jax_itm
     from jax_itm.data.collate import PICTURES
+    from jax_itm.data.readers import caption
+    from jax_itm.data.regions import as_boxes, read_array
 
-    where, boxes = Path(args.images), None
+    where, boxes, text = Path(args.images), None, caption(args.caption, "caption")
     if where.suffix == ".npy":
-        images = np.load(where, mmap_mode="r", allow_pickle=False)
+        images = read_array(where)
+        if images.ndim != 3:
+            raise UserError(f"--images {where}: shape {images.shape}, must be (images, regions, features)")
         names = [f"{where.name}[{k}]" for k in range(len(images))]
         if (beside := where.with_name("boxes.npy")).exists():
-            boxes = [np.load(beside, allow_pickle=False)] * len(images)
+            boxes = [as_boxes(read_array(beside), str(beside))] * len(images)
     elif where.is_dir():
         images = sorted(p for p in where.rglob("*") if p.suffix.lower() in PICTURES)
         names = [str(p) for p in images]
@@ -144,7 +149,7 @@ def run_search(args: argparse.Namespace, _) -> int:
         raise UserError(f"--images {where}: no pictures there ({', '.join(sorted(PICTURES))})")
     matcher = jax_itm.load(args.workdir)
     gallery = matcher.encode_images(images, boxes)
-    order, scores = matcher.rank(matcher.encode_texts([args.caption]), gallery, args.top, args.first)
+    order, scores = matcher.rank(matcher.encode_texts([text]), gallery, args.top, args.first)
     for index, score in zip(order[0], scores[0], strict=True):
         print(f"{score:7.4f}  {names[index]}")
     return 0
@@ -219,6 +224,8 @@ def main(argv: list[str] | None = None) -> int:
     unknown = [a for a in rest if not a.startswith("--config.") or not getattr(args, "config", None)]
     if unknown:
         root.error(f"{unknown[0]}: not an option of {args.command}")
+    # Pillow's, of pictures that are refused just after it.
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit", RuntimeWarning)
     logging.set_verbosity(logging.ERROR)  # Orbax warns of what is meant here, such as reading only
     try:
         return globals()[f"run_{args.command}"](args, rest)

@@ -66,6 +66,7 @@ def _data(commands: Any) -> None:
     prepare.add_argument("--source", help="the folder of raw files")
     prepare.add_argument("--entities", help="a folder of Flickr30k Entities: its phrases and boxes, too")
     prepare.add_argument("--data_dir", help="where prepared data sets lie (default: data)")
+    prepare.add_argument("--max_pixels", type=int, help="the most that a picture file may have")
     prepare.add_argument("--beam", action="store_true", help="write it by Apache Beam (.[beam])")
     prepare.add_argument("--beam_options", default="", metavar="K=V,..", help="such as direct_num_workers=8")
     prepare.add_argument("--config", help="take dataset, source and data_dir from FILE[:ARG]")

@@ -104,6 +104,7 @@ DATA = {
     "max_words": 32,
     "max_regions": 36,
     "image_size": 96,
+    "max_pixels": 89_478_485,  # of a picture file; Pillow warns above it, and refuses above twice as many
     "region_dim": 0,  # 0: as the data set says; kept with the run
     "tokenizer": "words",
     "min_count": 1,

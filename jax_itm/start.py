@@ -121,10 +121,9 @@ def _check_sizes(described: dict[str, Any], method, where: str) -> None:
                 f"config.start={where}: config.json has {name} {described.get(name)!r}, config.method needs"
                 f" {value!r}"
             )
-    if described.get("num_hidden_layers", 0) < method.layers:
-        raise UserError(
-            f"config.method.layers={method.layers}: {where} has {described.get('num_hidden_layers')}"
-        )
+    layers = described.get("num_hidden_layers", 0)
+    if type(layers) is not int or layers < method.layers:
+        raise UserError(f"config.method.layers={method.layers}: {where} has {layers!r}")
 
 
 def started(params: Params, start: Start) -> Params:

@@ -30,6 +30,7 @@ from jax_itm.types import Terms, UserError
 # What may change when a run goes on: where things lie and how much is said, never what is computed.
 FREE = (
     "data.data_dir",
+    "data.max_pixels",  # checked when the set was made
     "data.source",
     "data.workers",
     "image.path",  # a tower is read when a run starts, and then is the run's own

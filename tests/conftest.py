@@ -13,11 +13,18 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).resolve().parents[1
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).resolve().parents[1]
 
 install_import_hook("jax_itm", "beartype.beartype")
+
+# The same few examples each time; --hypothesis-profile=long: many, and others each time.
+QUIET = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("suite", max_examples=40, derandomize=True, **QUIET)
+settings.register_profile("long", max_examples=5000, print_blob=True, **QUIET)
+settings.load_profile("suite")
 
 
 @pytest.fixture

@@ -231,6 +231,26 @@ def test_search_ranks_regions(place, tmp_path, capsys):
     says(capsys, main([*arguments, "--images", str(tmp_path / "nope"), "a"]), "neither a folder")
 
 
+def test_search_refuses(place, tmp_path, capsys):
+    regions = np.load(place / "raw/dev_ims.npy").astype(np.float32)
+    regions[2, 1, 3] = np.nan
+    galleries = {"nan": regions, "flat": regions[0], "pickled": np.array([None], object)}
+    for name, array in galleries.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    np.save(tmp_path / "good.npy", regions[:2])
+    search = lambda name, text: main(
+        ["search", "--workdir", str(place / "run"), "--images", str(tmp_path / f"{name}.npy"), text]
+    )
+    capsys.readouterr()
+    says(capsys, search("nan", "a"), "image 2: a region is not finite in float16")
+    says(capsys, search("flat", "a"), "flat.npy: shape (3, 12), must be (images, regions, features)")
+    says(capsys, search("pickled", "a"), "pickled.npy: not a readable .npy array")
+    says(capsys, search("good", " \t"), "caption: empty caption")
+    says(capsys, search("good", "dog\udcff"), "caption: a caption has half of a surrogate pair")
+    np.save(tmp_path / "boxes.npy", np.zeros((2, 4)))
+    says(capsys, search("good", "a"), "boxes of image 0: 2, but it has 3 regions")
+
+
 def test_wrong_inputs_are_one_line(place, tmp_path, capsys):
     capsys.readouterr()
     run = str(place / "run")

@@ -61,9 +61,11 @@ def _window(
 ) -> tuple[int, int, int, int]:
     """Top, left, height and width of a random part of a picture (h, v)."""
     rows, columns = shape
+    low, high = shares
+    narrow, wide = map(math.log, RATIOS)
     for _ in range(TRIES):
-        area = rows * columns * rng.uniform(*shares)
-        ratio = math.exp(rng.uniform(*map(math.log, RATIOS)))
+        area = rows * columns * rng.uniform(low, high)
+        ratio = math.exp(rng.uniform(narrow, wide))
         width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < width <= columns and 0 < height <= rows:
             return rng.randint(rows - height + 1), rng.randint(columns - width + 1), height, width

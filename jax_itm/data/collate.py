@@ -9,24 +9,36 @@ import numpy as np
 from PIL import Image
 
 from jax_itm.data.frames import Frame, fit
+from jax_itm.fields import DATA
 from jax_itm.types import UserError
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # Pillow's EPS would start Ghostscript
+MAX_PIXELS: int = DATA["max_pixels"]
 
 
-def read_picture(source: str | Path | bytes, name: str = "image") -> np.ndarray:
+def read_picture(source: str | Path | bytes, name: str = "image", max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """An RGB picture, uint8 (h, v, 3), from a path or from the bytes of a file.
 
     Raises:
-        UserError: the file is missing, truncated or no picture.
+        UserError: the file is missing, truncated, no picture, or says that it has more than `max_pixels`
+            (`config.data.max_pixels`); nothing of it is decoded then.
     """
     where = name if isinstance(source, bytes) else str(source)
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(file, formats=FORMATS) as picture:
+            if picture.width * picture.height > max_pixels:
+                raise UserError(
+                    f"{where}: {picture.width:,} x {picture.height:,} pixels, more than the"
+                    f" {max_pixels:,} of config.data.max_pixels"
+                )
             return np.asarray(picture.convert("RGB"))
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{where}: no such image") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises every kind
         raise UserError(f"{where}: not a readable image ({error})") from error
 
 

@@ -12,8 +12,10 @@ from PIL import Image
 
 from jax_itm.data.open_clip import CONFIG, is_open_clip, preprocessor
 from jax_itm.data.weights import read_table
+from jax_itm.fields import DATA
 from jax_itm.types import Config, NamedTuple, UserError
 
+LARGEST = 2**13  # pixels of an edge that a preprocessor may ask for
 FILES = ("preprocessor_config.json", "processor_config.json")  # of a tower's directory: older, newer
 
 # What a processor does where its file is silent, by a part of its type's name; "" is ViT's.
@@ -58,6 +60,8 @@ def fit(pixels: np.ndarray, frame: Frame) -> np.ndarray:
         short = min(height, width)
         wanted = tuple(int(wanted[0] * edge / short) for edge in (height, width))
     if wanted != (height, width):
+        if wanted[0] * wanted[1] > DATA["max_pixels"]:  # resized by its short edge
+            raise UserError(f"a picture of {height:,} x {width:,} pixels is too thin: {wanted} once resized")
         size = wanted[1], wanted[0]
         pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling(frame.resample)))
     return _cut(pixels, frame.crop, frame.rounded) if frame.crop else pixels
@@ -90,6 +94,8 @@ def processor(folder: Path, side: int = 0) -> dict[str, Any]:
         UserError: the file is missing, or says what is not understood here.
     """
     file, said = _said(folder)
+    if not isinstance(said, Mapping):
+        raise UserError(f"{file}: not understood here: an image_processor of {said!r}")
     kind = str(said.get("image_processor_type") or said.get("feature_extractor_type") or "")
     size, crop, resample, mean, std = next(value for name, value in DEFAULTS.items() if name in kind)
     try:
@@ -106,12 +112,14 @@ def processor(folder: Path, side: int = 0) -> dict[str, Any]:
             "mean": _three(said.get("image_mean", mean)) if normalised else (0.0,) * 3,
             "std": _three(said.get("image_std", std)) if normalised else (1.0,) * 3,
         }
-    except (ValueError, TypeError) as error:
+        if not np.isfinite([look["scale"], *look["mean"], *look["std"]]).all() or min(look["std"]) <= 0:
+            raise ValueError(f"a scale, mean and std of {look}")
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{file}: not understood here: {error}") from error
     return {"frame": (_at(frame, side) if side else frame)._asdict(), **look}
 
 
-def _said(folder: Path) -> tuple[Path, dict[str, Any]]:
+def _said(folder: Path) -> tuple[Path, Any]:
     """The file of a tower's directory that speaks of pictures, and what it says."""
     if is_open_clip(folder):
         return folder / CONFIG, preprocessor(folder)
@@ -123,11 +131,12 @@ def _said(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _size(said: Any, shortest: bool) -> tuple[int, ...]:
-    if isinstance(said, int):
+    edge = lambda found: type(found) is int and 1 <= found <= LARGEST
+    if edge(said):
         return (said,) if shortest else (said, said)
     if isinstance(said, Mapping):
         for names in (("shortest_edge",), ("height", "width")):
-            if said.keys() == set(names) and all(isinstance(said[name], int) for name in names):
+            if said.keys() == set(names) and all(edge(said[name]) for name in names):
                 return tuple(said[name] for name in names)
     raise ValueError(f"a size of {said!r}")
 
