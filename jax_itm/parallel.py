@@ -9,6 +9,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax_itm.similarity import AXIS
 from jax_itm.types import PyTree, UserError
 
+SPLIT_SIZE = 2**12  # numbers in an array below which splitting it saves nothing
+
 
 def start() -> Mesh:
     """Joins the cluster where there is one and returns a mesh over all devices.
@@ -37,6 +39,24 @@ def make_mesh(devices: int | None = None) -> Mesh:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of parameters: all of it on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def placed(mesh: Mesh, tree: PyTree, fsdp: bool) -> PyTree:
+    """The sharding of every array of a training state; of arrays or their shapes.
+
+    With `fsdp` an array of at least `SPLIT_SIZE` numbers is split over the devices along its longest axis
+    that they divide (Rajbhandari et al., ZeRO, 2020; Zhao et al., FSDP, 2023): parameters, moments and
+    averages have the same shapes, and so lie together. All else is on every device.
+    """
+
+    def one(x) -> NamedSharding:
+        even = [axis for axis, size in enumerate(x.shape) if size % mesh.size == 0]
+        if not fsdp or x.size < SPLIT_SIZE or not even:
+            return replicated(mesh)
+        axis = max(even, key=lambda axis: x.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+    return jax.tree.map(one, tree)
 
 
 def by_rows(mesh: Mesh) -> NamedSharding:

@@ -97,6 +97,7 @@ class Cdds(DualEncoder):
             options.mlp,
             options.noises,
             options.noise_scale,
+            config.get("remat", False),
             jnp.dtype(config.dtype),
         )
 

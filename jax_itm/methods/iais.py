@@ -118,6 +118,7 @@ class Iais:
             options.region_mlp,
             options.get("centred", False),  # runs of old have no such field, nor the next
             options.weights.get("mlm", 0) > 0,
+            config.get("remat", False),
             jnp.dtype(config.dtype),
         )
 

@@ -9,7 +9,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jax_itm.models.layers import Encoded, TransformerLayer, drop_tokens, l2_normalise, pool
+from jax_itm.models.layers import (
+    Encoded,
+    TransformerLayer,
+    drop_tokens,
+    l2_normalise,
+    pool,
+    recomputed,
+)
 from jax_itm.models.swin import Swin
 from jax_itm.models.vision import Vision
 from jax_itm.types import Array, Config, Float, Inputs, UserError
@@ -33,6 +40,7 @@ class Bert(nn.Module):
     positions: int
     types: int
     dropout: float = 0.1
+    remat: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
@@ -47,7 +55,7 @@ class Bert(nn.Module):
         x = nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm")(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         for index in range(self.layers):
-            layer = TransformerLayer(
+            layer = recomputed(TransformerLayer, self.remat)(
                 self.heads,
                 self.mlp,
                 dropout=self.dropout,
@@ -76,6 +84,7 @@ class ClipText(nn.Module):
     norm_eps: float
     positions: int
     dropout: float = 0.0
+    remat: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
@@ -87,7 +96,7 @@ class ClipText(nn.Module):
         )
         x = table(self.vocab, "words")(ids) + table(self.positions, "positions")(jnp.arange(ids.shape[1]))
         for index in range(self.layers):
-            layer = TransformerLayer(
+            layer = recomputed(TransformerLayer, self.remat)(
                 self.heads,
                 self.mlp,
                 dropout=self.dropout,
