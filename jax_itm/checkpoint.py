@@ -22,6 +22,14 @@ from jax_itm.types import Params, PyTree, UserError
 
 METRIC = "rsum"
 
+# By default every replica writes its slice of every array, and a program is compiled for each slice, which
+# takes far longer than it saves where arrays are small.
+ocp.type_handlers.register_type_handler(
+    jax.Array,
+    ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**22),
+    override=True,
+)
+
 
 def _rsum(metrics: dict[str, float]) -> float:
     return metrics[METRIC]

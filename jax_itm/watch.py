@@ -40,7 +40,7 @@ class Interrupts:
 
     def __exit__(self, *_) -> None:
         for number, handler in self._old.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)  # None: JAX's own of distributed runs
 
 
 def moved() -> None:

@@ -16,7 +16,7 @@ from jax_itm.types import UserError
 def states():
     """Two small states, of steps 1 and 2."""
     params = {"w": jnp.arange(20_000, dtype=jnp.float32)}
-    return [State(jnp.int32(k), jax.tree.map(lambda x, k=k: x + k, params), (), None) for k in (1, 2)]
+    return [State(jnp.int32(k), jax.tree.map(lambda x, k=k: x + k, params), params, None) for k in (1, 2)]
 
 
 def saved(folder) -> Path:
