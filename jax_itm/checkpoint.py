@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -24,11 +25,12 @@ METRIC = "rsum"
 
 # By default every replica writes its slice of every array, and a program is compiled for each slice, which
 # takes far longer than it saves where arrays are small.
+_level = logging.get_verbosity()
+logging.set_verbosity(logging.ERROR)  # Orbax warns of what is meant here
 ocp.type_handlers.register_type_handler(
-    jax.Array,
-    ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**22),
-    override=True,
+    jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**22), override=True
 )
+logging.set_verbosity(_level)
 
 
 def _rsum(metrics: dict[str, float]) -> float:
