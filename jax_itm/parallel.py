@@ -64,6 +64,11 @@ def by_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
+def for_host(mesh: Mesh) -> NamedSharding:
+    """The sharding of results that each process reads: by rows where one process has all devices."""
+    return by_rows(mesh) if jax.process_count() == 1 else replicated(mesh)
+
+
 def shard_rows(mesh: Mesh, local: PyTree) -> PyTree:
     """Global arrays from each process's own rows (its contiguous slice of the global batch)."""
     sharding = by_rows(mesh)

@@ -9,7 +9,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from jax_itm.methods import Method
-from jax_itm.parallel import by_rows, placed, replicated
+from jax_itm.parallel import by_rows, for_host, placed, replicated
 from jax_itm.types import Array, Batch, Params, PyTree, Terms
 
 
@@ -96,7 +96,7 @@ def embed_steps(method: Method, mesh: Mesh) -> tuple[Callable, Callable]:
 def score_step(score: Callable, mesh: Mesh) -> Callable[[Params, PyTree, PyTree], Array]:
     """One block of a method's `score`s, (params, images, texts) -> (i, t), the images split over devices."""
     split = _splitter(mesh)
-    return jax.jit(lambda params, i, t: score(params, split(i), t), out_shardings=by_rows(mesh))
+    return jax.jit(lambda params, i, t: score(params, split(i), t), out_shardings=for_host(mesh))
 
 
 def pair_step(method: Method, mesh: Mesh) -> Callable[[Params, PyTree, PyTree], Array] | None:
@@ -105,7 +105,7 @@ def pair_step(method: Method, mesh: Mesh) -> Callable[[Params, PyTree, PyTree], 
     if score_pairs is None:
         return None
     score = lambda params, images, texts: score_pairs(params, *split((images, texts)))
-    return jax.jit(score, out_shardings=by_rows(mesh))
+    return jax.jit(score, out_shardings=for_host(mesh))
 
 
 def _splitter(mesh: Mesh) -> Callable[[PyTree], PyTree]:
