@@ -24,7 +24,7 @@ from jax_itm.logs import Clock, CollapseAlarm, Logger
 from jax_itm.methods import build, example_batch
 from jax_itm.start import Start, keep_towers, open_start, started
 from jax_itm.types import Batch, Terms, UserError
-from jax_itm.watch import Interrupts, moved, together
+from jax_itm.watch import Interrupts, alone, moved, together
 
 # What may change when a run goes on: where things lie and how much is said, never what is computed.
 FREE = (
@@ -188,8 +188,11 @@ def train(config, workdir: str) -> int:
         try:
             with Interrupts() as interrupts, jax.set_mesh(run.mesh):
                 stopped = loop(run, workdir, interrupts)
-        finally:  # a save that is under way ends first
-            run.checkpoints.close()
+        except BaseException as error:
+            if not alone(error):
+                run.checkpoints.close()
+            raise
+        run.checkpoints.close()  # a save that is under way ends first
     return 128 + stopped if stopped else 0
 
 

@@ -49,6 +49,11 @@ def moved() -> None:
     _moved = time.monotonic()
 
 
+def alone(error: BaseException) -> bool:
+    """Whether after this error a process must not wait for the others, to end a save together, say."""
+    return jax.process_count() > 1 and not isinstance(error, UserError)
+
+
 def _leave(status: int, line: str) -> None:
     print(f"jax_itm: {line}", file=sys.stderr, flush=True)
     sys.stdout.flush()
