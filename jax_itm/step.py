@@ -1,16 +1,17 @@
 """The jitted steps: one training step, one embedding step, one block of scores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax.sharding import Mesh
 
 from jax_itm.methods import Method
 from jax_itm.parallel import by_rows, for_host, placed, replicated
-from jax_itm.types import Array, Batch, Params, PyTree, Terms
+from jax_itm.types import Array, Batch, Params, PyTree, Terms, UserError
 
 
 @struct.dataclass
@@ -82,6 +83,23 @@ def train_step(
     whole, rows = replicated(mesh), by_rows(mesh)
     state = jax.tree.map(lambda x: x.sharding, like) if like else whole
     return jax.jit(update, in_shardings=(state, rows), out_shardings=(state, whole), donate_argnums=0)
+
+
+def check_finite(
+    scalars: dict[str, float], at: int, last_good: int, reasons: Mapping[str, str], process: int | None = None
+) -> None:
+    """Raises UserError that names the first term that is not finite, and why where that is known.
+
+    `process` is the one that read an input that is not finite.
+    """
+    for name in sorted(scalars, key=lambda name: name in ("loss", "grad_norm")):  # the terms first
+        value = scalars[name]
+        if not np.isfinite(value):
+            kept = f"checkpoint {last_good} is kept" if last_good else "no checkpoint yet"
+            why = f" ({reasons[name]})" if name in reasons else ""
+            if process is not None:
+                why = f" (process {process} read an input that is not finite)"
+            raise UserError(f"step {at}: {name} is {value}{why}; training stopped, {kept}")
 
 
 def embed_steps(method: Method, mesh: Mesh) -> tuple[Callable, Callable]:

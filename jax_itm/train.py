@@ -1,7 +1,6 @@
 """Training: set up a run, then evaluate on the old state, save, next batch, step, log."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -23,6 +22,7 @@ from jax_itm.isd import isd
 from jax_itm.logs import Clock, CollapseAlarm, Logger
 from jax_itm.methods import build, example_batch
 from jax_itm.start import Start, keep_towers, open_start, started
+from jax_itm.step import check_finite
 from jax_itm.types import Batch, Terms, UserError
 from jax_itm.watch import Interrupts, alone, moved, together
 
@@ -153,23 +153,6 @@ class Run:
             json.loads(self.tokenizer.to_json()),
             {"rsum": result["rsum"]} if result else None,
         )
-
-
-def check_finite(
-    scalars: dict[str, float], at: int, last_good: int, reasons: Mapping[str, str], process: int | None = None
-) -> None:
-    """Raises UserError that names the first term that is not finite, and why where that is known.
-
-    `process` is the one that read an input that is not finite.
-    """
-    for name in sorted(scalars, key=lambda name: name in ("loss", "grad_norm")):  # the terms first
-        value = scalars[name]
-        if not np.isfinite(value):
-            kept = f"checkpoint {last_good} is kept" if last_good else "no checkpoint yet"
-            why = f" ({reasons[name]})" if name in reasons else ""
-            if process is not None:
-                why = f" (process {process} read an input that is not finite)"
-            raise UserError(f"step {at}: {name} is {value}{why}; training stopped, {kept}")
 
 
 def train(config, workdir: str) -> int:
