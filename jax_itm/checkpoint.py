@@ -2,21 +2,35 @@
 
 A checkpoint is a set of named items: `params`, `opt_state` (not of converted weights), `ema` (where
 kept), `data` (the step: the data's whole state), `config` and `tokenizer` (JSON). They are written
-asynchronously; the newest is kept, and the best by validation rSum. Reading elsewhere takes `config` and
-`tokenizer` first and then `params` (or `ema`) alone, onto whatever devices there are.
+asynchronously, with digests of their files; the newest two are kept, as one may get damaged, and the best by
+validation rSum. Reading elsewhere takes `config` and `tokenizer` first and then `params` (or `ema`) alone,
+onto whatever devices there are.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
+from jax_itm import digests
 from jax_itm.places import place
 from jax_itm.step import State
 from jax_itm.types import Params, PyTree, UserError
 
 METRIC = "rsum"
+
+# By default every replica writes its slice of every array, and a program is compiled for each slice, which
+# takes far longer than it saves where arrays are small.
+_level = logging.get_verbosity()
+logging.set_verbosity(logging.ERROR)  # Orbax warns of what is meant here
+ocp.type_handlers.register_type_handler(
+    jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**22), override=True
+)
+logging.set_verbosity(_level)
 
 
 def _rsum(metrics: dict[str, float]) -> float:
@@ -26,7 +40,7 @@ def _rsum(metrics: dict[str, float]) -> float:
 def found(workdir: str) -> bool:
     """Whether a run has saved anything."""
     path = place(workdir) / "checkpoints"
-    return path.exists() and any(step.name.isdigit() for step in path.iterdir())
+    return path.exists() and bool(ocp.utils.checkpoint_steps(path))
 
 
 class Checkpoints:
@@ -38,7 +52,7 @@ class Checkpoints:
             raise UserError(f"{workdir}: no checkpoint there; train one first")
         keep = policies.AnyPreservationPolicy(
             [
-                policies.LatestN(1),
+                policies.LatestN(2),
                 policies.BestN(get_metric_fn=_rsum, n=1, keep_checkpoints_without_metrics=False),
             ]
         )
@@ -49,10 +63,12 @@ class Checkpoints:
             create=create,
             read_only=not create,
             save_interval_steps=1 if create else 0,  # what read_only sets, with a warning
+            cleanup_tmp_directories=create,  # what a process that was killed left half-written
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._written),
         )
-        self.workdir = workdir
+        self.workdir, self.folder, self._writing = workdir, path / "checkpoints", 0
         self.manager = ocp.CheckpointManager(
-            path / "checkpoints",
+            self.folder,
             options=options,
             item_handlers={
                 "params": ocp.StandardCheckpointHandler(),
@@ -74,8 +90,39 @@ class Checkpoints:
         """The step with the best validation rSum; the newest where none was evaluated."""
         return self.manager.best_step() or self.last
 
+    def newest_whole(self) -> tuple[int, str]:
+        """The newest step whose files are what was written, and a line on those that are not.
+
+        Raises:
+            UserError: there is none.
+        """
+        lines = []
+        for step in sorted(self.manager.all_steps(), reverse=True):
+            try:
+                digests.check(self.folder / str(step))
+            except UserError as error:
+                lines.append(str(error))
+                continue
+            return step, "; ".join([*lines, f"going on from step {step}"]) if lines else ""
+        raise UserError(f"{self.workdir}: no checkpoint is whole: {'; '.join(lines)}")
+
+    def drop_after(self, step: int) -> None:
+        """Deletes damaged checkpoints after `step`, whose steps are about to be taken again."""
+        for later in [each for each in self.manager.all_steps() if each > step]:
+            self.manager.delete(later)
+
+    def _written(self) -> None:
+        """Called on one process when all files of a checkpoint are there, before it gets its name."""
+        final = self.folder / str(self._writing)  # where Orbax writes in place, as in a bucket
+        for folder in [final] if final.exists() else self.folder.glob(f"{self._writing}.*"):
+            digests.write(folder)
+
     def save(self, state: State, config: dict, tokenizer: dict, metrics: dict[str, float] | None) -> None:
-        """Writes the state after `state.step` updates, in the background; without `opt_state` where None."""
+        """Writes the state after `state.step` updates, in the background; without `opt_state` where None.
+
+        Raises:
+            UserError: this one or the one before could not be written.
+        """
         step = int(state.step)
         items: dict[str, Any] = {
             "params": ocp.args.StandardSave(state.params),  # type: ignore[call-arg]
@@ -86,7 +133,23 @@ class Checkpoints:
         for name, tree in (("opt_state", state.opt_state), ("ema", state.ema)):
             if tree is not None:
                 items[name] = ocp.args.StandardSave(tree)  # type: ignore[call-arg]
-        self.manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+        with self._errors():
+            self.manager.wait_until_finished()
+            self._writing = step
+            self.manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Makes one line of what goes wrong in writing, such as a full disk."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            last = max(ocp.utils.checkpoint_steps(self.folder), default=0)
+            kept = f"checkpoint {last} is kept" if last else "there is none before"
+            raise UserError(
+                f"{self.workdir}: checkpoint {self._writing} could not be written, {kept}: {reason}"
+            ) from error
 
     def _read(self, step: int, **items: Any) -> Any:
         try:
@@ -99,6 +162,7 @@ class Checkpoints:
 
     def description(self, step: int) -> tuple[dict, dict]:
         """The config and the tokenizer that were saved with `step`."""
+        digests.check(self.folder / str(step), "config", "tokenizer")
         read = self._read(step, config=ocp.args.JsonRestore(), tokenizer=ocp.args.JsonRestore())
         return read["config"], read["tokenizer"]
 
@@ -124,11 +188,17 @@ class Checkpoints:
     def params(self, step: int, like: PyTree, averaged: bool) -> Params:
         """The parameters at `step` (or their average), with the shardings of abstract `like`."""
         item = "ema" if averaged else "params"
+        digests.check(self.folder / str(step), item)
         return self._read(step, **{item: ocp.args.StandardRestore(like)})[item]  # type: ignore[call-arg]
 
     def close(self) -> None:
-        """Waits for what is being written."""
-        self.manager.wait_until_finished()
+        """Waits for what is being written.
+
+        Raises:
+            UserError: it could not be.
+        """
+        with self._errors():
+            self.manager.wait_until_finished()
         self.manager.close()
 
 

@@ -22,6 +22,7 @@ from jax_itm.methods import Method, build, example_batch
 from jax_itm.parallel import make_mesh, replicated, shard_whole
 from jax_itm.step import embed_steps, pair_step, score_step
 from jax_itm.types import Params, PyTree, UserError
+from jax_itm.watch import moved
 
 
 class Matcher:
@@ -130,6 +131,7 @@ class Matcher:
     def _run(self, encode, batches: Iterable[tuple[dict[str, np.ndarray], int]]) -> PyTree:
         parts = []
         for batch, real in batches:
+            moved()
             encoded = encode(self.params, shard_whole(self.mesh, batch))
             parts.append(jax.tree.map(lambda x, n=real: x[:n], encoded))
         if not parts:
@@ -142,6 +144,7 @@ class Matcher:
 
     def score_block(self, images: PyTree, texts: PyTree, first: bool = False) -> jax.Array:
         """The same, left on the devices, which share the images; `first`: the method's fast score."""
+        moved()
         rows = jax.tree.leaves(images)[0].shape[0]
         missing = -rows % self.mesh.size
         pad = lambda x: jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
@@ -154,6 +157,7 @@ class Matcher:
             raise UserError(f"{self.config.method.name} is no cross-encoder: it scores no single pairs")
         found = []
         for start in range(0, len(image), self.batch_rows):
+            moved()
             part = slice(start, start + self.batch_rows)
             take = lambda tree, at: jax.tree.map(lambda x: x[np.resize(at, self.batch_rows)], tree)
             chosen = take(images, image[part]), take(texts, text[part])

@@ -14,6 +14,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax_itm.similarity import AXIS
 from jax_itm.types import PyTree, UserError
 
+SPLIT_SIZE = 2**12  # numbers in an array below which splitting it saves nothing
+
 # What JAX knows a launcher by, and how many processes that has started.
 LAUNCHERS = (("SLURM_STEP_NODELIST", "SLURM_NTASKS"), ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"))
 EVERYWHERE = "run the same command on every host (TPU VM: --worker=all, SLURM: srun)"
@@ -135,6 +137,24 @@ def make_mesh(devices: int | None = None) -> Mesh:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The sharding of parameters: all of it on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def placed(mesh: Mesh, tree: PyTree, fsdp: bool) -> PyTree:
+    """The sharding of every array of a training state; of arrays or their shapes.
+
+    With `fsdp` an array of at least `SPLIT_SIZE` numbers is split over the devices along its longest axis
+    that they divide (Rajbhandari et al., ZeRO, 2020; Zhao et al., FSDP, 2023): parameters, moments and
+    averages have the same shapes, and so lie together. All else is on every device.
+    """
+
+    def one(x) -> NamedSharding:
+        even = [axis for axis, size in enumerate(x.shape) if size % mesh.size == 0]
+        if not fsdp or x.size < SPLIT_SIZE or not even:
+            return replicated(mesh)
+        axis = max(even, key=lambda axis: x.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+    return jax.tree.map(one, tree)
 
 
 def by_rows(mesh: Mesh) -> NamedSharding:

@@ -1,8 +1,6 @@
 """Training: set up a run, then evaluate on the old state, save, next batch, step, log."""
 
 import json
-import signal
-from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -25,7 +23,9 @@ from jax_itm.logs import Clock, CollapseAlarm, Logger
 from jax_itm.methods import build, example_batch
 from jax_itm.places import place
 from jax_itm.start import Start, keep_towers, open_start, started
-from jax_itm.types import Terms, UserError
+from jax_itm.step import check_finite
+from jax_itm.types import Batch, Terms, UserError
+from jax_itm.watch import Interrupts, alone, moved, together
 
 # What may change when a run goes on: where things lie and how much is said, never what is computed.
 FREE = (
@@ -37,6 +37,9 @@ FREE = (
     "text.path",
     "evaluate.batch_size",
     "log_every",
+    "fsdp",
+    "remat",
+    "patience",
     "similarity.form",
     "similarity.tile",
 )
@@ -58,7 +61,8 @@ class Run:
         self.config = config
         saved = Checkpoints(workdir) if found(workdir) else None
         start = None if saved else open_start(config)
-        self.tokenizer = self._resume_tokenizer(saved) if saved else self._first_tokenizer(start)
+        at, self.warning = saved.newest_whole() if saved else (0, "")
+        self.tokenizer = self._resume_tokenizer(saved, at) if saved else self._first_tokenizer(start)
         examples = len(self.split.caption_image)
         to_steps = lambda duration: steps_of(duration, config.batch_size, examples)
         self.total, self.evaluate_every = to_steps(config.duration), to_steps(config.evaluate.every)
@@ -68,14 +72,15 @@ class Run:
             params = started(params, start)
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
         self.optimizer, self.rate = optim.build(config, params, self.total, examples)
-        self.state = step.init_state(params, self.optimizer, config.ema > 0, self.mesh)
+        self.state = step.init_state(params, self.optimizer, config.ema > 0, self.mesh, config.fsdp)
         if saved:
-            self.state = saved.state(saved.last, self.state)
+            self.state = saved.state(at, self.state)
             saved.close()
         attach(config, self.state.params, self.tokenizer, self.split, self.validation, needed=True)
         self.matcher = Matcher(config, self.method, self.tokenizer, self.mesh)
         # Last: a run that cannot start writes nothing.
         self.checkpoints = Checkpoints(workdir, create=True)
+        self.checkpoints.drop_after(int(self.state.step))
 
     def _first_tokenizer(self, start: Start | None) -> Tokenizer:
         if start and start.tokenizer:
@@ -83,8 +88,8 @@ class Run:
         data = self.config.data
         return Tokenizer.fit(self.split.captions(), data.tokenizer, data.min_count, data.vocab_size)
 
-    def _resume_tokenizer(self, saved: Checkpoints) -> Tokenizer:
-        config, tokenizer = saved.description(saved.last)
+    def _resume_tokenizer(self, saved: Checkpoints, at: int) -> Tokenizer:
+        config, tokenizer = saved.description(at)
         older = config_lib.from_json(json.dumps(config))
         old, new = config_lib.flatten(older), config_lib.flatten(self.config)
         changed = [name for name in new if name not in FREE and old.get(name) != new[name]]
@@ -115,6 +120,26 @@ class Run:
             process_count=jax.process_count(),
         )
 
+    def placed(self, batch: Batch, asked: int) -> Batch:
+        """The global batch of this process's rows, with the signal that this process was sent."""
+        rows = len(batch["image_id"])
+        return parallel.shard_rows(self.mesh, batch | {"asked": np.full(rows, asked, np.int32)})
+
+    def read(self, scalars: Terms, at: int) -> tuple[dict[str, float], int]:
+        """Waits for the scalars of step `at`: what is logged, and a signal that any process was sent.
+
+        All processes read the same, so that they stop at the same step.
+
+        Raises:
+            UserError: a term is not finite.
+        """
+        values = {name: float(value) for name, value in jax.device_get(scalars).items()}
+        row, asked = int(values.pop("faulty", -1)), int(values.pop("asked", 0))
+        each = self.config.batch_size // self.mesh.size
+        process = list(self.mesh.devices.flat)[row // each].process_index if row >= 0 else None
+        check_finite(values, at, self.checkpoints.last, self.method.reasons, process)
+        return values, asked
+
     def validate(self) -> dict:
         """The validation split's retrieval numbers of the present state, and ISD where there are maps."""
         self.matcher.params, self.matcher.step = self.state.best_params, int(self.state.step)
@@ -133,89 +158,70 @@ class Run:
         )
 
 
-class Interrupts:
-    """Remembers the first Ctrl-C or SIGTERM, so that the loop can save; a second Ctrl-C is at once."""
-
-    def __init__(self):
-        self.signal = 0
-
-    def __enter__(self) -> "Interrupts":
-        self._old = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _note(self, number: int, _) -> None:
-        self.signal = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-
-def floats(scalars: Terms) -> dict[str, float]:
-    """Waits for a step's scalars and brings them to the host."""
-    return {name: float(value) for name, value in jax.device_get(scalars).items()}
-
-
-def check_finite(scalars: dict[str, float], at: int, last_good: int, reasons: Mapping[str, str]) -> None:
-    """Raises UserError that names the first term that is not finite, and why where that is known."""
-    for name in sorted(scalars, key=lambda name: name in ("loss", "grad_norm")):  # the terms first
-        value = scalars[name]
-        if not np.isfinite(value):
-            kept = f"checkpoint {last_good} is kept" if last_good else "no checkpoint yet"
-            why = f" ({reasons[name]})" if name in reasons else ""
-            raise UserError(f"step {at}: {name} is {value}{why}; training stopped, {kept}")
-
-
 def train(config, workdir: str, cluster: parallel.Cluster = parallel.ALONE) -> int:
     """Trains, or goes on training, the run of `config` in `workdir`, with the processes of `cluster`.
 
     Returns:
         The exit status: 0 when the run is complete, 128 + the signal's number when it was stopped
-        by Ctrl-C or SIGTERM after saving, so that a scheduler starts it again.
+        by Ctrl-C or SIGTERM (sent to any of its processes) after saving, so that a scheduler starts
+        it again. What one of several processes does when it fails or another is lost: `watch.py`.
     """
     mesh = parallel.start(cluster)
-    preflight.check(mesh, config, {"--workdir": workdir}, cluster.start_timeout)
-    run = Run(config, workdir, mesh)
-    if parallel.is_main():
-        (place(workdir) / "config.json").write_text(config_lib.to_json(config))
-    try:
-        with Interrupts() as interrupts, jax.set_mesh(run.mesh):
-            loop(run, workdir, interrupts)
-    finally:  # a save that is under way ends first
-        run.checkpoints.close()
-    return 128 + interrupts.signal if interrupts.signal else 0
+    with together(config.patience):
+        preflight.check(mesh, config, {"--workdir": workdir}, cluster.start_timeout)
+        run = Run(config, workdir, mesh)
+        if parallel.is_main():
+            (place(workdir) / "config.json").write_text(config_lib.to_json(config))
+        try:
+            with Interrupts() as interrupts, jax.set_mesh(run.mesh):
+                stopped = loop(run, workdir, interrupts)
+        except BaseException as error:
+            if not alone(error):
+                run.checkpoints.close()
+            raise
+        run.checkpoints.close()  # a save that is under way ends first
+    return 128 + stopped if stopped else 0
 
 
-def loop(run: Run, workdir: str, interrupts: Interrupts) -> None:
-    """Evaluate and save the state, take a batch, step, log; until the last step or a signal."""
+def loop(run: Run, workdir: str, interrupts: Interrupts) -> int:
+    """Evaluate and save the state, take a batch, step, log; until the last step or a signal.
+
+    Returns:
+        The number of the signal that stopped it; 0 where the run is complete.
+    """
     config, first = run.config, int(run.state.step)
-    update = step.train_step(run.method, run.optimizer, run.mesh, config.seed, config.ema)
+    update = step.train_step(run.method, run.optimizer, run.mesh, config.seed, config.ema, run.state)
     alarm = CollapseAlarm(config.method.get("margin", 0.0))
-    scalars, batches, clock = {}, iter(run.batches()), Clock(first)
+    scalars, asked, batches, clock = {}, 0, iter(run.batches()), Clock(first)
     with Logger(workdir, run.total, first, is_main=parallel.is_main()) as log:
         log.message(f"{run.parameters:,} parameters, {run.mesh.size} devices, {run.total} steps")
+        if run.warning:
+            log.message(f"warning: {run.warning}")
         for at in range(first, run.total + 1):
+            moved()
             due = at > first and (at % run.evaluate_every == 0 or at == run.total)
-            if due or (interrupts.signal and at > first):
-                check_finite(floats(scalars), at, run.checkpoints.last, run.method.reasons)
+            if due or asked:
+                run.read(scalars, at)
                 result = run.validate() if due else None
                 if result:
                     log.evaluation(at, {"rsum": result["rsum"]} | _flat(result))
                 run.save(result)
                 clock.start(at)  # a step's time is not the evaluation's
-            if at == run.total or interrupts.signal:
-                break
-            batch, previous = parallel.shard_rows(run.mesh, clock.next(batches)), scalars
+            if at == run.total:
+                return 0
+            if asked:
+                return asked
+            batch, previous = run.placed(clock.next(batches), interrupts.signal), scalars
             run.state, scalars = update(run.state, batch)
             # The step before, so that the devices have work while the host reads it.
-            check_finite(floats(previous), at, run.checkpoints.last, run.method.reasons)
+            _, asked = run.read(previous, at)
             if (at + 1) % config.log_every == 0:
-                values = floats(scalars)
+                values, _ = run.read(scalars, at + 1)
                 log.train(at + 1, describe(run, values, at, *clock.read(at + 1)))
                 hinge = values.get("triplet", np.inf)
                 if warning := alarm.update(hinge / (2 * config.batch_size), values.get("gap", np.inf)):
                     log.message(warning)
+    return 0
 
 
 def describe(run: Run, values: dict[str, float], at: int, seconds: float, waiting: float) -> dict[str, float]:

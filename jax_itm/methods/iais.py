@@ -118,6 +118,7 @@ class Iais:
             options.region_mlp,
             options.centred,
             options.weights.mlm > 0,
+            config.remat,
             jnp.dtype(config.dtype),
         )
 

@@ -12,6 +12,7 @@ from jax_itm.models.layers import (
     drop_tokens,
     l2_normalise,
     pool,
+    recomputed,
 )
 from jax_itm.types import Array, Float, Inputs
 
@@ -66,6 +67,7 @@ class Vit(nn.Module):
     width: int = 192
     layers: int = 6
     heads: int = 3
+    remat: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
@@ -81,20 +83,22 @@ class Vit(nn.Module):
         if train:  # dropped patches are unseen by the others too, as in masked autoencoders
             mask = drop_tokens(self, mask, self.drop)
         for index in range(self.layers):
-            layer = TransformerLayer(self.heads, 4 * self.width, dtype=self.dtype, name=f"layer_{index}")
+            layer = recomputed(TransformerLayer, self.remat)
+            layer = layer(self.heads, 4 * self.width, dtype=self.dtype, name=f"layer_{index}")
             x = layer(x, mask, train)
         x = nn.LayerNorm(dtype=self.dtype, name="norm")(x)
         tokens = nn.Dense(self.dim, dtype=self.dtype, name="project")(x).astype(jnp.float32)
         return Encoded(l2_normalise(pool(self.pooling, tokens, mask)), tokens, mask)
 
 
-def build(config, dim: int, dtype: str) -> nn.Module:
-    """The encoder that `config.image` describes."""
+def build(config, dim: int, dtype: str, remat: bool) -> nn.Module:
+    """The encoder that `config.image` describes; with `remat` its layers are recomputed."""
     if config.name == "pretrained":
-        tower = towers.tower("image", config.arch, dtype=jnp.dtype(dtype))
+        tower = towers.tower("image", config.arch, remat=remat, dtype=jnp.dtype(dtype))
         return towers.on(tower, config, dim, dtype)
     shared = {"dim": dim, "pooling": config.pooling, "drop": config.drop, "dtype": jnp.dtype(dtype)}
     if config.name == "regions":
         head = {"hidden": config.hidden, "feature_dropout": config.feature_dropout}
         return RegionEncoder(boxes=config.boxes, **head, **shared)
-    return Vit(patch=config.patch, width=config.width, layers=config.layers, heads=config.heads, **shared)
+    sizes = {"width": config.width, "layers": config.layers, "heads": config.heads}
+    return Vit(patch=config.patch, remat=remat, **sizes, **shared)

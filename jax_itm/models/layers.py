@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -161,6 +161,11 @@ class TransformerLayer(nn.Module):
         if not self.scaled:
             return x
         return x * self.param(name, nn.initializers.ones, x.shape[-1:]).astype(self.dtype)
+
+
+def recomputed(layer: type[nn.Module], remat: bool) -> Any:
+    """`layer`, of (x, mask, train); with `remat` the backward pass computes its insides again."""
+    return nn.remat(layer, static_argnums=(3,)) if remat else layer
 
 
 def mean_pool(x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:

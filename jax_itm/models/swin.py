@@ -132,6 +132,7 @@ class Swin(nn.Module):
     scale: float = 1 / 255
     mean: tuple[float, ...] = (0.5,) * 3
     std: tuple[float, ...] = (0.5,) * 3
+    remat: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
@@ -146,7 +147,7 @@ class Swin(nn.Module):
             if stage:
                 x = Merging(self.dtype, name=f"merge_{stage}")(x)
             for index in range(depth):
-                layer = SwinLayer(
+                layer = (nn.remat(SwinLayer) if self.remat else SwinLayer)(
                     heads,
                     int(self.mlp_ratio * x.shape[-1]),
                     self.window,

@@ -4,7 +4,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jax_itm.models import towers
-from jax_itm.models.layers import BiGru, Encoded, TransformerLayer, drop_tokens, l2_normalise, pool
+from jax_itm.models.layers import (
+    BiGru,
+    Encoded,
+    TransformerLayer,
+    drop_tokens,
+    l2_normalise,
+    pool,
+    recomputed,
+)
 from jax_itm.types import Inputs
 
 
@@ -45,6 +53,7 @@ class BertText(nn.Module):
     heads: int = 4
     max_words: int = 64
     dropout: float = 0.1
+    remat: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
@@ -58,7 +67,7 @@ class BertText(nn.Module):
         x = nn.LayerNorm(1e-12, dtype=self.dtype, name="norm")(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         for index in range(self.layers):
-            layer = TransformerLayer(
+            layer = recomputed(TransformerLayer, self.remat)(
                 self.heads,
                 4 * self.width,
                 dropout=self.dropout,
@@ -89,10 +98,10 @@ class BagOfWords(nn.Module):
         return Encoded(l2_normalise(pool(self.pooling, tokens, mask)), tokens, mask)
 
 
-def build(config, dim: int, dtype: str, vocab: int, max_words: int) -> nn.Module:
-    """The encoder that `config.text` describes."""
+def build(config, dim: int, dtype: str, vocab: int, max_words: int, remat: bool) -> nn.Module:
+    """The encoder that `config.text` describes; with `remat` its layers are recomputed."""
     if config.name == "pretrained":
-        tower = towers.tower("text", config.arch, dropout=config.dropout, dtype=jnp.dtype(dtype))
+        tower = towers.tower("text", config.arch, dropout=config.dropout, remat=remat, dtype=jnp.dtype(dtype))
         return towers.on(tower, config, dim, dtype)
     shared = {
         "dim": dim,
@@ -111,5 +120,6 @@ def build(config, dim: int, dtype: str, vocab: int, max_words: int) -> nn.Module
         heads=config.heads,
         max_words=max_words,
         dropout=config.dropout,
+        remat=remat,
         **shared,
     )

@@ -17,6 +17,7 @@ from jax_itm.models.layers import (
     drop_tokens,
     l2_normalise,
     pool,
+    recomputed,
 )
 from jax_itm.models.swin import Swin
 from jax_itm.models.vision import Vision
@@ -41,6 +42,7 @@ class Bert(nn.Module):
     positions: int
     types: int
     dropout: float = 0.1
+    remat: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
@@ -55,7 +57,7 @@ class Bert(nn.Module):
         x = nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm")(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         for index in range(self.layers):
-            layer = TransformerLayer(
+            layer = recomputed(TransformerLayer, self.remat)(
                 self.heads,
                 self.mlp,
                 dropout=self.dropout,
@@ -84,6 +86,7 @@ class ClipText(nn.Module):
     norm_eps: float
     positions: int
     dropout: float = 0.0
+    remat: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
@@ -95,7 +98,7 @@ class ClipText(nn.Module):
         )
         x = table(self.vocab, "words")(ids) + table(self.positions, "positions")(jnp.arange(ids.shape[1]))
         for index in range(self.layers):
-            layer = TransformerLayer(
+            layer = recomputed(TransformerLayer, self.remat)(
                 self.heads,
                 self.mlp,
                 dropout=self.dropout,

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jax_itm.models.layers import Encoded, TransformerLayer, l2_normalise, mean_pool
+from jax_itm.models.layers import Encoded, TransformerLayer, l2_normalise, mean_pool, recomputed
 from jax_itm.types import Array, Bool, Float, PRNGKeyArray
 
 
@@ -32,6 +32,7 @@ class Path(nn.Module):
 
     heads: int
     mlp: int
+    remat: bool
     dtype: jnp.dtype
 
     @nn.compact
@@ -42,7 +43,8 @@ class Path(nn.Module):
         size = x.shape[-1]
         for k, skip in enumerate(skips):
             both = jnp.concatenate([x, skip], axis=-1)
-            layer = TransformerLayer(self.heads, 2 * self.mlp * size, dtype=self.dtype, name=f"layer_{k}")
+            layer = recomputed(TransformerLayer, self.remat)
+            layer = layer(self.heads, 2 * self.mlp * size, dtype=self.dtype, name=f"layer_{k}")
             x = nn.Dense(size, dtype=self.dtype, kernel_init=halves, name=f"linear_{k}")(
                 layer(both, mask, False)
             )
@@ -58,6 +60,7 @@ class Unet(nn.Module):
     layers: int = 2
     heads: int = 8
     mlp: int = 4
+    remat: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
@@ -67,7 +70,7 @@ class Unet(nn.Module):
         """The semantic and the modality component, means over the z noises `E_n(delta)`; no noise: of H."""
         x, outputs = tokens.astype(self.dtype), []
         for k in range(self.layers):
-            layer = TransformerLayer(
+            layer = recomputed(TransformerLayer, self.remat)(
                 self.heads, self.mlp * x.shape[-1], dtype=self.dtype, name=f"encoder_{k}"
             )
             x = layer(x, mask, False)
@@ -78,7 +81,7 @@ class Unet(nn.Module):
         skips, masks = [_flat(each(x)) for x in reversed(outputs)], _flat(each(mask))
 
         def decoded(name: str) -> Array:
-            path = Path(self.heads, self.mlp, self.dtype, name=name)
+            path = Path(self.heads, self.mlp, self.remat, self.dtype, name=name)
             found = path(_flat(noisy), skips, masks).astype(jnp.float32)
             return jnp.mean(found.reshape(-1, samples, *found.shape[1:]), axis=1)
 
@@ -94,13 +97,15 @@ class DualPath(nn.Module):
     mlp: int = 4
     samples: int = 4  # z; 0: no noise
     scale: float = 1.0  # of the noise
+    remat: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
 
     def setup(self) -> None:
         """The parts."""
-        sizes = self.layers, self.heads, self.mlp, self.dtype
+        sizes = self.layers, self.heads, self.mlp, self.remat, self.dtype
         self.of_image, self.of_text = Unet(*sizes), Unet(*sizes)
-        self.noise = TransformerLayer(self.heads, self.mlp * self.dim, dtype=self.dtype)
+        noise = recomputed(TransformerLayer, self.remat)
+        self.noise = noise(self.heads, self.mlp * self.dim, dtype=self.dtype)
 
     def __call__(self, image: Encoded, text: Encoded) -> tuple[Encoded, Encoded]:
         """Both modalities with the fixed noise: what parameters are made with."""

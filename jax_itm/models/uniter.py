@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm.models.image import location
-from jax_itm.models.layers import MASKED
+from jax_itm.models.layers import MASKED, recomputed
 from jax_itm.relations import Maps
 from jax_itm.types import Array, Bool, Float, Inputs, Int, NamedTuple
 
@@ -138,6 +138,7 @@ class Uniter(nn.Module):
     region_mlp: int = 0
     centred: bool = False
     mlm: bool = False  # make the parameters of the head for masked words
+    remat: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
 
     def setup(self):
@@ -154,7 +155,7 @@ class Uniter(nn.Module):
         self.pos_linear, self.pos_layer_norm = dense(self.hidden), norm()
         self.img_norm = norm()
         self.layer = [
-            BertLayer(self.heads, self.hidden, self.dropout, self.spread, self.dtype)
+            recomputed(BertLayer, self.remat)(self.heads, self.hidden, self.dropout, self.spread, self.dtype)
             for _ in range(self.layers)
         ]
         self.pooler, self.rank_output = dense(self.hidden), nn.Dense(1, kernel_init=normal)

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from jax_itm.models.layers import TransformerLayer
+from jax_itm.models.layers import TransformerLayer, recomputed
 from jax_itm.types import Array, Float, Inputs
 
 
@@ -61,6 +61,7 @@ class Vision(nn.Module):
     antialias: bool = False  # in resizing positions
     norm_first: bool = False  # CLIP's LayerNorm before the layers, and patches without bias
     scaled: bool = False  # DINOv2's LayerScale
+    remat: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
@@ -90,7 +91,7 @@ class Vision(nn.Module):
             x = nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm_first")(x)
         mask = jnp.ones(x.shape[:2], bool)
         for index in range(self.layers):
-            layer = TransformerLayer(
+            layer = recomputed(TransformerLayer, self.remat)(
                 self.heads,
                 self.mlp,
                 norm_eps=self.norm_eps,

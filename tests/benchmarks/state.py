@@ -1,0 +1,68 @@
+"""Memory of an update on 8 virtual devices, with and without `config.fsdp` and `config.remat`.
+
+    python tests/benchmarks/state.py [--width 384] [--layers 12] [--batch 64]
+
+A ViT of 224 x 224 pixels and a BERT, InfoNCE, AdamW. Nothing is allocated or run: the state's bytes are
+those of its shards, temporary memory is read from the compiled program. MiB a device.
+"""
+
+import argparse
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jax_itm import parallel, step
+from jax_itm.config import default
+from jax_itm.methods import build, example_batch
+
+
+def described(width: int, layers: int, batch: int, fsdp: bool, remat: bool):
+    """The config of a row."""
+    config = default("info_nce")
+    config.data.view, config.image.name, config.text.name = "pixels", "vit", "bert"
+    config.data.image_size, config.batch_size, config.fsdp, config.remat = 224, batch, fsdp, remat
+    for side in (config.image, config.text):
+        side.width, side.layers, side.heads, side.pooling = width, layers, width // 64, "mean"
+    return config
+
+
+def measure(config) -> tuple[float, float, float]:
+    """Parameters in millions; MiB of the state and of temporary memory, on one device."""
+    mesh, method = parallel.make_mesh(), build(config, 10_000, 1000)
+    optimizer, rows = optax.adamw(1e-3), parallel.by_rows(mesh)
+    example = lambda: example_batch(config, config.batch_size)
+    params = jax.eval_shape(lambda: method.init(jax.random.key(0), example()))
+    moments = jax.eval_shape(optimizer.init, params)
+    state = step.State(jax.ShapeDtypeStruct((), jnp.int32), params, moments, None)
+    state = jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+        state,
+        parallel.placed(mesh, state, config.fsdp),
+    )
+    held = sum(np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(state))
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), jax.eval_shape(example)
+    )
+    with jax.set_mesh(mesh):
+        update = step.train_step(method, optimizer, mesh, 0, 0.0, state)
+        memory = update.lower(state, batch).compile().memory_analysis()
+    count = sum(x.size for x in jax.tree.leaves(params)) / 1e6
+    return count, held / 2**20, memory.temp_size_in_bytes / 2**20
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, value in (("--width", 384), ("--layers", 12), ("--batch", 64)):
+        parser.add_argument(name, type=int, default=value)
+    sizes = vars(parser.parse_args())
+    print("| fsdp | remat | million parameters | state | temporary |\n| --- | --- | ---: | ---: | ---: |")
+    for fsdp in (False, True):
+        for remat in (False, True):
+            count, held, needed = measure(described(**sizes, fsdp=fsdp, remat=remat))
+            print(f"| {fsdp} | {remat} | {count:.1f} | {held:,.1f} | {needed:,.1f} |", flush=True)

@@ -1,0 +1,79 @@
+"""Two real processes train together; one is killed, hangs, is told to stop, or reads what is not a number."""
+
+import json
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+from cluster import Fault, run
+from test_run import CONFIG, params, same, write_precomp
+
+from jax_itm import parallel
+from jax_itm.__main__ import main
+from jax_itm.checkpoint import Checkpoints
+from jax_itm.watch import LOST
+
+STEPS = 16
+FIELDS = {"duration": f"{STEPS} steps", "evaluate.every": "4 steps", "log_every": 1}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A config, prepared data, whose captions are no whole batches, and a run that nothing disturbed."""
+    place = tmp_path_factory.mktemp("faults")
+    source = write_precomp(place / "raw", {"train": 25, "dev": 8})
+    (place / "tiny.py").write_text(CONFIG)
+    assert main(["prepare", "precomp", "--source", str(source), "--data_dir", str(place / "data")]) == 0
+    status, said = run(command(place, "whole"))
+    assert status == [0, 0], said
+    return place
+
+
+def command(place, workdir: str, **fields) -> list[str]:
+    fields = {"data.data_dir": place / "data", **FIELDS, **fields}
+    start = ["train", "--config", f"{place}/tiny.py:method=info_nce", "--workdir", str(place / workdir)]
+    return [*start, *(f"--config.{name}={value}" for name, value in fields.items())]
+
+
+def curve(workdir) -> dict[int, float]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["train/loss"] for line in lines if "train/loss" in line}
+
+
+def test_lost_hanging_and_stopped_processes(place, monkeypatch):
+    """After all of it: the parameters of the run that nothing disturbed, bit for bit."""
+    parts = place / "parts"
+    status, said = run(command(place, "parts"), Fault(signal.SIGKILL, at=6, delay=0.01))
+    assert status[1] == -signal.SIGKILL and "Traceback" not in said[0]
+    assert status[0] == LOST and "another process is gone" in said[0], said[0]
+    status, said = run(command(place, "parts", patience=90.0), Fault(signal.SIGSTOP, at=9))
+    assert status[0] == LOST and "nothing has moved for 90 s" in said[0], said[0]
+    status, said = run(command(place, "parts"), Fault(signal.SIGTERM, at=10))
+    assert status == [128 + signal.SIGTERM] * 2, said
+    stopped = Checkpoints(str(parts)).last
+    assert 10 < stopped <= 14  # saved at once, at a step that both agree on
+    for devices in (1, 4):  # the same run goes on elsewhere
+        shutil.copytree(parts, place / f"on_{devices}")
+        with monkeypatch.context() as patch:
+            patch.setattr(parallel, "start", lambda n=devices: parallel.make_mesh(n))
+            assert main(command(place, f"on_{devices}")) == 0
+        assert list(curve(place / f"on_{devices}")) == list(range(1, STEPS + 1))
+        np.testing.assert_allclose(
+            [*curve(place / f"on_{devices}").values()], [*curve(place / "whole").values()], rtol=1e-5
+        )
+    status, said = run(command(place, "parts"))
+    assert status == [0, 0], said
+    same(params(place / "whole"), params(parts))
+    assert curve(parts) == curve(place / "whole")
+
+
+def test_an_input_that_is_not_finite_names_step_and_process(place):
+    status, said = run(command(place, "nan"), Fault("nan", at=5))
+    assert status == [2, 2], said
+    for text in said:
+        assert "step 6: info_nce is nan (process 1 read an input that is not finite)" in text
+        assert "checkpoint 4 is kept" in text and "Traceback" not in text
+    assert Checkpoints(str(place / "nan")).last == 4
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params(place / "nan")))
