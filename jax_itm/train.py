@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -133,7 +134,8 @@ class Run:
         values = {name: float(value) for name, value in jax.device_get(scalars).items()}
         row, asked = int(values.pop("faulty", -1)), int(values.pop("asked", 0))
         each = self.config.batch_size // self.mesh.size
-        process = self.mesh.devices.flat[row // each].process_index if row >= 0 else None
+        devices: Any = self.mesh.devices.flat
+        process = devices[row // each].process_index if row >= 0 else None
         check_finite(values, at, self.checkpoints.last, self.method.reasons, process)
         return values, asked
 

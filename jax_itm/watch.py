@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
@@ -112,5 +113,5 @@ def _goodbye() -> None:
     from jax._src import distributed  # jax.distributed shows no client
 
     with contextlib.suppress(Exception):
-        client = distributed.global_state.client
+        client: Any = distributed.global_state.client
         client.wait_at_barrier("jax_itm_goodbye", timeout_in_ms=1000 * GOODBYE_SECONDS)
