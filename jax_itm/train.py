@@ -1,6 +1,7 @@
 """Training: set up a run, then evaluate on the old state, save, next batch, step, log."""
 
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -136,7 +137,8 @@ class Run:
         values = {name: float(value) for name, value in jax.device_get(scalars).items()}
         row, asked = int(values.pop("faulty", -1)), int(values.pop("asked", 0))
         each = self.config.batch_size // self.mesh.size
-        process = list(self.mesh.devices.flat)[row // each].process_index if row >= 0 else None
+        devices: Any = self.mesh.devices.flat
+        process = devices[row // each].process_index if row >= 0 else None
         check_finite(values, at, self.checkpoints.last, self.method.reasons, process)
         return values, asked
 

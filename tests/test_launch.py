@@ -213,8 +213,9 @@ def test_slice_that_is_there_is_taken_and_wrong_input_is_not_tried_again(place):
     assert len(place.calls("trainer -m jax_itm prepare")) == len(place.calls("trainer -m jax_itm train")) == 1
 
 
-def test_slurm_job_that_ran_out_of_time_queues_again(place):
-    assert place.run("slurm.sbatch", *SLURM, ends=(143,)).returncode == 0
+@pytest.mark.parametrize("status", [143, 75])
+def test_slurm_job_that_ran_out_of_time_or_lost_a_process_queues_again(place, status):
+    assert place.run("slurm.sbatch", *SLURM, ends=(status,)).returncode == 0
     assert place.calls("sbatch --nodes=4 --time=1:00 launch/slurm.sbatch --workdir runs/x")
     assert place.calls(f"srun --kill-on-bad-exit=1 .venv/bin/python -m jax_itm {TRAIN}")
     assert place.calls("scontrol requeue 7")
