@@ -4,13 +4,16 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
 
 from absl import logging
 
 from jax_itm.arguments import parser
+from jax_itm.fields import DATA
 from jax_itm.types import UserError
 
 
@@ -28,13 +31,14 @@ def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
         data = given.data
         name, source = name or data.name, source or data.source
         data_dir = data_dir or data.data_dir
+    max_pixels = args.max_pixels or (given.data if given else DATA)["max_pixels"]
     if not name:
         raise UserError(f"prepare: name a data set ({', '.join(NAMES)}) or a --config")
     options = [option.partition("=") for option in args.beam_options.split(",") if option]
     if any(not value for _, _, value in options) or (options and not args.beam):
         raise UserError(f"--beam_options {args.beam_options}: must be KEY=VALUE,.. beside --beam")
     beam = {key: value for key, _, value in options} if args.beam else None
-    found = prepare(name, data_dir or "data", source or None, args.entities, beam)
+    found = prepare(name, data_dir or "data", source or None, args.entities, beam, max_pixels)
     print(card(found) + ("\n  was there already" if found["reused"] else ""))
     if args.encode:
         from jax_itm.encode import encode
@@ -64,16 +68,25 @@ def run_train(args: argparse.Namespace, overrides: list[str]) -> int:
     from jax_itm import config
     from jax_itm.train import train
 
-    return train(config.read(args.config, overrides), args.workdir)
+    return train(config.read(args.config, overrides), args.workdir, _cluster(args))
+
+
+def _cluster(args: argparse.Namespace) -> Any:
+    """Where the other processes are, by the options."""
+    from jax_itm.parallel import Cluster
+
+    return Cluster(*(getattr(args, field) for field in Cluster._fields))
 
 
 def run_evaluate(args: argparse.Namespace, _) -> int:
     """Evaluates a run on a split, prints the table, writes the JSON."""
     import jax_itm
+    from jax_itm import parallel, preflight
     from jax_itm.baseline import bag_of_words
     from jax_itm.data.builders import open_split
     from jax_itm.evaluate import evaluate
     from jax_itm.isd import isd
+    from jax_itm.places import place
     from jax_itm.report import table
     from jax_itm.rerank import rerank
 
@@ -81,7 +94,10 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
         raise UserError("--mode rerank and --rerank_from RUN: each needs the other")
     if args.mode == "rerank" and args.protocol != "full":
         raise UserError("--mode rerank: only with --protocol full")
+    parallel.start(_cluster(args))
     matcher = jax_itm.load(args.workdir, score=args.score)
+    given = {f"--{k}": v for k, v in vars(args).items() if k not in ("data_dir", "process_id")}
+    preflight.check(matcher.mesh, matcher.config, given, args.start_timeout)
     data = matcher.config.data
     name, data_dir = args.data or data.name, args.data_dir or data.data_dir
     split = open_split(name, data_dir, args.split, data.view)
@@ -95,12 +111,14 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
         result = rerank(matcher, split, jax_itm.load(args.rerank_from), args.top_k) | extra
     else:
         result = evaluate(matcher, split, args.protocol) | extra
+    if not parallel.is_main():
+        return 0
     print(table([result]))
     print("{pairs:,} pairs scored in {seconds:.1f} s.".format(**result["cost"]))
     if args.isd:
         print("ISD: " + ", ".join(f"{name} {value:.4g}" for name, value in result["isd"].items()))
     if args.out:
-        out = Path(args.out)
+        out = place(args.out)
         partial = out.with_name(out.name + ".partial")
         partial.write_text(json.dumps(result, indent=2) + "\n")
         partial.replace(out)
@@ -109,17 +127,19 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
 
 def run_search(args: argparse.Namespace, _) -> int:
     """Prints the images that match a caption best."""
-    import numpy as np
-
     import jax_itm
     from jax_itm.data.collate import PICTURES
+    from jax_itm.data.readers import caption
+    from jax_itm.data.regions import as_boxes, read_array
 
-    where, boxes = Path(args.images), None
+    where, boxes, text = Path(args.images), None, caption(args.caption, "caption")
     if where.suffix == ".npy":
-        images = np.load(where, mmap_mode="r", allow_pickle=False)
+        images = read_array(where)
+        if images.ndim != 3:
+            raise UserError(f"--images {where}: shape {images.shape}, must be (images, regions, features)")
         names = [f"{where.name}[{k}]" for k in range(len(images))]
         if (beside := where.with_name("boxes.npy")).exists():
-            boxes = [np.load(beside, allow_pickle=False)] * len(images)
+            boxes = [as_boxes(read_array(beside), str(beside))] * len(images)
     elif where.is_dir():
         images = sorted(p for p in where.rglob("*") if p.suffix.lower() in PICTURES)
         names = [str(p) for p in images]
@@ -129,7 +149,7 @@ def run_search(args: argparse.Namespace, _) -> int:
         raise UserError(f"--images {where}: no pictures there ({', '.join(sorted(PICTURES))})")
     matcher = jax_itm.load(args.workdir)
     gallery = matcher.encode_images(images, boxes)
-    order, scores = matcher.rank(matcher.encode_texts([args.caption]), gallery, args.top, args.first)
+    order, scores = matcher.rank(matcher.encode_texts([text]), gallery, args.top, args.first)
     for index, score in zip(order[0], scores[0], strict=True):
         print(f"{score:7.4f}  {names[index]}")
     return 0
@@ -204,6 +224,8 @@ def main(argv: list[str] | None = None) -> int:
     unknown = [a for a in rest if not a.startswith("--config.") or not getattr(args, "config", None)]
     if unknown:
         root.error(f"{unknown[0]}: not an option of {args.command}")
+    # Pillow's, of pictures that are refused just after it.
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit", RuntimeWarning)
     logging.set_verbosity(logging.ERROR)  # Orbax warns of what is meant here, such as reading only
     try:
         return globals()[f"run_{args.command}"](args, rest)

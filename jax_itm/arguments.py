@@ -17,6 +17,7 @@ def parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a run, or go on with one")
     train.add_argument("--config", required=True, metavar="FILE[:ARG]")
     train.add_argument("--workdir", required=True)
+    _processes(train)
 
     evaluate = commands.add_parser("evaluate", help="retrieval numbers of a run on a split")
     evaluate.add_argument("--workdir", required=True)
@@ -33,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--bag_of_words", action="store_true", help="add what an order-blind text model reaches"
     )
+    _processes(evaluate)
 
     search = commands.add_parser("search", help="rank pictures or regions for a caption")
     search.add_argument("--workdir", required=True)
@@ -64,6 +66,7 @@ def _data(commands: Any) -> None:
     prepare.add_argument("--source", help="the folder of raw files")
     prepare.add_argument("--entities", help="a folder of Flickr30k Entities: its phrases and boxes, too")
     prepare.add_argument("--data_dir", help="where prepared data sets lie (default: data)")
+    prepare.add_argument("--max_pixels", type=int, help="the most that a picture file may have")
     prepare.add_argument("--beam", action="store_true", help="write it by Apache Beam (.[beam])")
     prepare.add_argument("--beam_options", default="", metavar="K=V,..", help="such as direct_num_workers=8")
     prepare.add_argument("--config", help="take dataset, source and data_dir from FILE[:ARG]")
@@ -73,6 +76,20 @@ def _data(commands: Any) -> None:
     describe.add_argument("dataset")
     describe.add_argument("--data_dir", default="data", help="where prepared data sets lie (default: data)")
     describe.add_argument("--out", help="also draw a dozen of its pictures with captions, a .png")
+
+
+def _processes(command: Any) -> None:
+    """Adds the options of a run of several processes."""
+    group = command.add_argument_group(
+        "several processes",
+        "found by themselves on Cloud TPU, SLURM, Open MPI, Kubernetes; elsewhere, all three:",
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    group.add_argument("--num_processes", type=int, metavar="N")
+    group.add_argument("--process_id", type=int, metavar="I", help="of this process, from 0")
+    group.add_argument(
+        "--start_timeout", type=int, default=300, metavar="S", help="seconds to wait for the others (300)"
+    )
 
 
 def _figures(commands: Any) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
-from etils import epath
 from orbax.checkpoint import checkpoint_managers as policies
 
 from jax_itm import digests
+from jax_itm.places import place
 from jax_itm.step import State
 from jax_itm.types import Params, PyTree, UserError
 
@@ -39,7 +39,7 @@ def _rsum(metrics: dict[str, float]) -> float:
 
 def found(workdir: str) -> bool:
     """Whether a run has saved anything."""
-    path = epath.Path(workdir) / "checkpoints"
+    path = place(workdir) / "checkpoints"
     return path.exists() and bool(ocp.utils.checkpoint_steps(path))
 
 
@@ -47,7 +47,7 @@ class Checkpoints:
     """The checkpoints of one work directory; read-only unless `create`."""
 
     def __init__(self, workdir: str, create: bool = False):
-        path = epath.Path(workdir).absolute()
+        path = place(workdir).absolute()
         if not create and not found(workdir):
             raise UserError(f"{workdir}: no checkpoint there; train one first")
         keep = policies.AnyPreservationPolicy(

@@ -108,6 +108,7 @@ def flatten(config: Config) -> dict[str, Any]:
 
 def check(config: Config) -> None:
     """Raises UserError for a value that no run could use."""
+    from jax_itm.data.augment import check_augment
     from jax_itm.models.towers import check_towers
 
     flat = flatten(config)
@@ -132,6 +133,7 @@ def check(config: Config) -> None:
             f" not {config.data.view!r}"
         )
     check_towers(config)
+    check_augment(config)
     if config.method.get("learn_alpha") and config.method.mask != "soft":
         raise UserError("config.method.learn_alpha: needs config.method.mask='soft'")
     durations = ["duration", "evaluate.every", "optimizer.warmup", "method.sum_for", "method.draw_for"]
@@ -159,12 +161,20 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str) -> Config:
-    """The config of a saved run."""
+    """The config of a saved run; fields that it is too old to have get their defaults.
+
+    So a new field's default is what runs did before there was one.
+    """
 
     def tuples(value):
         if isinstance(value, list):
             return tuple(tuples(item) for item in value)
         return {k: tuples(v) for k, v in value.items()} if isinstance(value, dict) else value
 
-    fields: Any = tuples(json.loads(text))
-    return ConfigDict(fields).lock()
+    def over(defaults, saved):
+        if not (isinstance(defaults, dict) and isinstance(saved, dict)):
+            return saved
+        return defaults | {name: over(defaults.get(name), value) for name, value in saved.items()}
+
+    saved: Any = tuples(json.loads(text))
+    return ConfigDict(over(default(saved["method"]["name"]).to_dict(), saved)).lock()

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 
 from jax_itm import config as config_lib
 from jax_itm.checkpoint import Checkpoints, found
+from jax_itm.data.open_clip import described_in, description
 from jax_itm.data.text import Tokenizer
-from jax_itm.data.weights import DESCRIPTION, find, read_state, read_table
+from jax_itm.data.weights import find, read_state
 from jax_itm.methods import build, example_batch
 from jax_itm.models.pretrained import Published, Sizes, uniter, uniter_params
+from jax_itm.models.published import described
 from jax_itm.start import open_start, started
 from jax_itm.step import State
 from jax_itm.types import Config, Params, UserError
@@ -57,7 +59,7 @@ def convert_clip(source: str, workdir: str, config: Config = None) -> str:
     """Writes CLIP's two towers with its own projections as checkpoint 0 of a run: CLIP's own scores.
 
     Args:
-        source: a directory as the transformers library saves one, or a name on the hub.
+        source: a directory as the transformers library or open_clip saves one, or a name on the hub.
         workdir: the new run's directory.
         config: the run's; by default InfoNCE's defaults. Its towers are set here.
 
@@ -68,16 +70,21 @@ def convert_clip(source: str, workdir: str, config: Config = None) -> str:
         UserError: a file is missing or wrong, or there is a run already.
     """
     _check_new(workdir)
-    said = read_table(find(source, "source") / DESCRIPTION)
+    folder = find(source, "source")
+    said, where = description(folder), str(described_in(folder))
     if said.get("model_type") != "clip":
         raise UserError(f"{source}: config.json has model_type {said.get('model_type')!r}, not 'clip'")
+    positions = described("text", said, where)["positions"]
+    dim = said.get("projection_dim", 512)
+    if type(dim) is not int or not 1 <= dim <= 2**16:
+        raise UserError(f"{where}: has projection_dim {dim!r}, must be whole, 1 to {2**16:,}")
     if not config:
         config = config_lib.default("info_nce")
         config.name = "clip"
-        config.data.max_words = said.get("text_config", {}).get("max_position_embeddings", 77)
+        config.data.max_words = positions
     for side in ("image", "text"):
         config[side].update({"name": "pretrained", "path": source, "pooling": "clip"})
-    config.dim, config.data.view, config.start = said.get("projection_dim", 512), "pixels", ""
+    config.dim, config.data.view, config.start = dim, "pixels", ""
     config_lib.check(config)
     start = open_start(config)
     assert start and start.tokenizer  # both towers were just set

@@ -33,11 +33,21 @@ CHOICES = {
     "sampling.level": ("pooled_batch", "patch_batch", "patch_image"),
 }
 
+HEAD = {  # what projects given features: regions, and the tokens of a pretrained tower
+    "hidden": 0,  # of the MLP beside the projection; 0: regions dim // 2, pretrained none
+    "feature_dropout": 0.0,  # share of the features left out in training, of all tokens of an item alike
+}
+
 TOWER = {  # pretrained
-    "path": "",  # a directory as Hugging Face's libraries save it, or a name on their hub
+    "path": "",  # a directory as Hugging Face's libraries or open_clip save it, or a name on their hub
     "frozen": False,  # its parameters stay as they are
     "cached": False,  # of a frozen one: its tokens were made once, by `prepare --encode`
-    "arch": {},  # what the tower is: read from its config.json when a run starts, kept with the run
+    "arch": {},  # what the tower is: read from the directory when a run starts, kept with the run
+}
+
+AUGMENT = {  # of pixels, in training alone; VSE++ has (0.08, 1.0) and 0.5, open_clip (0.9, 1.0) and 0
+    "crop": (),  # (from, to): share of a picture's area that a random crop takes; () takes all of it
+    "flip": 0.0,  # how often it is mirrored; captions that say left or right become false
 }
 
 IMAGE = {
@@ -45,12 +55,13 @@ IMAGE = {
     "pooling": "gpo",
     "drop": 0.2,  # share of regions hidden in training
     "boxes": False,  # regions: append the location to the features
-    "hidden": 0,  # regions: of the MLP; 0 is dim // 2
     "patch": 16,  # vit, from here on
     "width": 192,
     "layers": 6,
     "heads": 3,
+    "augment": AUGMENT,
     "size": 0,  # pretrained: height and width in pixels; 0: as its preprocessor says
+    **HEAD,
     **TOWER,
 }
 
@@ -63,6 +74,7 @@ TEXT = {
     "layers": 4,
     "heads": 4,
     "dropout": 0.1,  # bert and pretrained
+    **HEAD,
     **TOWER,
 }
 
@@ -92,6 +104,7 @@ DATA = {
     "max_words": 32,
     "max_regions": 36,
     "image_size": 96,
+    "max_pixels": 89_478_485,  # of a picture file; Pillow warns above it, and refuses above twice as many
     "region_dim": 0,  # 0: as the data set says; kept with the run
     "tokenizer": "words",
     "min_count": 1,

@@ -12,9 +12,11 @@ from jax.sharding import Mesh
 
 from jax_itm import config as config_lib
 from jax_itm.checkpoint import Checkpoints
-from jax_itm.data.collate import collate_images, read_picture
+from jax_itm.data.collate import MAX_PIXELS, collate_images, read_picture
 from jax_itm.data.encoded import Tokens, padded
 from jax_itm.data.frames import frame_of
+from jax_itm.data.readers import plain
+from jax_itm.data.regions import as_boxes, half
 from jax_itm.data.text import Tokenizer
 from jax_itm.methods import Method, build, example_batch
 from jax_itm.parallel import make_mesh, replicated, shard_whole
@@ -59,14 +61,16 @@ class Matcher:
                 where absent, which a run with `config.image.boxes` refuses.
 
         Raises:
-            UserError: an unreadable file, another form, or another size of features.
+            UserError: an unreadable file, another form, another size of features, or one that is not finite.
         """
         return self.encode_records([self._record(k, images, boxes) for k in range(len(images))])
 
     def _record(self, k: int, images: Sequence[Any] | np.ndarray, boxes) -> dict[str, np.ndarray]:
         image, data = images[k], self.config.data
         if data.view == "pixels":
-            pixels = read_picture(image) if isinstance(image, str | Path) else np.asarray(image)
+            limit = data.get("max_pixels", MAX_PIXELS)  # runs of old have no such field
+            named = isinstance(image, str | Path)
+            pixels = read_picture(image, max_pixels=limit) if named else np.asarray(image)
             if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
                 raise UserError(
                     f"image {k}: this run reads pixels, uint8 (h, v, 3), not {pixels.dtype} {pixels.shape}"
@@ -77,10 +81,16 @@ class Matcher:
         regions = np.asarray(image)
         if regions.ndim != 2 or regions.shape[1] != data.region_dim:
             raise UserError(f"image {k}: this run reads regions (r, {data.region_dim}), not {regions.shape}")
+        if not len(regions) or not jnp.issubdtype(regions.dtype, jnp.number):
+            raise UserError(f"image {k}: {len(regions)} regions of {regions.dtype}, must be some, of numbers")
         if boxes is None and self.config.image.boxes:
             raise UserError("boxes: this run reads the regions' boxes too")
-        box = np.zeros((len(regions), 4)) if boxes is None else np.asarray(boxes[k])
-        return {"regions": regions, "boxes": box.astype(np.float32)}
+        box = np.zeros((len(regions), 4), np.float32)
+        if boxes is not None:
+            box = as_boxes(boxes[k], f"boxes of image {k}")
+        if len(box) != len(regions):
+            raise UserError(f"boxes of image {k}: {len(box)}, but it has {len(regions)} regions")
+        return {"regions": half(regions, f"image {k}"), "boxes": box}
 
     def encode_records(self, records: Iterable[Mapping[str, Any]]) -> PyTree:
         """Encodes image records (`regions` and `boxes`, or `pixels`) in padded batches."""
@@ -100,7 +110,13 @@ class Matcher:
         return self._run(self._encode_image, batches())
 
     def encode_texts(self, texts: Sequence[str], tokens: Tokens | None = None) -> PyTree:
-        """Encodes captions; `tokens` are those of the frozen tower for each, where they were made before."""
+        """Encodes captions; `tokens` are those of the frozen tower for each, where they were made before.
+
+        Raises:
+            UserError: a caption is no text (`readers.plain`).
+        """
+
+        texts = [plain(text, f"caption {k}") for k, text in enumerate(texts)]
 
         def batches() -> Iterator[tuple[dict[str, np.ndarray], int]]:
             for start in range(0, len(texts), self.batch_rows):

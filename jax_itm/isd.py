@@ -16,6 +16,7 @@ import numpy as np
 
 from jax_itm import relations
 from jax_itm.data.collate import collate_images
+from jax_itm.data.frames import frame_of
 from jax_itm.evaluate import check_fits
 from jax_itm.infer import Matcher
 from jax_itm.parallel import shard_whole
@@ -71,7 +72,7 @@ def matched_batch(matcher: Matcher, split, captions: list[str], images: np.ndarr
     data = matcher.config.data
     ids, mask = matcher.tokenizer.encode(captions, data.max_words)
     records = {int(image): split.image(int(image)) for image in np.unique(images)}
-    image = collate_images([records[int(k)] for k in images], data.max_regions, data.image_size)
+    image = collate_images([records[int(k)] for k in images], data.max_regions, frame_of(matcher.config))
     return {"image": image, "text": {"ids": ids, "mask": mask}}
 
 

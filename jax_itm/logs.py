@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
+from jax_itm.places import Growing
 from jax_itm.types import Batch
 
 QUIET_SECONDS = 10.0  # between progress lines where the output is no terminal
@@ -42,10 +43,11 @@ class Logger:
         self._task = self._bar.add_task("", total=total_steps, completed=first_step)
         if not is_main:
             return
-        path = Path(workdir) / "metrics.jsonl"
+        self._files = Growing(workdir)
+        path = self._files.fetch("metrics.jsonl")
         _keep_until(path, first_step)
         self._jsonl = path.open("a")
-        self._tensorboard = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=first_step + 1)
+        self._tensorboard = SummaryWriter(str(self._files.path / "tensorboard"), purge_step=first_step + 1)
 
     def __enter__(self) -> "Logger":
         self._bar.start()
@@ -56,6 +58,7 @@ class Logger:
         if self.is_main:
             self._jsonl.close()
             self._tensorboard.close()
+            self._files.keep()
 
     def train(self, step: int, scalars: dict[str, float]) -> None:
         """Logs scalars of a training step and moves the bar to it."""
@@ -70,8 +73,11 @@ class Logger:
             self._console.print(f"step {step}/{self.total}, {text}, {left} left")
 
     def evaluation(self, step: int, scalars: dict[str, float]) -> None:
-        """Logs and prints scalars of a validation."""
+        """Logs and prints scalars of a validation; a bucket's files are brought up to date."""
         self._write(step, "val", scalars)
+        if self.is_main:
+            self._tensorboard.flush()
+            self._files.keep()
         i2t, t2i = scalars["i2t/r1"], scalars["t2i/r1"]
         self.message(f"step {step}: validation rSum {scalars['rsum']:.1f}, R@1 i2t {i2t:.1f}, t2i {t2i:.1f}")
 

@@ -96,7 +96,7 @@ def build(
     options = config.optimizer
     rate = schedule(options, total, lambda d: steps_of(d, config.batch_size, epoch_examples))
     decayed = matching(params, options.decay_on, "config.optimizer.decay_on")
-    towers = tuple(f"^{side}/tower/" for side in ("image", "text") if config[side].get("frozen"))
+    towers = tuple(f"^{side}/tower/" for side in ("image", "text") if config[side].frozen)
     frozen = matching(params, (*options.freeze, *towers), "config.optimizer.freeze")
     factors = jax.tree.map(lambda _: 1.0, params)
     for pattern, factor in options.lr_factors:

@@ -7,6 +7,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple, TypeVar
 
+from etils import epath
+
+from jax_itm.places import place
 from jax_itm.types import UserError
 
 # Okabe and Ito's palette, told apart with any colour vision; grey is for baselines.
@@ -21,7 +24,7 @@ Item = TypeVar("Item")
 class Run(NamedTuple):
     """What a run left in its folder."""
 
-    workdir: Path
+    workdir: epath.Path
     config: dict[str, Any]  # without the seed, and the run that it started from: each seed has its own
     lines: list[dict[str, Any]]  # of metrics.jsonl
     result: dict[str, Any]
@@ -125,7 +128,7 @@ def report(workdirs: Sequence[str], out: str) -> str:
         UserError: a file is missing or is not what `train` or `evaluate` wrote.
     """
     check_png(out)
-    runs = [_run(Path(workdir)) for workdir in workdirs]
+    runs = [_run(place(workdir)) for workdir in workdirs]
     for same in _grouped(runs, lambda run: run.result["protocol"]["run"]):
         if any(run.config != same[0].config for run in same):  # not seeds of one run
             for run in same:
@@ -134,7 +137,7 @@ def report(workdirs: Sequence[str], out: str) -> str:
     return table([run.result for run in runs])
 
 
-def _run(workdir: Path) -> Run:
+def _run(workdir: epath.Path) -> Run:
     evaluate = f"python -m jax_itm evaluate --workdir {workdir} --out {workdir / 'result.json'}"
     config = _read(workdir / "config.json", _config, "train the run first")
     lines = _read(workdir / "metrics.jsonl", _lines, "train the run first")
@@ -142,7 +145,7 @@ def _run(workdir: Path) -> Run:
     return Run(workdir, config, lines, result)
 
 
-def _read(path: Path, parse: Callable[[str], Any], advice: str) -> Any:
+def _read(path: epath.Path, parse: Callable[[str], Any], advice: str) -> Any:
     try:
         return parse(path.read_text())
     except FileNotFoundError as error:

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from jax_itm.checkpoint import found
 from jax_itm.data.frames import processor
+from jax_itm.data.open_clip import described_in, description, weights
 from jax_itm.data.text import Tokenizer
 from jax_itm.data.weights import DESCRIPTION, WEIGHTS, find, read_table, read_weights
 from jax_itm.infer import load
@@ -67,7 +68,7 @@ def keep_towers(config: Config, older: Config) -> None:
     for side in SIDES:
         if config[side].name == "pretrained":
             with config.unlocked():
-                config[side].arch = ConfigDict(older[side].get("arch", {}))
+                config[side].arch = ConfigDict(older[side].arch)
 
 
 def _open_towers(config: Config) -> Start | None:
@@ -76,9 +77,9 @@ def _open_towers(config: Config) -> Start | None:
         return None
     folders = {side: find(config[side].path, f"config.{side}.path") for side in sides}
     for side, folder in folders.items():
-        said = read_table(folder / DESCRIPTION)
+        said = description(folder)
         with config.unlocked():
-            config[side].arch = ConfigDict(published.described(side, said, str(folder / DESCRIPTION)))
+            config[side].arch = ConfigDict(published.described(side, said, str(described_in(folder))))
             if side == "image":
                 config.image.arch.update(processor(folder, config.image.size))
     tokenizer = _tower_tokenizer(config, folders["text"]) if "text" in sides else None
@@ -88,8 +89,8 @@ def _open_towers(config: Config) -> Start | None:
         model = encoder(config, side, len(tokenizer or ()))
         shapes = jax.eval_shape(model.init, jax.random.key(0), inputs)["params"]
         like: Any = flatten_dict(shapes, sep="/")
-        weights, projected = read_weights(folder), config[side].pooling == "clip"
-        values = published.values(side, config[side].arch, weights, like, str(folder), projected)
+        projected = config[side].pooling == "clip"
+        values = published.values(side, config[side].arch, weights(folder), like, str(folder), projected)
         params |= {f"{side}/{path}": value for path, value in values.items()}
     where = ", ".join(f"config.{side}.path={config[side].path}" for side in sides)
     return Start(where, params, False, tokenizer)
@@ -120,10 +121,9 @@ def _check_sizes(described: dict[str, Any], method, where: str) -> None:
                 f"config.start={where}: config.json has {name} {described.get(name)!r}, config.method needs"
                 f" {value!r}"
             )
-    if described.get("num_hidden_layers", 0) < method.layers:
-        raise UserError(
-            f"config.method.layers={method.layers}: {where} has {described.get('num_hidden_layers')}"
-        )
+    layers = described.get("num_hidden_layers", 0)
+    if type(layers) is not int or layers < method.layers:
+        raise UserError(f"config.method.layers={method.layers}: {where} has {layers!r}")
 
 
 def started(params: Params, start: Start) -> Params:

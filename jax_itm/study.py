@@ -33,7 +33,8 @@ class Row(NamedTuple):
     name: str
     config: str  # FILE[:ARG]; "{ROW}" in it is the chosen run of an earlier row, of the same seed
     trials: Sequence[Mapping[str, Any]] = ({},)  # fields of the config: {"optimizer.lr": 1e-3}
-    rerank: Sequence[str] = ()  # earlier rows; the best of them, by mean, is re-ranked
+    fields: Mapping[str, Any] = MappingProxyType({})  # of all its trials
+    rerank: Sequence[str] = ()  # earlier rows; of those that ended the best, by mean, is re-ranked
     top_k: int = 10  # of its candidates
     isd: bool = False  # a cross-encoder's
     shown: bool = True  # in the table, or only what another row starts from
@@ -45,7 +46,6 @@ class Study(NamedTuple):
     rows: Sequence[Row]
     split: str  # on which a row's trial is chosen, and the numbers are shown
     seeds: Sequence[int] = (0, 1, 2)  # trials are run on the first
-    fields: Mapping[str, Any] = MappingProxyType({})  # of every run
 
 
 class Task(NamedTuple):
@@ -118,14 +118,17 @@ class Runner:
         """What a person would type: `train` and `evaluate` of one task."""
         row, workdir = task.row, self.out / task.key
         start = [sys.executable, "-m", "jax_itm"]
-        fields = {**self.study.fields, **row.trials[task.trial], "seed": task.seed, "name": row.name}
+        fields = {**row.fields, **row.trials[task.trial], "seed": task.seed, "name": row.name}
         config = re.sub(r"\{([^}]+)\}", lambda m: str(self._of_seed(m[1], task.seed)), row.config)
         train = [*start, "train", "--config", config, "--workdir", str(workdir)]
         train += [f"--config.{name}={value}" for name, value in fields.items()]
         evaluate = [*start, "evaluate", "--workdir", str(workdir), "--split", self.study.split]
         evaluate += ["--out", str(workdir / "result.json")] + ["--isd"] * row.isd
         if row.rerank:
-            best = max(row.rerank, key=self._mean)
+            ended = [name for name in row.rerank if self._ended(name)]
+            if not ended:
+                raise UserError(f"study: row {row.name!r} re-ranks {', '.join(row.rerank)}: none has ended")
+            best = max(ended, key=self._mean)
             source = ["--rerank_from", str(self._of_seed(best, task.seed))]
             evaluate += ["--mode", "rerank", *source, "--top_k", str(row.top_k)]
         return train, evaluate
@@ -133,8 +136,16 @@ class Runner:
     def _named(self, name: str) -> Row:
         return next(row for row in self.study.rows if row.name == name)
 
+    def _ended(self, name: str) -> bool:
+        row, first = self._named(name), self.study.seeds[0]
+        if any(Task(row, trial, first).key not in self.done for trial in range(len(row.trials))):
+            return False
+        return all(Task(row, self.chosen(row), seed).key in self.done for seed in self.study.seeds)
+
     def _of_seed(self, name: str, seed: int) -> Path:
         row = self._named(name)
+        if not self._ended(name):
+            raise UserError(f"study: row {name!r} has not ended; another row needs it")
         return self.out / Task(row, self.chosen(row), seed).key
 
     def _mean(self, name: str) -> float:

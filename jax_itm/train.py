@@ -1,17 +1,16 @@
 """Training: set up a run, then evaluate on the old state, save, next batch, step, log."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from jax_itm import config as config_lib
-from jax_itm import optim, parallel, step
+from jax_itm import optim, parallel, preflight, step
 from jax_itm.checkpoint import Checkpoints, found
 from jax_itm.config import steps_of
+from jax_itm.data.augment import augment_of
 from jax_itm.data.builders import open_split
 from jax_itm.data.frames import frame_of
 from jax_itm.data.pipeline import train_batches
@@ -22,6 +21,7 @@ from jax_itm.infer import Matcher
 from jax_itm.isd import isd
 from jax_itm.logs import Clock, CollapseAlarm, Logger
 from jax_itm.methods import build, example_batch
+from jax_itm.places import place
 from jax_itm.start import Start, keep_towers, open_start, started
 from jax_itm.step import check_finite
 from jax_itm.types import Batch, Terms, UserError
@@ -30,6 +30,7 @@ from jax_itm.watch import Interrupts, alone, moved, together
 # What may change when a run goes on: where things lie and how much is said, never what is computed.
 FREE = (
     "data.data_dir",
+    "data.max_pixels",  # checked when the set was made
     "data.source",
     "data.workers",
     "image.path",  # a tower is read when a run starts, and then is the run's own
@@ -112,7 +113,8 @@ class Run:
             first_step=int(self.state.step),
             max_words=data.max_words,
             max_regions=data.max_regions,
-            image_size=frame_of(self.config),
+            frame=frame_of(self.config),
+            augment=augment_of(self.config),
             workers=data.workers,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
@@ -134,8 +136,7 @@ class Run:
         values = {name: float(value) for name, value in jax.device_get(scalars).items()}
         row, asked = int(values.pop("faulty", -1)), int(values.pop("asked", 0))
         each = self.config.batch_size // self.mesh.size
-        devices: Any = self.mesh.devices.flat
-        process = devices[row // each].process_index if row >= 0 else None
+        process = list(self.mesh.devices.flat)[row // each].process_index if row >= 0 else None
         check_finite(values, at, self.checkpoints.last, self.method.reasons, process)
         return values, asked
 
@@ -157,19 +158,20 @@ class Run:
         )
 
 
-def train(config, workdir: str) -> int:
-    """Trains, or goes on training, the run of `config` in `workdir`.
+def train(config, workdir: str, cluster: parallel.Cluster = parallel.ALONE) -> int:
+    """Trains, or goes on training, the run of `config` in `workdir`, with the processes of `cluster`.
 
     Returns:
         The exit status: 0 when the run is complete, 128 + the signal's number when it was stopped
         by Ctrl-C or SIGTERM (sent to any of its processes) after saving, so that a scheduler starts
         it again. What one of several processes does when it fails or another is lost: `watch.py`.
     """
-    mesh = parallel.start()
+    mesh = parallel.start(cluster)
     with together(config.patience):
+        preflight.check(mesh, config, {"--workdir": workdir}, cluster.start_timeout)
         run = Run(config, workdir, mesh)
         if parallel.is_main():
-            (Path(workdir) / "config.json").write_text(config_lib.to_json(config))
+            (place(workdir) / "config.json").write_text(config_lib.to_json(config))
         try:
             with Interrupts() as interrupts, jax.set_mesh(run.mesh):
                 stopped = loop(run, workdir, interrupts)

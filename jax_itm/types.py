@@ -28,12 +28,22 @@ Config = Any  # an ml_collections.ConfigDict, whose fields no type checker knows
 Params = PyTree
 Terms = dict[str, Array]
 
+LONGEST = 1000  # letters of an error
+
 
 class UserError(Exception):
     """An error that the user can cause and mend: one line naming the field, file or value.
 
-    The command prints it without a traceback and exits with status 2.
+    The command prints it without a traceback and exits with status 2. What it quotes of a file may hold
+    anything: letters that do not print, such as line breaks and a terminal's commands, are told by their
+    codes, and the middle of a long line is left out.
     """
+
+    def __init__(self, message: str):
+        told = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+        if len(told) > LONGEST:
+            told = f"{told[: LONGEST // 2]} .. {told[-LONGEST // 2 :]}"
+        super().__init__(told)
 
 
 __all__ = [

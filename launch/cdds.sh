@@ -19,7 +19,7 @@ fi
 python=${PYTHON:-.venv/bin/python}
 config=configs/cdds_$data.py
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.cache/jax}
-case $data in f8k) split=dev ;; *) split=test ;; esac
+case $data in f8k) split="dev" ;; *) split="test" ;; esac
 
 runs=() decoupled=()
 for row in ${ROWS:-baseline paper practical decoupling modal fit noise sampling both}; do

@@ -2,31 +2,36 @@
 # From a fresh machine to a retrieval table: environment, data, training, evaluation, report.
 #
 #   ./launch/local.sh [CONFIG[:ARG]] [--config.x=y ..]        default: configs/dias_scenes.py
+#   ./launch/local.sh --devices 8                             on virtual CPU devices
+#   ./launch/local.sh --dry_run                               prints the commands and runs none
 #   SPLIT=dev ./launch/local.sh configs/dias_f8k.py --config.data.source=DIR    where there is no test split
 #
-# A second call reuses the environment and goes on with the run where it stopped.
+# It takes all local GPUs where there are any. A second call reuses the environment and goes on with the
+# run where it stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=launch/env.sh
 . launch/env.sh
 
-config=configs/dias_scenes.py
-if [ $# -gt 0 ] && [[ $1 != --* ]]; then
-  config=$1
-  shift
-fi
+config=configs/dias_scenes.py devices="" options=devices
+read_options "$@"
 run=runs/$(run_name "$config")
 
-make_env ""
+extra=$(local_extra)
+if [ -n "$devices" ]; then
+  extra=""
+  run export JAX_PLATFORMS=cpu XLA_FLAGS="--xla_force_host_platform_device_count=$devices"
+fi
+make_env "$extra"
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.cache/jax}
-jax_itm() { .venv/bin/python -m jax_itm "$@"; }
+jax_itm() { run .venv/bin/python -m jax_itm "$@"; }
 
-jax_itm prepare --config "$config" "$@"
-jax_itm train --config "$config" --workdir "$run" "$@"
+jax_itm prepare --config "$config" "${overrides[@]}"
+jax_itm train --config "$config" --workdir "$run" "${overrides[@]}"
 jax_itm evaluate --workdir "$run" --split "${SPLIT:-test}" --bag_of_words --out "$run/result.json" >/dev/null
-echo
+[ -n "$dry_run" ] || echo
 jax_itm report "$run" --out "$run/report.png"
-cat <<EOF
+[ -n "$dry_run" ] || cat <<EOF
 
 run and checkpoints   $run
 result                $run/result.json

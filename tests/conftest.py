@@ -1,4 +1,4 @@
-"""Eight virtual devices, checked shapes, a persistent compilation cache."""
+"""Eight virtual devices, checked shapes, quick compilation whose programs processes share."""
 
 import os
 from pathlib import Path
@@ -6,16 +6,25 @@ from pathlib import Path
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Tiny programs run once: most of a test is compiling them. In the environment, so that the processes that
+# tests start compile alike, and find what another has compiled.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).resolve().parents[1] / ".cache" / "jax")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
-import jax
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).resolve().parents[1]
-jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 install_import_hook("jax_itm", "beartype.beartype")
+
+# The same few examples each time; --hypothesis-profile=long: many, and others each time.
+QUIET = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("suite", max_examples=40, derandomize=True, **QUIET)
+settings.register_profile("long", max_examples=5000, print_blob=True, **QUIET)
+settings.load_profile("suite")
 
 
 @pytest.fixture

@@ -323,7 +323,10 @@ FOLDER_FAULTS = {
     "jsonl": ({"a.jsonl": '{"path": "0.jpg", "caption": "A"}\n{"path"\n'}, r"a\.jsonl:2: not JSON"),
     "jsonl field": ({"a.jsonl": '{"path": "0.jpg"}\n'}, r"a\.jsonl:1: needs the fields path and"),
     "jsonl row": ({"a.jsonl": "[1]\n"}, r"a\.jsonl:1: needs the fields"),
-    "jsonl number": ({"a.jsonl": '{"path": "0.jpg", "caption": 1}'}, r"a\.jsonl:1: empty caption"),
+    "jsonl number": (
+        {"a.jsonl": '{"path": "0.jpg", "caption": 1}'},
+        r"a\.jsonl:1: a caption is 1, must be text",
+    ),
     "utf-8": ({"a.csv": b"path,caption\n0.jpg,caf\xe9\n"}, r"a\.csv:2: not UTF-8"),
     "json": ({"a.json": '{"images": [\n'}, r"a\.json:2: not JSON"),
     "json list": ({"a.json": "[]"}, r"a\.json: not Karpathy's JSON"),

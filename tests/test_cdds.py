@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_methods import VOCAB, batch, one_sgd_step, small
+from test_methods import QUICK, VOCAB, batch, one_sgd_step, small
 
 from jax_itm.methods import build
 from jax_itm.methods.cdds import distance, modality_loss
@@ -83,15 +83,15 @@ def test_maxmean_holds_a_bounded_number_of_cosines():
 
 
 SWITCHES = {
-    "paper, noise": {"sampling.identity": 0.0, "method.noises": 0},
+    "paper, noise, parts": {"sampling.identity": 0.0, "method.noises": 0, "micro_batches": 2},
     "decoupling": {
+        "text.name": "bigru",
         "method.decouple": False,
         "method.weights.modal": 0.0,
         "method.weights.fused": 0.0,
         "method.weights.crossed": 0.0,
     },
     "contrast": {"method.weights.sampling": 0.0, "method.weights.crossed": 0.0, "method.weights.align": 1.0},
-    "parts": {"micro_batches": 2, "method.score": "mapped"},
 }
 
 
@@ -106,17 +106,16 @@ def test_one_sgd_step_of_each_ablation_is_equal_on_one_and_eight_devices(name):
 @pytest.mark.parametrize("name", ["info_nce", "dias"])
 def test_sampling_is_a_term_of_any_dual_encoder(name):
     fields = {"method.weights.sampling": 0.5}
-    method, data = build(small(name, **fields), VOCAB, 100), batch()
+    method, data = build(small(name, **QUICK | fields), VOCAB, 100), batch()
     params = jax.jit(method.init)(jax.random.key(0), data)
     loss = lambda params: method.loss(params, data, jax.random.key(1), jnp.int32(0))
     assert params["loss"]["thresholds"].shape == (2,)
-    grads, terms = jax.jit(jax.grad(loss, has_aux=True))(params)
+    (whole, terms), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     assert np.all(grads["loss"]["thresholds"] != 0)
     assert 0 < terms["kept"] < 1
-    plain = build(small(name), VOCAB, 100)
+    plain = build(small(name, **QUICK), VOCAB, 100)
     without = {**params, "loss": {k: v for k, v in params["loss"].items() if k != "thresholds"}}
     alone, _ = jax.jit(plain.loss)(without, data, jax.random.key(1), jnp.int32(0))
-    whole, _ = jax.jit(method.loss)(params, data, jax.random.key(1), jnp.int32(0))
     np.testing.assert_allclose(whole - alone, 0.5 * terms["sampling"], rtol=1e-4)
 
 
@@ -189,11 +188,13 @@ def test_the_unet_is_equations_1_to_4():
     tokens = jnp.asarray(rng.normal(size=(rows, count, size)), jnp.float32)
     mask = jnp.asarray(np.arange(count) < np.array([[5], [3], [1]]))
     given = Encoded(tokens[:, 0], tokens, mask)
-    params = model.init(jax.random.key(0), given, given)["params"]
+    params = jax.jit(model.init)(jax.random.key(0), given, given)["params"]
     found = jax.jit(lambda p: model.apply({"params": p}, given, method="image"))(params)
 
-    def layer(of, x, hidden):
-        return TransformerLayer(2, hidden).apply({"params": of}, x, mask, False)
+    layer = jax.jit(
+        lambda of, x, hidden: TransformerLayer(2, hidden).apply({"params": of}, x, mask, False),
+        static_argnums=2,
+    )
 
     own = params["of_image"]
     e_1 = layer(own["encoder_0"], tokens, 2 * size)
@@ -250,7 +251,8 @@ def test_each_component_has_its_own_weight():
         return drawn
 
     method.sampled = spy
-    _, terms = method.loss(params, data, jax.random.key(0), jnp.int32(0))
+    loss = lambda: (method.loss(params, data, jax.random.key(0), jnp.int32(0))[1], dict(seen))
+    terms, seen = jax.jit(loss)()
     fused = crossed = 0.0
     for one, x in seen["made"]:
         fused += distance(2.0 * one.modality + 0.5 * one.tokens, one.origin, one.mask)

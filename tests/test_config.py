@@ -1,5 +1,6 @@
 """What a person may type wrongly, and durations."""
 
+import json
 import shutil
 
 import pytest
@@ -86,6 +87,17 @@ def test_every_config_file_reads_and_survives_json():
         config = read(str(file), [])
         assert from_json(to_json(config)) == config
         assert config.name == file.stem
+
+
+def test_a_saved_config_that_is_too_old_for_a_field_gets_its_default():
+    config = default("dias")
+    with config.unlocked():
+        config.text.arch = {"kind": "bert"}  # what a start adds stays
+    saved = json.loads(to_json(config))
+    del saved["image"]["feature_dropout"], saved["sampling"], saved["method"]["weights"]["sampling"]
+    saved["dim"] = 7
+    config.dim = 7
+    assert from_json(json.dumps(saved)) == config
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """DIAS's terms against plain loops, and what must hold of them (spec section 6)."""
 
+from functools import cache, partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +29,7 @@ def dim(v, t, form="ratio", phi="relu"):
     return jnp.sum(dias.dimension_loss(dias.dimension_correlation(v, t, valid), form, phi))
 
 
+@partial(jax.jit, static_argnames=("select_on", "soft", "plan"))
 def spatial(v, t, ids=IDS, alpha=ALPHA, select_on="proximity", soft=False, plan=Plan("ring", 5)):  # noqa: B008
     return spatial_losses(v, t, ids, alpha, inter=0.05, intra=0.1, select_on=select_on, soft=soft, plan=plan)
 
@@ -188,6 +191,19 @@ def test_spatial_gradient_is_that_of_the_loop(select_on):
             np.testing.assert_allclose(np.sum(grad * direction), (loop(1) - loop(-1)) / 2e-6, rtol=1e-5)
 
 
+def both_losses(soft, plan):
+    def loss(v, t, alpha):
+        terms = spatial(v, t, IDS[: len(v)], alpha, soft=soft, plan=plan)
+        return 10 * dim(v, t) + terms["spatial"], terms
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
+
+
+@cache
+def on_one_device(b, soft):
+    return jax.device_get(both_losses(soft, Plan())(*pairs(b=b), ALPHA))
+
+
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize(
     ("devices", "plan"),
@@ -195,16 +211,9 @@ def test_spatial_gradient_is_that_of_the_loop(select_on):
     ids=str,
 )
 def test_equal_on_any_devices(devices, plan, soft):
-    v, t = pairs(b=15 if devices == 3 else B)
-
-    def of(plan):
-        def loss(v, t, alpha):
-            terms = spatial(v, t, IDS[: len(v)], alpha, soft=soft, plan=plan)
-            return 10 * dim(v, t) + terms["spatial"], terms
-
-        return jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
-
-    alone, mesh = of(Plan())(v, t, ALPHA), make_mesh(devices)
+    b = 15 if devices == 3 else B
+    mesh = make_mesh(devices)
     with jax.set_mesh(mesh):
-        spread = jax.jit(of(plan))(*jax.device_put((v, t), by_rows(mesh)), ALPHA)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5), alone, spread)
+        spread = both_losses(soft, plan)(*jax.device_put(pairs(b=b), by_rows(mesh)), ALPHA)
+    check = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5)
+    jax.tree.map(check, on_one_device(b, soft), spread)

@@ -51,7 +51,7 @@ def batch(rows=ROWS, seed=0):
 def made():
     """A method, its parameters, stirred so that attention is uneven, and a batch."""
     method, given = build(settings(), VOCABULARY), batch()
-    params = method.init(jax.random.key(0), given)
+    params = jax.jit(method.init)(jax.random.key(0), given)
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     stirred = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
@@ -60,7 +60,7 @@ def made():
 
 def test_attention_maps_are_four_softmaxes_of_the_last_layers_input(made):
     method, params, given = made
-    maps = method.maps(params, given)
+    maps = jax.jit(method.maps)(params, given)
     text, image = method._embed(params, given)
     last = method._apply(params, "match", text, image).last
     layer = params["layer_1"]
@@ -121,7 +121,7 @@ def test_mining_takes_the_hardest_of_other_images(made, by_image):
 def test_an_anchor_without_negatives_adds_nothing(made):
     method, params, given = made
     alone = given | {"image_id": jnp.zeros(ROWS, jnp.int32)}
-    value, terms = method.loss(params, alone, jax.random.key(0), jnp.int32(0))
+    value, terms = jax.jit(method.loss)(params, alone, jax.random.key(0), jnp.int32(0))
     assert terms["rank"] == 0
     assert np.isfinite(value)
 
@@ -168,7 +168,7 @@ def test_negatives_are_drawn_at_first_and_mined_later(made, drawn):
 def test_a_region_mlp_stands_before_the_projection(made):
     _, _, given = made
     method = build(settings(region_mlp=9, spread=0.3), VOCABULARY)
-    params = method.init(jax.random.key(0), given)
+    params = jax.jit(method.init)(jax.random.key(0), given)
     assert params["img_linear"]["kernel"].shape == (9, 16)
     assert 0.2 < np.std(params["word"]["embedding"]) < 0.4
     images = method.encode_image(params, given["image"])
@@ -187,16 +187,16 @@ def test_bfloat16_keeps_float32_parameters_scores_and_maps(made):
     config = settings()
     config.dtype = "bfloat16"
     half = build(config, VOCABULARY)
-    start = half.init(jax.random.key(0), given)
+    start = jax.eval_shape(half.init, jax.random.key(0), given)
     assert {x.dtype for x in jax.tree.leaves(start)} == {jnp.dtype("float32")}
-    maps = half.maps(params, given)
+    maps = jax.jit(half.maps)(params, given)
     assert maps.own.dtype == jnp.float32
     np.testing.assert_allclose(jnp.sum(maps.own, axis=2)[maps.mask], 1, rtol=1e-5)
     encoded = lambda m: (m.encode_image(params, given["image"]), m.encode_text(params, given["text"]))
-    scores, whole = (m.score(params, *encoded(m)) for m in (half, method))
+    scores, whole = (jax.jit(lambda m=m: m.score(params, *encoded(m)))() for m in (half, method))
     assert scores.dtype == jnp.float32
     assert np.corrcoef(scores.ravel(), whole.ravel())[0, 1] > 0.99
-    _, terms = half.loss(params, given, jax.random.key(0), jnp.int32(1))
+    _, terms = jax.jit(half.loss)(params, given, jax.random.key(0), jnp.int32(1))
     assert all(x.dtype == jnp.float32 and np.isfinite(x) for x in terms.values())
 
 
@@ -205,9 +205,8 @@ def test_micro_batches_change_memory_alone(made):
     config = settings()
     config.micro_batches = 3
     parted = build(config, VOCABULARY)
-    of = lambda m: jax.value_and_grad(
-        lambda p: m.loss(p, given, jax.random.key(0), jnp.int32(1)), has_aux=True
-    )(params)
+    loss = lambda m: lambda p: m.loss(p, given, jax.random.key(0), jnp.int32(1))
+    of = lambda m: jax.jit(jax.value_and_grad(loss(m), has_aux=True))(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), of(method), of(parted))
 
 
@@ -217,7 +216,8 @@ def test_the_alignment_reaches_queries_and_keys_of_the_last_layer_alone(made):
     config = settings()
     config.method.weights.rank = 0.0
     method = build(config, VOCABULARY)
-    grads = jax.grad(lambda p: method.loss(p, given, jax.random.key(0), jnp.int32(1))[0])(params)
+    loss = lambda p: method.loss(p, given, jax.random.key(0), jnp.int32(1))[0]
+    grads = jax.jit(jax.grad(loss))(params)
     moved = {name for name, leaf in grads["layer_1"].items() if np.any(leaf.get("kernel", np.zeros(1)))}
     assert moved == {"query", "key"}
     assert np.any(grads["layer_0"]["value"]["kernel"])

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jax_itm.models.image import RegionEncoder
 from jax_itm.models.layers import Gpo, Gru, TransformerLayer, max_pool, mean_pool, sinusoidal
 
 B, N, D = 4, 6, 5
@@ -75,6 +76,19 @@ def test_gpo_does_not_care_for_order_or_padding():
     np.testing.assert_allclose(gpo.apply(params, jnp.where(MASK[..., None], X, 99.0), MASK), found, rtol=1e-5)
     grads = jax.grad(lambda x: jnp.sum(gpo.apply(params, x, MASK) ** 2))(X)
     assert np.all(np.isfinite(grads)) and not np.any(grads[~np.asarray(MASK)])
+
+
+def test_feature_dropout_takes_the_same_features_from_all_tokens_of_an_item():
+    encoder = RegionEncoder(16, pooling="mean", drop=0.0, feature_dropout=0.5)
+    ones = {"regions": jnp.ones((B, N, 64)), "mask": MASK}
+    params = encoder.init(jax.random.key(1), ones)
+    rngs = {"dropout": jax.random.key(2)}
+    tokens = np.asarray(encoder.apply(params, ones, train=True, rngs=rngs).tokens)
+    np.testing.assert_allclose(tokens, np.repeat(tokens[:, :1], N, axis=1), rtol=1e-6)
+    assert np.ptp(tokens[:, 0], axis=0).min() > 0  # each item loses others
+    still = encoder.apply(params, ones, train=False).tokens
+    plain = RegionEncoder(16, pooling="mean", drop=0.0).apply(params, ones, train=True, rngs=rngs).tokens
+    np.testing.assert_array_equal(still, plain)
 
 
 @pytest.mark.parametrize("post_norm", [False, True])

@@ -165,7 +165,8 @@ def test_among_equal_scores_the_first_is_hardest():
 def test_an_anchor_without_negatives_has_no_gradient():
     v, t = map(jnp.asarray, pairs())
     for loss, _ in CASES.values():
-        value, grad = jax.value_and_grad(lambda v, loss=loss: loss(v, t, jnp.zeros(B, int), DENSE))(v)
+        of = jax.value_and_grad(lambda v, loss=loss: loss(v, t, jnp.zeros(B, int), DENSE))
+        value, grad = jax.jit(of)(v)
         assert np.isfinite(value) and np.all(np.isfinite(grad))
     assert losses.triplet_hardest(v, t, jnp.zeros(B, int), 0.2) == 0
 
@@ -177,7 +178,7 @@ def test_the_temperature_and_bias_get_their_gradients():
             lambda x: losses.info_nce(v, t, jnp.asarray(IDS), x[0], Plan("ring", 3)),
             lambda x: losses.sigmoid(v, t, jnp.asarray(IDS), x[0], x[1], Plan("ring", 3)),
         ):
-            at, step = jnp.array([10.0, -4.0]), 1e-5
+            loss, at, step = jax.jit(loss), jnp.array([10.0, -4.0]), 1e-5
             slope = [(loss(at + step * e) - loss(at - step * e)) / (2 * step) for e in jnp.eye(2)]
             np.testing.assert_allclose(jax.grad(loss)(at), slope, rtol=1e-7, atol=1e-9)
 

@@ -48,7 +48,8 @@ def test_what_is_hidden_has_no_say():
     params = jax.jit(method.init)(jax.random.key(0), given)
     hidden = jnp.zeros((ROWS, WORDS), bool).at[:, 2].set(True)
     images = method.encode_image(params, given["image"])
-    words = lambda ids: method._apply(params, "words", given["text"] | {"ids": ids, "hidden": hidden}, images)
+    shown = given["text"] | {"hidden": hidden}
+    words = jax.jit(lambda ids: method._apply(params, "words", shown | {"ids": ids}, images))
     ids = given["text"]["ids"]
     other = words(ids.at[:, 2].set(5))
     np.testing.assert_array_equal(words(ids), other)

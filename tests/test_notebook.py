@@ -14,6 +14,7 @@ from jax_itm.data import scenes
 
 NOTEBOOK = Path("launch/restore.ipynb")
 SMALL = ["batch_size=16", "dim=16", "duration=4 steps", "evaluate.every=4 steps", "evaluate.batch_size=16"]
+SMALL += ["text.name=bow", "text.pooling=mean", "image.pooling=mean", "image.layers=1"]  # quick to compile
 
 
 @pytest.fixture(scope="module")

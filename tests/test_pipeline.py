@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 
 from jax_itm.data.builders import open_split, prepare
+from jax_itm.data.frames import Frame
 from jax_itm.data.pipeline import batch_captions, train_batches
 from jax_itm.data.text import Tokenizer
 from jax_itm.types import UserError
 
 IMAGES, EACH = 7, 3  # 21 captions: no batch size below divides them
-SETTINGS = {"seed": 3, "first_step": 0, "max_words": 8, "max_regions": 5, "image_size": 16}
+SETTINGS = {"seed": 3, "first_step": 0, "max_words": 8, "max_regions": 5, "frame": Frame((16, 16))}
 
 
 @pytest.fixture(scope="module")
@@ -133,13 +134,14 @@ def test_pixels_are_resized(data_dir, tokenizer):
 
 EARLY = """
 from jax_itm.data.builders import open_split
+from jax_itm.data.frames import Frame
 from jax_itm.data.pipeline import train_batches
 from jax_itm.data.text import Tokenizer
 
 def main():
     split = open_split("precomp", {data_dir!r}, "train", "regions")
     batches = train_batches(split, Tokenizer.fit(split.captions()), batch_size=8, seed=0,
-        first_step=0, max_words=8, max_regions=5, image_size=16, workers={workers})
+        first_step=0, max_words=8, max_regions=5, frame=Frame((16, 16)), workers={workers})
     next(batches)
     if {close}:
         batches.close()

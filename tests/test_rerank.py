@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_iais import POOL, settings
-from test_run import CONFIG, says, write_precomp
+from test_run import CONFIG, QUICK, says, write_precomp
 
 from jax_itm import relations, retrieval
 from jax_itm.__main__ import main
 from jax_itm.attention import attention
 from jax_itm.data.collate import collate_images, read_picture
+from jax_itm.data.frames import Frame
 from jax_itm.data.text import Tokenizer
 from jax_itm.infer import Matcher
 from jax_itm.isd import isd
@@ -70,10 +71,11 @@ def runs(tmp_path_factory):
     place = tmp_path_factory.mktemp("cross")
     source, data = write_precomp(place / "raw", {"train": 40, "dev": 12}), str(place / "data")
     assert main(["prepare", "precomp", "--source", str(source), "--data_dir", data]) == 0
-    for name, text in (("dual", CONFIG.replace("60 steps", "30 steps")), ("cross", CROSS)):
+    dual = CONFIG.replace("60 steps", "30 steps")
+    for name, text, fields in (("dual", dual, QUICK), ("cross", CROSS, ())):
         (place / f"{name}.py").write_text(text)
         command = ["train", "--config", f"{place}/{name}.py", "--workdir", str(place / name)]
-        assert main([*command, f"--config.data.data_dir={data}"]) == 0
+        assert main([*command, f"--config.data.data_dir={data}", *fields]) == 0
     return place
 
 
@@ -173,14 +175,15 @@ def test_attention_has_the_words_and_true_regions_of_its_pair():
     config, split = settings(), Phrased()
     tokenizer = Tokenizer.fit(split.captions())
     method = build(config, len(tokenizer))
-    params = jax.tree.map(lambda x: 8 * x, method.init(jax.random.key(0), example_batch(config)))
+    start = jax.jit(method.init)(jax.random.key(0), example_batch(config))
+    params = jax.tree.map(lambda x: 8 * x, start)
     found = attention(Matcher(config, method, tokenizer, make_mesh(1), params), split, 3, "run")
     assert found.words == ["cat", "and", "dog"]
     np.testing.assert_allclose(found.among_words.sum(1), np.ones(3), rtol=1e-5)
     np.testing.assert_allclose(found.among_regions.sum(1), np.ones(3), rtol=1e-5)
     ids, mask = tokenizer.encode(["cat and dog"], 5)
-    batch = {"image": collate_images([split.image(1)], 3, 0), "text": {"ids": ids, "mask": mask}}
-    maps = method.maps(params, jax.tree.map(jnp.asarray, batch))
+    batch = {"image": collate_images([split.image(1)], 3, Frame(())), "text": {"ids": ids, "mask": mask}}
+    maps = jax.jit(method.maps)(params, jax.tree.map(jnp.asarray, batch))
     np.testing.assert_allclose(found.among_words, maps.own[0, 1:4, 1:4], rtol=1e-4)
     assert list(found.chosen) == list(np.argmax(maps.out[0, 1:4], axis=1))
 
@@ -191,15 +194,16 @@ def test_isd_of_a_split_is_that_of_its_pairs():
     config.evaluate.batch_size = POOL
     tokenizer = Tokenizer.fit(split.captions())
     method, mesh = build(config, len(tokenizer)), make_mesh(1)
-    params = jax.tree.map(lambda x: 8 * x, method.init(jax.random.key(0), example_batch(config)))
+    start = jax.jit(method.init)(jax.random.key(0), example_batch(config))
+    params = jax.tree.map(lambda x: 8 * x, start)
     found = isd(Matcher(config, method, tokenizer, mesh, params), split)
     annotated, language = [], []
     for k, caption in enumerate(split.captions()):
         words = len(caption.split()) + 2
         ids, mask = tokenizer.encode([caption], words)
-        image = collate_images([split.image(k // 2)], 3, 0)
+        image = collate_images([split.image(k // 2)], 3, Frame(()))
         batch = jax.tree.map(jnp.asarray, {"image": image, "text": {"ids": ids, "mask": mask}})
-        maps = method.maps(params, batch)
+        maps = jax.jit(method.maps)(params, batch)
         language.append(float(relations.singular(maps)[0]))
         if words > 3:
             phrase, box = np.zeros((1, 2, words), bool), np.zeros((1, 2, 3), bool)

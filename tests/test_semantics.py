@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from test_run import CONFIG, says, write_precomp
+from test_run import CONFIG, QUICK, says, write_precomp
 
 import jax_itm
 from jax_itm.__main__ import main
@@ -115,7 +115,7 @@ def test_refuses(place, tmp_path, capsys):
 def test_another_method_has_no_semantic_components(place, tmp_path, capsys):
     (tmp_path / "tiny.py").write_text(CONFIG)
     data = f"--config.data.data_dir={place / 'data'}"
-    short = ["--config.duration=2 steps", "--config.evaluate.every=2 steps", data]
+    short = ["--config.duration=2 steps", "--config.evaluate.every=2 steps", data, *QUICK]
     command = ["train", "--config", f"{tmp_path}/tiny.py:method=info_nce", "--workdir", str(tmp_path / "run")]
     assert main([*command, *short]) == 0
     np.save(tmp_path / "images.npy", np.zeros((3, 3, 12), np.float16))

@@ -1,6 +1,7 @@
 """A study runs each trial once, chooses, goes on with the other seeds, and ends in a table."""
 
 import json
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 from test_run import CONFIG, write_precomp
@@ -14,13 +15,22 @@ from jax_itm.types import UserError
 STUDY = """
 from jax_itm.study import Row, Study
 
-TINY = {{"duration": "6 steps", "evaluate.every": "6 steps", "optimizer.warmup": "0 steps", "log_every": 1}}
+TINY = {{
+    "data.data_dir": "{place}/data",
+    "duration": "6 steps",
+    "evaluate.every": "6 steps",
+    "optimizer.warmup": "0 steps",
+    "log_every": 1,
+    "text.name": "bow",  # encoders that are quick to compile
+    "text.pooling": "mean",
+    "image.pooling": "mean",
+}}
 
 def get_study():
     rates = ({{"optimizer.lr": 1e-9}}, {{"optimizer.lr": 1e-2}})
-    first = Row("first", "{place}/tiny.py:method=info_nce", rates)
-    return Study([first, Row("second", "{place}/tiny.py:method={method}", rates[1:])], "dev", (0, 1),
-                 {{"data.data_dir": "{place}/data", **TINY}})
+    first = Row("first", "{place}/tiny.py:method=info_nce", rates, TINY)
+    second = Row("second", "{place}/tiny.py:method={method}", rates[1:], TINY)
+    return Study([first, second], "dev", (0, 1))
 """
 
 
@@ -33,7 +43,14 @@ def place(tmp_path_factory):
     return place
 
 
+def in_this_process(arguments, log, _):
+    """As `study._call`, without the seconds that a process needs to start."""
+    with log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+        assert command(arguments[3:]) == 0
+
+
 def test_a_study_from_its_first_run_to_its_table(place, capsys, monkeypatch):
+    """Its first runs as processes, two at once; those that are left in this one."""
     write = lambda method: (place / "study.py").write_text(STUDY.format(place=place, method=method))
     call = lambda *more: main([str(place / "study.py"), "--out", str(place / "out"), *more])
     write("unknown")  # the first row's runs are kept where another's cannot start
@@ -47,6 +64,8 @@ def test_a_study_from_its_first_run_to_its_table(place, capsys, monkeypatch):
     write("vsepp")
     with (place / "out" / "runs.jsonl").open("a") as file:
         file.write('{"run": "second/0-0", "row"')  # a crash while writing
+    monkeypatch.setattr(study, "_call", in_this_process)
+    monkeypatch.setattr("jax_itm.train.signal.signal", lambda *_: None)  # a thread cannot take signals
     assert call() == 0
     shown = capsys.readouterr().out
     assert "first (info_nce)" in shown and "second (vsepp)" in shown and "seed 0, 1" in shown
@@ -78,6 +97,14 @@ def test_a_row_may_start_from_and_rerank_earlier_ones(tmp_path):
     assert f"c.py:start={tmp_path}/b/1-4,k=1" in train and "--config.seed=4" in train
     words = " ".join(evaluate)
     assert f"--isd --mode rerank --rerank_from {tmp_path}/b/1-4 --top_k 7" in words  # means 6 and 6.5
+    del runner.done["b/1-4"]
+    with pytest.raises(UserError, match="row 'b' has not ended; another row needs it"):
+        runner.commands(study.Task(rows[2], 0, 3))
+    again = Row("c", "c.py", rerank=("b", "a"))
+    assert f"--rerank_from {tmp_path}/a/0-4" in " ".join(runner.commands(study.Task(again, 0, 4))[1])
+    runner.done = {}
+    with pytest.raises(UserError, match="row 'c' re-ranks b, a: none has ended"):
+        runner.commands(study.Task(again, 0, 4))
 
 
 @pytest.mark.parametrize(

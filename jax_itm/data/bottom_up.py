@@ -77,7 +77,7 @@ def read_bottom_up(source: Path) -> Raw:
 def _number(image: str) -> str:
     """The number that a picture's name ends in, without leading zeros; its name where there is none."""
     number = re.search("(?:^|_)([0-9]+)$", Path(image).stem)
-    return str(int(number[1])) if number else image
+    return (number[1].lstrip("0") or "0") if number else image
 
 
 def _index(file: Path, known: dict[str, Place]) -> None:
@@ -130,14 +130,18 @@ def _record(place: Place) -> Record:
 
 
 def _count(cell: bytes, name: str, place: Place) -> int:
-    if not cell.isdigit() or not int(cell):
-        raise UserError(f"{place}: {name} is {cell[:20].decode(errors='replace')!r}, must be 1 or more")
+    if not re.fullmatch(rb"0*[1-9][0-9]{0,6}", cell):
+        found = cell[:20].decode(errors="replace")
+        raise UserError(f"{place}: {name} is {found!r}, must be 1 or more, of 7 digits at most")
     return int(cell)
 
 
 def _floats(cell: bytes, name: str, count: int, place: Place) -> np.ndarray:
     """A field of float32 (count, n)."""
     try:
-        return np.frombuffer(base64.b64decode(cell, validate=True), np.float32).reshape(count, -1)
+        values = np.frombuffer(base64.b64decode(cell, validate=True), np.float32)
+        if not values.size:
+            raise ValueError("empty")
+        return values.reshape(count, -1)
     except (binascii.Error, ValueError) as error:
         raise UserError(f"{place}: {name} is not base64 of {count} rows of float32 ({error})") from error

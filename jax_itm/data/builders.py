@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from jax_itm.data import scenes
 from jax_itm.data.bottom_up import read_bottom_up
 from jax_itm.data.coco_captions import read_coco_captions
+from jax_itm.data.collate import MAX_PIXELS
 from jax_itm.data.entities import with_phrases
 from jax_itm.data.folder import read_folder
 from jax_itm.data.published import PUBLISHED, read_published
@@ -27,9 +28,10 @@ from jax_itm.data.regions import read_precomp
 from jax_itm.data.split import Split
 from jax_itm.data.uniter import read_uniter
 from jax_itm.data.writer import spread, write
+from jax_itm.places import on_disk
 from jax_itm.types import UserError
 
-READERS: dict[str, Callable[[Path], Raw]] = {
+READERS: dict[str, Callable[..., Raw]] = {
     "precomp": read_precomp,
     "folder": read_folder,
     "uniter": read_uniter,
@@ -37,6 +39,7 @@ READERS: dict[str, Callable[[Path], Raw]] = {
     **{name: partial(read_published, name) for name in PUBLISHED},
 }
 NAMES = ("scenes", *READERS)
+OF_PICTURES = ("folder", *PUBLISHED)  # their readers take `max_pixels`
 VERSION = "1.0.0"
 
 
@@ -46,7 +49,7 @@ def _read_scenes() -> Raw:
     return Raw(splits, ("image", "regions", "boxes", "phrases"), region_dim)
 
 
-WITHOUT_SOURCE: dict[str, Callable[[], Raw]] = {"scenes": _read_scenes, "coco": read_coco_captions}
+WITHOUT_SOURCE: dict[str, Callable[..., Raw]] = {"scenes": _read_scenes, "coco": read_coco_captions}
 
 
 def prepare(
@@ -55,6 +58,7 @@ def prepare(
     source: str | Path | None = None,
     entities: str | Path | None = None,
     beam: dict[str, str] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> dict[str, Any]:
     """Builds a data set into `data_dir`, all of it or nothing; one that is there is kept.
 
@@ -65,6 +69,7 @@ def prepare(
         source: the directory of the raw data or, but for "precomp", its file of captions.
         entities: a directory of Flickr30k Entities, whose phrases the records get (`with_phrases`).
         beam: options of an Apache Beam pipeline that is to read and write the images; None: this process.
+        max_pixels: the most that a picture file may have; a larger one is refused before it is decoded.
 
     Returns:
         What `describe` does, and "reused": whether it was there.
@@ -78,7 +83,7 @@ def prepare(
     places = {option: str(Path(where).resolve()) for option, where in given.items() if where}
     for option in places if name not in READERS else ():
         raise UserError(f"--{option} {given[option]}: {name} is generated, it takes no {option}")
-    path = Path(data_dir) / name / VERSION
+    path = on_disk(data_dir, "--data_dir") / name / VERSION
     reused = path.exists()
     if reused:
         known = _open(path).info.metadata
@@ -95,20 +100,27 @@ def prepare(
         for option, where in places.items():
             if not Path(where).exists():
                 raise UserError(f"--{option} {given[option]}: no such file or directory")
-        _build(name, Path(data_dir), places, beam)
+        options = {"max_pixels": max_pixels} if name in OF_PICTURES else {}
+        _build(name, Path(data_dir), places, beam, options)
     return describe(name, data_dir) | {"reused": reused}
 
 
-def _build(name: str, data_dir: Path, places: dict[str, str], beam: dict[str, str] | None) -> None:
+def _build(
+    name: str, data_dir: Path, places: dict[str, str], beam: dict[str, str] | None, options: dict[str, int]
+) -> None:
     if beam is not None:
         _check_beam(name, places)
-    raw = READERS[name](Path(places["source"])) if "source" in places else WITHOUT_SOURCE[name]()
-    if "entities" in places:
-        raw = with_phrases(raw, Path(places["entities"]))
-    if name != "scenes" and beam is None:
-        for read in raw.splits.values():
-            for _ in read():  # checks every record
-                pass
+    try:
+        source = (Path(places["source"]),) if "source" in places else ()
+        raw = (READERS if source else WITHOUT_SOURCE)[name](*source, **options)
+        if "entities" in places:
+            raw = with_phrases(raw, Path(places["entities"]))
+        if name != "scenes" and beam is None:
+            for read in raw.splits.values():
+                for _ in read():  # checks every record
+                    pass
+    except OSError as error:
+        raise UserError(f"{error.filename or name}: cannot be read ({error.strerror})") from error
     try:
         write(name, raw, data_dir, VERSION, {"source": None, **places}, beam)
     except OSError as error:
@@ -163,7 +175,7 @@ def describe(name: str, data_dir: str | Path) -> dict[str, Any]:
 
 def _prepared(name: str, data_dir: str | Path) -> Path:
     _check_name(name)
-    path = Path(data_dir) / name / VERSION
+    path = on_disk(data_dir, "--data_dir") / name / VERSION
     if not path.exists():
         source = " --source DIR" if name in READERS else ""
         raise UserError(
@@ -181,10 +193,24 @@ def _check_name(name: str) -> None:
 def _open(path: Path) -> Any:
     try:
         builder: Any = tfds.builder_from_directory(os.fspath(path))
-        _ = builder.info.metadata["captions"]  # read now, for what is wrong with it
+        _check_metadata(builder.info.metadata, builder.info.splits)
         return builder
     except Exception as error:  # TFDS raises every kind
         raise UserError(f"{path}: damaged; remove it and prepare it again ({error})") from error
+
+
+def _check_metadata(known: dict[str, Any], splits: Any) -> None:
+    """Raises whatever where the metadata are not as `writer.Builder` writes them."""
+    dim = known["region_dim"]
+    if not (dim is None or (type(dim) is int and dim > 0)) or known["captions"].keys() != set(splits):
+        raise ValueError("its metadata are of another set")
+    for split, images in known["captions"].items():
+        counted = len(images) == splits[split].num_examples and type(known["max_regions"][split]) is int
+        if not counted or not all(texts and all(isinstance(text, str) for text in texts) for texts in images):
+            raise ValueError(f"the captions of {split} are not as many or not text")
+        spreads = known.get("sizes", {}).get(split, {}).values()  # older sets have none
+        if not all([type(number) for number in found] == [int] * 3 for found in spreads):
+            raise ValueError(f"the sizes of {split} are not numbers")
 
 
 def splits_of(name: str, data_dir: str | Path) -> list[str]:

@@ -2,16 +2,17 @@
 
 import csv
 import io
-import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-from jax_itm.data.readers import read_json, read_lines, read_text
+from jax_itm.data.readers import caption, image_name, parse_json, read_json, read_lines, read_text
 from jax_itm.types import UserError
 
 Entry = tuple[str, str, str, list[str]]  # where it is written, split, path, captions
+SPLIT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 Splits = dict[str, dict[str, list[str]]]  # split: path: captions
 
 
@@ -47,13 +48,14 @@ def collect(table: Path, entries: Iterable[Entry]) -> Splits:
     splits: Splits = {}
     places: dict[str, str] = {}
     for where, split, path, captions in entries:
-        if not split.isidentifier() or split == "all":  # TFDS names files by it
+        if not SPLIT.fullmatch(split) or split == "all":  # TFDS names files by it
             raise UserError(f"{where}: split {split!r}: must be a word such as train, val or test")
-        if not all(isinstance(c, str) and c.strip() for c in captions) or not captions:
+        if not captions:
             raise UserError(f"{where}: empty caption")
+        image_name(path, where)
         if places.setdefault(path, split) != split:
             raise UserError(f"{where}: {path} is in the split {places[path]!r} already")
-        splits.setdefault(split, {}).setdefault(path, []).extend(c.strip() for c in captions)
+        splits.setdefault(split, {}).setdefault(path, []).extend(caption(c, where) for c in captions)
     if not splits:
         raise UserError(f"{table}: no captions")
     return splits
@@ -66,10 +68,10 @@ def by_image(splits: Splits) -> dict[str, list[list[str]]]:
 
 def karpathy(path: Path) -> Iterator[Entry]:
     """The images of Karpathy's JSON (https://cs.stanford.edu/people/karpathy/deepimagesent)."""
-    try:
-        images = read_json(path)["images"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: not Karpathy's JSON: no list `images`") from error
+    found = read_json(path)
+    images = found.get("images") if isinstance(found, dict) else None
+    if not isinstance(images, list):
+        raise UserError(f"{path}: not Karpathy's JSON: no list `images`")
     for k, image in enumerate(images):
         where = f"{path}: images[{k}]"
         try:
@@ -83,10 +85,10 @@ def karpathy(path: Path) -> Iterator[Entry]:
 def _jsonl(path: Path) -> Iterator[Entry]:
     for number, line in enumerate(read_lines(path), start=1):
         try:
-            row = json.loads(line)
-            entry = str(row.get("split", "train")), str(row["path"]), [row["caption"]]
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number}: not JSON ({error.msg})") from error
+            row = parse_json(line)
+            entry = str(row.get("split", "train")), row["path"], [row["caption"]]
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: not JSON ({error})") from error
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}:{number}: needs the fields path and caption") from error
         yield f"{path}:{number}", *entry
@@ -98,10 +100,8 @@ def _csv(path: Path) -> Iterator[Entry]:
         if not {"path", "caption"} <= set(rows.fieldnames or ()):
             raise UserError(f"{path}:1: needs the columns path and caption, has {rows.fieldnames}")
         for row in rows:
-            if not row["path"]:
-                raise UserError(f"{path}:{rows.line_num}: empty path")
             split = row.get("split") or "train"
-            yield f"{path}:{rows.line_num}", split, row["path"], [row["caption"]]
+            yield f"{path}:{rows.line_num}", split, row["path"], [row["caption"] or ""]
     except csv.Error as error:
         raise UserError(f"{path}:{rows.reader.line_num}: not CSV ({error})") from error
 

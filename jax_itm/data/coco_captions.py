@@ -9,15 +9,15 @@ from typing import Any
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.constants import get_default_data_dir
 
-from jax_itm.data.collate import read_picture
+from jax_itm.data.collate import MAX_PIXELS, read_picture
 from jax_itm.data.published import FIRST, PUBLISHED, fewer
-from jax_itm.data.readers import Raw, Record
+from jax_itm.data.readers import Raw, Record, caption
 from jax_itm.types import UserError
 
 SPLITS = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
 
 
-def read_coco_captions() -> Raw:
+def read_coco_captions(max_pixels: int = MAX_PIXELS) -> Raw:
     """Pictures and captions of the splits "train" and "restval" (as train), "val" and "test".
 
     It must lie prepared in TFDS's data directory (`TFDS_DATA_DIR`, or ~/tensorflow_datasets): nothing is
@@ -40,19 +40,19 @@ def read_coco_captions() -> Raw:
     except Exception as error:  # TFDS raises every kind
         raise UserError(f"{path}: not a readable coco_captions ({error})") from error
     notes = [f"val and test: the first {FIRST} captions an image", *fewer(counts, PUBLISHED["coco"].counts)]
-    splits = {split: partial(_records, builder, split) for split in SPLITS}
+    splits = {split: partial(_records, builder, split, max_pixels) for split in SPLITS}
     return Raw(splits, ("image",), kind="karpathy", notes=tuple(notes))
 
 
-def _records(builder: Any, split: str) -> Iterator[Record]:
+def _records(builder: Any, split: str, max_pixels: int) -> Iterator[Record]:
     for part in SPLITS[split]:
         for k, example in enumerate(_examples(builder, part)):
             name = example["image/filename"].decode()
             where = f"{builder.data_path}: {part}[{k}], {name}"
-            captions = [text.decode().strip() for text in example["captions"]["text"]]
-            if not captions or not all(captions):
+            captions = [caption(text.decode(), where) for text in example["captions"]["text"]]
+            if not captions:
                 raise UserError(f"{where}: empty caption")
-            read_picture(example["image"], where)
+            read_picture(example["image"], where, max_pixels)
             captions = captions if split == "train" else captions[:FIRST]
             yield {"name": name, "captions": captions, "image": example["image"]}
 

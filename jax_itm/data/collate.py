@@ -9,34 +9,46 @@ import numpy as np
 from PIL import Image
 
 from jax_itm.data.frames import Frame, fit
+from jax_itm.fields import DATA
 from jax_itm.types import UserError
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # Pillow's EPS would start Ghostscript
+MAX_PIXELS: int = DATA["max_pixels"]
 
 
-def read_picture(source: str | Path | bytes, name: str = "image") -> np.ndarray:
+def read_picture(source: str | Path | bytes, name: str = "image", max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """An RGB picture, uint8 (h, v, 3), from a path or from the bytes of a file.
 
     Raises:
-        UserError: the file is missing, truncated or no picture.
+        UserError: the file is missing, truncated, no picture, or says that it has more than `max_pixels`
+            (`config.data.max_pixels`); nothing of it is decoded then.
     """
     where = name if isinstance(source, bytes) else str(source)
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(file, formats=FORMATS) as picture:
+            if picture.width * picture.height > max_pixels:
+                raise UserError(
+                    f"{where}: {picture.width:,} x {picture.height:,} pixels, more than the"
+                    f" {max_pixels:,} of config.data.max_pixels"
+                )
             return np.asarray(picture.convert("RGB"))
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{where}: no such image") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow raises every kind
         raise UserError(f"{where}: not a readable image ({error})") from error
 
 
 def collate_images(
-    records: Sequence[Mapping[str, Any]], max_regions: int, image_size: int | Frame
+    records: Sequence[Mapping[str, Any]], max_regions: int, frame: Frame
 ) -> dict[str, np.ndarray]:
     """`batch["image"]` (see `jax_itm.types`) of the records' regions and boxes, pixels, or a tower's tokens.
 
-    Regions are padded to `max_regions` and stay float16: the device makes them float32. Pixels become squares
-    of side `image_size`, bilinear, whatever the aspect ratio was, or are framed as it says.
+    Regions are padded to `max_regions` and stay float16: the device makes them float32. Pixels are brought to
+    one size as `frame` says.
 
     Raises:
         UserError: an image has more regions than `max_regions`.
@@ -44,7 +56,6 @@ def collate_images(
     if "features" in records[0]:
         return {"features": np.stack([record["features"] for record in records])}
     if "pixels" in records[0]:
-        frame = image_size if isinstance(image_size, Frame) else Frame((image_size, image_size))
         return {"pixels": np.stack([fit(record["pixels"], frame) for record in records])}
     rows, dim = len(records), records[0]["regions"].shape[1]
     regions = np.zeros((rows, max_regions, dim), np.float16)

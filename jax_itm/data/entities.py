@@ -15,7 +15,7 @@ from jax_itm.types import UserError
 
 LEAST_IOU = 0.5  # a region is a phrase's box only above it, as in phrase grounding
 STEPS = "unpack annotations.zip of https://github.com/BryanPlummer/flickr30k_entities there"
-MARKED = re.compile(r"\[/EN#(\d+)(?:/\S+)? ([^\]]*)\]")
+MARKED = re.compile(r"\[/EN#(\d+)(?:/[^\s\[\]]+)? ([^\[\]]*)\]")
 
 Phrase = tuple[int, int, str]  # start and end in the sentence, the chain of its boxes
 
@@ -95,15 +95,15 @@ def _sentences(file: Path) -> dict[str, list[Phrase]]:
     """The phrases of each sentence, by its letters; they start and end at numbers of letters."""
     found: dict[str, list[Phrase]] = {}
     for number, line in enumerate(read_text(file).splitlines(), start=1):
-        plain, phrases, last = "", [], 0
+        parts, phrases, last, end = [], [], 0, 0
         for match in MARKED.finditer(line):
-            plain += line[last : match.start()]
-            start = len(_letters(plain))
-            plain += match[2]
-            if start < len(_letters(plain)):
-                phrases.append((start, len(_letters(plain)), match[1]))
+            parts += [line[last : match.start()], match[2]]
+            start = end + len(_letters(parts[-2]))
+            end = start + len(_letters(match[2]))
+            if start < end:
+                phrases.append((start, end, match[1]))
             last = match.end()
-        plain += line[last:]
+        plain = "".join([*parts, line[last:]])
         if "[/EN#" in plain:
             raise UserError(f"{file}:{number}: a phrase must be [/EN#CHAIN/TYPE WORDS]")
         found.setdefault(_key(plain), phrases)
@@ -113,7 +113,10 @@ def _sentences(file: Path) -> dict[str, list[Phrase]]:
 def _boxes(file: Path) -> tuple[np.ndarray, dict[str, list[int]]]:
     """The annotated boxes (n, 4) in units of the image, and which of them each chain has."""
     try:
-        root = ElementTree.fromstring(read_text(file))
+        text = read_text(file)
+        if "<!" in text.replace("<!--", ""):  # entities that expand each other, and others' files
+            raise ValueError("it has a DOCTYPE")
+        root = ElementTree.fromstring(text)
         extent = [int(root.findtext(f"size/{side}", "")) for side in ("width", "height")] * 2
         boxes, chains = [], {}
         for thing in root.iter("object"):
@@ -123,13 +126,16 @@ def _boxes(file: Path) -> tuple[np.ndarray, dict[str, list[int]]]:
             for name in thing.findall("name"):
                 chains.setdefault((name.text or "").strip(), []).append(len(boxes))
             boxes.append([int(box.findtext(key, "")) for key in ("xmin", "ymin", "xmax", "ymax")])
-    except (ElementTree.ParseError, ValueError) as error:
+        corners = np.array(boxes, np.int32).reshape(-1, 4)
+        extent = np.array(extent, np.int32)
+    except (ElementTree.ParseError, ValueError, OverflowError) as error:
         raise UserError(f"{file}: not an annotation of Flickr30k Entities ({error})") from error
-    corners = np.array(boxes, np.float32).reshape(-1, 4)
     for row in np.flatnonzero(np.any(corners[:, :2] > corners[:, 2:], axis=1) | (min(extent) < 1)):
-        raise UserError(f"{file}: bndbox {row} is not xmin ymin xmax ymax: {boxes[row]} of {extent[:2]}")
+        raise UserError(
+            f"{file}: bndbox {row} is not xmin ymin xmax ymax: {boxes[row]} of {extent[:2].tolist()}"
+        )
     # Not all boxes end within their picture.
-    return np.clip(corners / np.maximum(extent, 1).astype(np.float32), 0, 1), chains
+    return np.clip(corners / np.maximum(extent, 1).astype(np.float32), 0, 1).astype(np.float32), chains
 
 
 def _nearest(boxes: np.ndarray, regions: np.ndarray) -> np.ndarray:

@@ -12,33 +12,36 @@ import numpy as np
 from PIL import Image
 
 from jax_itm.data.captions import Splits, by_image, read_captions
-from jax_itm.data.collate import read_picture
+from jax_itm.data.collate import MAX_PIXELS, read_picture
 from jax_itm.data.readers import Raw, Read, Record
 from jax_itm.types import UserError
 
 FOLDERS = ("", "images")
 
 
-def read_folder(source: Path) -> Raw:
+def read_folder(source: Path, max_pixels: int = MAX_PIXELS) -> Raw:
     """A directory of pictures and a file of captions, or that file (paths are relative to it).
 
     Pictures lie where their path in the captions says, in the directory or in its folder `images`.
 
     Raises:
-        UserError: what `read_captions` refuses, or a picture that is missing, unreadable, or outside
-            of the directory.
+        UserError: what `read_captions` refuses, or a picture that is missing, unreadable, of more than
+            `max_pixels`, or outside of the directory.
     """
     table, splits = read_captions(source)
-    return Raw(pictures(table.parent, splits, FOLDERS), ("image",), captions=by_image(splits))
+    return Raw(pictures(table.parent, splits, FOLDERS, max_pixels), ("image",), captions=by_image(splits))
 
 
-def pictures(base: Path, splits: Splits, folders: Sequence[str], names: bool = False) -> dict[str, Read]:
+def pictures(
+    base: Path, splits: Splits, folders: Sequence[str], max_pixels: int, names: bool = False
+) -> dict[str, Read]:
     """How to read each split's records with their pictures, for `Raw`; finds all of them first.
 
     Args:
         base: the directory that the paths are relative to.
         splits: the captions of each picture.
         folders: where below `base` pictures may lie.
+        max_pixels: the most that a picture may have.
         names: whether a picture may lie there under its name alone, without the folders of its path.
 
     Raises:
@@ -53,31 +56,36 @@ def pictures(base: Path, splits: Splits, folders: Sequence[str], names: bool = F
             f" ({len(missing):,} of {len(found):,} are missing)"
         )
 
-    return {split: partial(_records, images, found) for split, images in splits.items()}
+    return {split: partial(_records, images, found, max_pixels) for split, images in splits.items()}
 
 
 def _records(
-    images: dict[str, list[str]], found: Mapping[str, Path | None], start: int = 0, stop: int | None = None
+    images: dict[str, list[str]],
+    found: Mapping[str, Path | None],
+    max_pixels: int,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Iterator[Record]:
     for path, captions in islice(images.items(), start, stop):
-        yield {"name": path, "captions": captions, "image": _picture(found[path] or Path(path))}
+        yield {"name": path, "captions": captions, "image": _picture(found[path] or Path(path), max_pixels)}
 
 
 def find_picture(base: Path, path: str, folders: Sequence[str], names: bool = False) -> Path | None:
     """The file of a picture in the first folder that has it; UserError where the path leads out of `base`."""
-    # By the letters of the path: a link that the user put into the folder may lead anywhere.
+    # By the letters of the path, which others wrote: a link in the folder may lead anywhere, as people
+    # keep pictures on other disks. What it leads to is taken only where it is a picture.
     if os.path.isabs(path) or os.path.normpath(path).split(os.sep)[0] == os.pardir:
         raise UserError(f"{path}: image paths must stay inside {base}")
     name = os.path.basename(path)
     # COCO's releases of 2014 and 2017 have the same pictures; the later names lack the prefix.
     paths = (path, name, re.sub("^COCO_(train|val)2014_", "", name)) if names else (path,)
     wanted = (base / folder / each for folder in folders for each in paths)
-    return next((file for file in wanted if file.is_file()), None)
+    return next((file for file in wanted if os.path.isfile(file)), None)  # Path's fails on long names
 
 
-def _picture(path: Path) -> bytes | np.ndarray:
+def _picture(path: Path, max_pixels: int) -> bytes | np.ndarray:
     """The file's bytes where it is JPEG or PNG, so that nothing is lost; otherwise its pixels."""
     data = path.read_bytes()
-    pixels = read_picture(data, str(path))
+    pixels = read_picture(data, str(path), max_pixels)
     with Image.open(io.BytesIO(data)) as picture:
         return data if picture.format in ("JPEG", "PNG") else pixels

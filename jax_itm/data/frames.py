@@ -1,6 +1,6 @@
 """From a picture to pixels of one size: resized, then cut out of the middle.
 
-A pretrained tower's preprocessor_config.json says how; other runs take squares of `config.data.image_size`.
+A pretrained tower's directory says how; other runs take squares of `config.data.image_size`.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jax_itm.data.open_clip import CONFIG, is_open_clip, preprocessor
 from jax_itm.data.weights import read_table
+from jax_itm.fields import DATA
 from jax_itm.types import Config, NamedTuple, UserError
 
+LARGEST = 2**13  # pixels of an edge that a preprocessor may ask for
 FILES = ("preprocessor_config.json", "processor_config.json")  # of a tower's directory: older, newer
 
 # What a processor does where its file is silent, by a part of its type's name; "" is ViT's.
@@ -30,6 +33,7 @@ class Frame(NamedTuple):
     resize: tuple[int, ...]  # (height, width), or (shorter edge,), or () for not at all
     crop: tuple[int, ...] = ()  # (height, width) of the middle, zeros beyond the picture; () for all of it
     resample: int = int(Image.Resampling.BILINEAR)
+    rounded: bool = False  # half a pixel off the middle: to the even side, as torchvision, not up and left
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -44,7 +48,8 @@ def frame_of(config: Config) -> Frame:
     if not config.image.arch:
         raise UserError("config.image.arch: empty; a run's start fills it from the tower's config.json")
     frame = config.image.arch.frame
-    return Frame(tuple(frame.resize), tuple(frame.crop), frame.resample)
+    rounded = frame.get("rounded", False)  # runs of old have no such field
+    return Frame(tuple(frame.resize), tuple(frame.crop), frame.resample, rounded)
 
 
 def fit(pixels: np.ndarray, frame: Frame) -> np.ndarray:
@@ -55,18 +60,20 @@ def fit(pixels: np.ndarray, frame: Frame) -> np.ndarray:
         short = min(height, width)
         wanted = tuple(int(wanted[0] * edge / short) for edge in (height, width))
     if wanted != (height, width):
+        if wanted[0] * wanted[1] > DATA["max_pixels"]:  # resized by its short edge
+            raise UserError(f"a picture of {height:,} x {width:,} pixels is too thin: {wanted} once resized")
         size = wanted[1], wanted[0]
         pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling(frame.resample)))
-    return _cut(pixels, frame.crop) if frame.crop else pixels
+    return _cut(pixels, frame.crop, frame.rounded) if frame.crop else pixels
 
 
-def _cut(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _cut(pixels: np.ndarray, shape: tuple[int, ...], rounded: bool) -> np.ndarray:
     if pixels.shape[:2] == shape:
         return pixels
     found = np.zeros((*shape, 3), pixels.dtype)
     inside, taken = [], []
     for size, wanted in zip(pixels.shape[:2], shape, strict=True):
-        first = (size - wanted) // 2
+        first = round((size - wanted) / 2) if rounded else (size - wanted) // 2
         count = min(size, wanted)
         inside.append(slice(max(-first, 0), max(-first, 0) + count))
         taken.append(slice(max(first, 0), max(first, 0) + count))
@@ -86,18 +93,17 @@ def processor(folder: Path, side: int = 0) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, or says what is not understood here.
     """
-    files = [folder / name for name in FILES if (folder / name).exists()]
-    if not files:
-        raise UserError(f"{folder}: neither {FILES[0]} nor {FILES[1]} there")
-    said = read_table(files[0])
-    said = said.get("image_processor", said)
+    file, said = _said(folder)
+    if not isinstance(said, Mapping):
+        raise UserError(f"{file}: not understood here: an image_processor of {said!r}")
     kind = str(said.get("image_processor_type") or said.get("feature_extractor_type") or "")
     size, crop, resample, mean, std = next(value for name, value in DEFAULTS.items() if name in kind)
     try:
         resize = _size(said.get("size", size), "shortest_edge" in size) if said.get("do_resize", True) else ()
         crops = said.get("do_center_crop", crop is not None)
         cut = _size(said.get("crop_size", crop), False) if crops else ()
-        frame = Frame(resize, cut, int(Image.Resampling(said.get("resample", resample))))
+        resample = int(Image.Resampling(said.get("resample", resample)))
+        frame = Frame(resize, cut, resample, is_open_clip(folder))
         if len(frame.shape) != 2:
             raise ValueError("pictures of many sizes would come out")
         normalised = said.get("do_normalize", True)
@@ -106,17 +112,31 @@ def processor(folder: Path, side: int = 0) -> dict[str, Any]:
             "mean": _three(said.get("image_mean", mean)) if normalised else (0.0,) * 3,
             "std": _three(said.get("image_std", std)) if normalised else (1.0,) * 3,
         }
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{files[0]}: not understood here: {error}") from error
+        if not np.isfinite([look["scale"], *look["mean"], *look["std"]]).all() or min(look["std"]) <= 0:
+            raise ValueError(f"a scale, mean and std of {look}")
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UserError(f"{file}: not understood here: {error}") from error
     return {"frame": (_at(frame, side) if side else frame)._asdict(), **look}
 
 
+def _said(folder: Path) -> tuple[Path, Any]:
+    """The file of a tower's directory that speaks of pictures, and what it says."""
+    if is_open_clip(folder):
+        return folder / CONFIG, preprocessor(folder)
+    file = next((folder / name for name in FILES if (folder / name).exists()), None)
+    if file is None:
+        raise UserError(f"{folder}: neither {FILES[0]} nor {FILES[1]} there")
+    said = read_table(file)
+    return file, said.get("image_processor", said)
+
+
 def _size(said: Any, shortest: bool) -> tuple[int, ...]:
-    if isinstance(said, int):
+    edge = lambda found: type(found) is int and 1 <= found <= LARGEST
+    if edge(said):
         return (said,) if shortest else (said, said)
     if isinstance(said, Mapping):
         for names in (("shortest_edge",), ("height", "width")):
-            if said.keys() == set(names) and all(isinstance(said[name], int) for name in names):
+            if said.keys() == set(names) and all(edge(said[name]) for name in names):
                 return tuple(said[name] for name in names)
     raise ValueError(f"a size of {said!r}")
 
@@ -131,4 +151,4 @@ def _three(said: Any) -> tuple[float, ...]:
 def _at(frame: Frame, side: int) -> Frame:
     """The frame for pixels of another size; what is cut off stays the same share."""
     resize = tuple(round(edge * side / min(frame.shape)) for edge in frame.resize)
-    return Frame(resize, (side, side) if frame.crop else (), frame.resample)
+    return frame._replace(resize=resize, crop=(side, side) if frame.crop else ())

@@ -12,6 +12,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from jax_itm.data.augment import Augment, augmented
 from jax_itm.data.collate import collate_images
 from jax_itm.data.encoded import padded
 from jax_itm.data.frames import Frame
@@ -60,14 +61,20 @@ class _TrainSource:
         step = s["first_step"] + int(item)
         rows = s["batch_size"] // s["process_count"]
         captions = batch_captions(len(self._ids), s["batch_size"], s["seed"], step)
-        captions = captions[s["process_index"] * rows :][:rows]
+        first = s["process_index"] * rows
+        captions = captions[first : first + rows]
         images = self._split.caption_image[captions]
         records = [self._split.image(int(image)) for image in images]
+        frame = s["frame"]
+        if augment := s["augment"]:
+            place = step * s["batch_size"] + first  # of row 0 in the stream
+            seen = lambda k: augmented(records[k]["pixels"], frame, augment, s["seed"], place + k)
+            records, frame = [{"pixels": seen(k)} for k in range(rows)], Frame(frame.shape)
         text = {"ids": self._ids[captions], "mask": self._mask[captions]}
         if tokens := self._split.tokens.get("text"):
             text["features"] = padded([tokens[int(k)] for k in captions], s["max_words"])
         return {
-            "image": collate_images(records, s["max_regions"], s["image_size"]),
+            "image": collate_images(records, s["max_regions"], frame),
             "text": text,
             "image_id": images.astype(np.int32),
         }
@@ -82,7 +89,8 @@ def train_batches(
     first_step: int,
     max_words: int,
     max_regions: int,
-    image_size: int | Frame,
+    frame: Frame,
+    augment: Augment | None = None,
     workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -97,7 +105,8 @@ def train_batches(
         first_step: the step of the first batch.
         max_words: width of the captions, [CLS] and [SEP] included.
         max_regions: to which regions are padded.
-        image_size: height and width to which pixels are resized, or their frame.
+        frame: how pixels are brought to one size.
+        augment: what is changed in them; None for nothing.
         workers: processes that read; 0 reads in threads of this one.
         process_index: whose rows these are: a contiguous slice of each global batch.
         process_count: divides `batch_size`.
@@ -108,7 +117,8 @@ def train_batches(
         "first_step": first_step,
         "max_words": max_words,
         "max_regions": max_regions,
-        "image_size": image_size,
+        "frame": frame,
+        "augment": augment,
         "process_index": process_index,
         "process_count": process_count,
     }

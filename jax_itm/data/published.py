@@ -1,13 +1,13 @@
 """Flickr8k, Flickr30k and COCO in the layouts in which they are handed out: pictures, captions, splits."""
 
 import csv
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jax_itm.data.captions import Entry, Splits, by_image, collect, karpathy
+from jax_itm.data.collate import MAX_PIXELS
 from jax_itm.data.folder import pictures
 from jax_itm.data.readers import Raw, read_lines
 from jax_itm.types import UserError
@@ -66,7 +66,7 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-def read_published(name: str, source: Path) -> Raw:
+def read_published(name: str, source: Path, max_pixels: int = MAX_PIXELS) -> Raw:
     """Pictures of a published set with its captions, in a directory or beside the file of captions.
 
     Captions are Karpathy's JSON (`restval` is train), or where there is none, the set's own file with
@@ -98,7 +98,7 @@ def read_published(name: str, source: Path) -> Raw:
         raise UserError(f"{table}: captions of {name} must be {layout.json}")
     splits = collect(table, entries)
     notes = [*_cut(splits), *fewer({split: len(images) for split, images in splits.items()}, counts)]
-    reads = pictures(base, splits, layout.folders, names=True)
+    reads = pictures(base, splits, layout.folders, max_pixels, names=True)
     return Raw(reads, ("image",), captions=by_image(splits), kind=kind, notes=tuple(notes))
 
 
@@ -144,8 +144,11 @@ def _kaggle(path: Path) -> Iterator[tuple[str, str]]:
     """Kaggle's files, whose first line names the columns."""
     for number, line in enumerate(read_lines(path)[1:], start=2):
         # One line of results.csv, of 2199200615.jpg, lacks its second bar.
-        found = re.fullmatch(r"([^|,]+?)\s*\|\s*\d+\s*\|?\s*(\S.*)", line)
-        cells = found.groups() if found else next(csv.reader(io.StringIO(line)))
+        found = re.fullmatch(r"([^|,]*[^|,\s])\s*\|\s*\d+\s*\|?\s*(\S.*)", line)
+        try:
+            cells = found.groups() if found else next(csv.reader([line], strict=True))
+        except csv.Error as error:
+            raise UserError(f"{path}:{number}: not CSV ({error})") from error
         if len(cells) != 2 or not all(cells):
             raise UserError(f"{path}:{number}: must be ID.jpg| k| caption, or ID.jpg,caption")
         yield cells[0], cells[1]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jax_itm.data.readers import Raw, Read, Record, read_lines
+from jax_itm.data.readers import Raw, Read, Record, caption, image_name, read_lines
 from jax_itm.types import UserError
 
 REPEATS = 5  # VSE++ wrote the images of dev and test once for each of their five captions
@@ -24,12 +24,13 @@ def read_precomp(source: Path) -> Raw:
     found = [s for s in ("train", "dev", "val", "test") if (source / f"{s}_ims.npy").exists()]
     if not found:
         raise UserError(f"{source}: none of train_ims.npy, dev_ims.npy, val_ims.npy, test_ims.npy")
-    boxes = _boxes(source / "boxes.npy") if (source / "boxes.npy").exists() else None
+    beside = source / "boxes.npy"
+    boxes = as_boxes(read_array(beside), str(beside)) if beside.exists() else None
     splits, texts, shapes = {}, {}, {}
     for split in found:
         path = source / f"{split}_ims.npy"
-        images = _array(path)
-        if images.ndim != 3:
+        images = read_array(path)
+        if images.ndim != 3 or 0 in images.shape[1:]:
             raise UserError(f"{path}: shape {images.shape}, must be (images, regions, features)")
         shapes[split] = images.shape[1:]
         if shapes[split][1] != shapes[found[0]][1]:
@@ -39,29 +40,32 @@ def read_precomp(source: Path) -> Raw:
             )
         if boxes is not None and len(boxes) != images.shape[1]:
             raise UserError(
-                f"{source / 'boxes.npy'}: {len(boxes)} boxes, but {path.name} has"
-                f" {images.shape[1]} regions an image"
+                f"{beside}: {len(boxes)} boxes, but {path.name} has {images.shape[1]} regions an image"
             )
         splits[split], texts[split] = _precomp_split(source, split, images, boxes)
     holds = ("regions",) if boxes is None else ("regions", "boxes")
     return Raw(splits, holds, shapes[found[0]][1], texts)
 
 
-def _array(path: Path) -> np.ndarray:
+def read_array(path: Path) -> np.ndarray:
+    """A .npy file of floating numbers, mapped; never a pickle. UserError where it is none."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with np.errstate(over="ignore"):  # of absurd shapes, which do not fit the file
+            array = np.lib.format.open_memmap(path, mode="r")  # refuses objects, which would be a pickle
+    except Exception as error:  # what a header says is parsed as Python, which fails in every kind
         raise UserError(f"{path}: not a readable .npy array ({error})") from error
     if array.dtype.kind != "f":
         raise UserError(f"{path}: dtype {array.dtype}, must be floating")
     return array
 
 
-def _boxes(path: Path) -> np.ndarray:
-    boxes = np.asarray(_array(path), np.float32)
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise UserError(f"{path}: shape {boxes.shape}, must be (regions, 4)")
-    check_boxes(boxes, str(path))
+def as_boxes(found: np.ndarray, where: str) -> np.ndarray:
+    """Boxes as float32 (r, 4); UserError where they are none."""
+    boxes = np.asarray(found)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "fiu":
+        raise UserError(f"{where}: {boxes.dtype} of shape {boxes.shape}, must be floating (regions, 4)")
+    boxes = boxes.astype(np.float32)
+    check_boxes(boxes, where)
     return boxes
 
 
@@ -85,7 +89,8 @@ def _precomp_split(
     source: Path, split: str, images: np.ndarray, boxes: np.ndarray | None
 ) -> tuple[Read, list[list[str]]]:
     path = source / f"{split}_ims.npy"
-    captions = read_lines(source / f"{split}_caps.txt")
+    file = source / f"{split}_caps.txt"
+    captions = [caption(line, f"{file}:{k}") for k, line in enumerate(read_lines(file), start=1)]
     rows = range(len(images))
     if len(images) == len(captions) and _repeated(images, path):
         rows = rows[::REPEATS]
@@ -98,7 +103,7 @@ def _precomp_split(
     names = [f"{split}/{row // rows.step}" for row in rows]
     ids = source / f"{split}_ids.txt"
     if ids.exists():
-        names = read_lines(ids)
+        names = [image_name(line, f"{ids}:{k}") for k, line in enumerate(read_lines(ids), start=1)]
         if len(names) == len(images):
             names = names[:: rows.step]
         if len(names) != len(rows):
@@ -118,7 +123,7 @@ def _records(
     start: int = 0,
     stop: int | None = None,
 ) -> Iterator[Record]:
-    images = _array(path)
+    images = read_array(path)
     for i in range(len(texts))[start:stop]:
         regions = half(images[i * step], f"{path}: row {i * step}")
         record = {"name": names[i], "regions": regions, "captions": texts[i]}

@@ -2,13 +2,16 @@
 
 import copy
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jax_itm.data.collate import read_picture
+from jax_itm.data.collate import MAX_PIXELS, read_picture
 from jax_itm.types import UserError
 
 
@@ -71,7 +74,8 @@ class Split:
     def record(self, image: int) -> dict[str, Any]:
         """{"captions", "regions" (r, f) float16, "boxes" (r, 4)} or {"captions", "pixels"}."""
         found = self._features(image)
-        captions = [caption.decode() for caption in found["captions"].bytes_list.value]
+        with self._undamaged():
+            captions = [caption.decode() for caption in found["captions"].bytes_list.value]
         return {"captions": captions, **self._image(found)}
 
     def image(self, image: int) -> dict[str, np.ndarray]:
@@ -83,12 +87,13 @@ class Split:
     def _image(self, found) -> dict[str, np.ndarray]:
         if self.view == "pixels":
             return {"pixels": self._picture(found)}
-        regions = np.frombuffer(found["regions"].bytes_list.value[0], np.float16)
-        regions = regions.reshape(-1, self.region_dim or 0)
-        if not self.has_boxes:
-            return {"regions": regions, "boxes": np.zeros((len(regions), 4), np.float32)}
-        boxes = np.frombuffer(found["boxes"].bytes_list.value[0], np.float32)
-        return {"regions": regions, "boxes": boxes.reshape(-1, 4)}
+        with self._undamaged():
+            regions = np.frombuffer(found["regions"].bytes_list.value[0], np.float16)
+            regions = regions.reshape(-1, self.region_dim or 0)
+            if not self.has_boxes:
+                return {"regions": regions, "boxes": np.zeros((len(regions), 4), np.float32)}
+            boxes = np.frombuffer(found["boxes"].bytes_list.value[0], np.float32)
+            return {"regions": regions, "boxes": boxes.reshape(-1, 4)}
 
     def picture(self, image: int) -> np.ndarray:
         """The picture uint8 (h, v, 3), whatever the view; UserError where the set has none."""
@@ -106,15 +111,24 @@ class Split:
         return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def _features(self, image: int):
-        try:
+        example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+        with self._undamaged():
             if not (data := self._bytes[image]):
                 raise RuntimeError("empty record")
-        except RuntimeError as error:  # what ArrayRecord says of a damaged or missing file
-            where = f"{self.name}/{self.split}"
-            raise UserError(f"{where}: damaged; remove it and prepare again ({error})") from error
-        example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
-        return example.FromString(data).features.feature
+            return example.FromString(data).features.feature
 
     def _picture(self, found) -> np.ndarray:
-        name = found["name"].bytes_list.value[0].decode()
-        return read_picture(found["image"].bytes_list.value[0], name)
+        with self._undamaged():
+            name = found["name"].bytes_list.value[0].decode()
+            data = found["image"].bytes_list.value[0]
+        # Their pixels were counted when the set was made, by a limit of its own; Pillow's stays.
+        return read_picture(data, name, 2 * MAX_PIXELS)
+
+    @contextmanager
+    def _undamaged(self) -> Iterator[None]:
+        """Makes a UserError of what reading a damaged or missing file raises."""
+        try:
+            yield
+        except (RuntimeError, DecodeError, IndexError, ValueError) as error:
+            where = f"{self.name}/{self.split}"
+            raise UserError(f"{where}: damaged; remove it and prepare again ({error})") from error

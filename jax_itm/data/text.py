@@ -135,8 +135,10 @@ class Tokenizer:
         """BERT's word pieces, from vocab.txt; tokenizer_config.json tells whether they are cased."""
         _, pieces, said = (folder / name for name in FILES)
         # tokenizer_config.json may be absent or silent: uncased then, as BERT's own default is.
-        options = read_table(said) if said.exists() else {}
-        return cls.from_vocab(str(pieces), options.get("do_lower_case", True))
+        lower = (read_table(said) if said.exists() else {}).get("do_lower_case", True)
+        if not isinstance(lower, bool):
+            raise UserError(f"{said}: do_lower_case is {lower!r}, must be true or false")
+        return cls.from_vocab(str(pieces), lower)
 
     @classmethod
     def from_json(cls, text: str) -> "Tokenizer":

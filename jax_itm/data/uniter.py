@@ -28,6 +28,7 @@ RULE = f"th{CONFIDENCE}_max{MOST}_min{LEAST}"
 DATABASES = (f"feat_{RULE}", "all", "feat_th*", "feat_numbb*")  # best first; each also _compressed
 DEPTHS = ("", "*/", "*/*/")  # the published folders are img_db/flickr30k/feat_..
 ARRAYS = ("features", "norm_bb", "conf")
+MOST_BYTES = 2**26  # of an array: 80 times those of 100 regions of 2,048 float32
 SLACK = 1e-3  # of boxes beyond the image: float16 has steps of 5e-4 just below 1
 
 Place = tuple[Path, str]  # a database and a key in it, or an .npz file and ""
@@ -110,7 +111,7 @@ def _keys(image: str) -> list[str]:
     keys = [f"{stem}.npz", f"{stem.lower()}.npz"]  # COCO's files are named in capitals
     # flickr30k_001018148011.npz has the features of 1018148011.jpg: the number in twelve digits.
     if re.fullmatch("[0-9]+", stem):
-        keys.append(f"flickr30k_{int(stem):012}.npz")
+        keys.append(f"flickr30k_{stem.lstrip('0').zfill(12)}.npz")
     return list(dict.fromkeys(keys))
 
 
@@ -196,7 +197,7 @@ def _record(
     where = _where(path, key)
     arrays = _unpack(_value(opened[path], path, key), where) if key else _npz(path, where)
     features, boxes = (_array(arrays, name, 2, where) for name in ("features", "norm_bb"))
-    if not len(features) or boxes.shape != (len(features), 6):
+    if not features.size or boxes.shape != (len(features), 6):
         raise UserError(f"{where}: norm_bb {boxes.shape} of features {features.shape}, must be (boxes, 6)")
     rows = kept[path](key) if key else None
     if rows is None:
@@ -227,7 +228,11 @@ def _array(arrays: Mapping[str, np.ndarray], name: str, ndim: int, where: str) -
 def _npz(file: Path | io.BytesIO, where: str) -> dict[str, np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in ARRAYS if name in arrays}
+            names = [name for name in ARRAYS if name in arrays]
+            for name in names:  # before it is unpacked: a few bytes of zeros can become gigabytes
+                if (size := arrays.zip.getinfo(f"{name}.npy").file_size) > MOST_BYTES:
+                    raise ValueError(f"{name} has {size:,} bytes, more than {MOST_BYTES:,}")
+            return {name: arrays[name] for name in names}
     except Exception as error:  # zipfile, zlib and numpy raise every kind
         raise UserError(f"{where}: not readable as .npz ({error})") from error
 

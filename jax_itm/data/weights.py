@@ -1,6 +1,5 @@
 """Published weights: state dicts, and a model's directory as Hugging Face's libraries save it."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_itm.data.readers import read_text
+from jax_itm.data.readers import read_json
 from jax_itm.types import UserError
 
 DESCRIPTION, WEIGHTS = "config.json", "model.safetensors"
@@ -62,7 +61,10 @@ def _read_torch(path: str) -> dict[str, np.ndarray]:
     strange = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
     if strange:
         raise UserError(f"{path}: not a plain state dict: {listed(strange)} hold no array")
-    return {str(name): value.float().numpy() for name, value in state.items()}
+    try:
+        return {str(name): value.float().numpy() for name, value in state.items()}
+    except Exception as error:  # a sparse array, one without storage
+        raise UserError(f"{path}: holds other than plain arrays ({_line(error)})") from error
 
 
 def _line(error: Exception) -> str:
@@ -94,7 +96,10 @@ def find(path: str, field: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(path, allow_patterns=["*.json", "*.txt", "model*.safetensors"]))
+        folder = Path(snapshot_download(path, allow_patterns=["*.json", "*.txt", "model*.safetensors"]))
+        if not any(folder.glob("model*.safetensors")):
+            snapshot_download(path, allow_patterns=["open_clip_model.safetensors"])
+        return folder
     except Exception as error:  # of the hub, of the network, of the disk
         raise UserError(
             f"{field}={path}: no such directory, and not to be had from the hub ({_line(error)})"
@@ -103,10 +108,10 @@ def find(path: str, field: str) -> Path:
 
 def read_table(path: Path) -> dict[str, Any]:
     """A table in JSON; UserError where the file is missing or holds none."""
-    try:
-        return dict(json.loads(read_text(path)))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not a table in JSON ({error})") from error
+    table = read_json(path)
+    if not isinstance(table, dict):
+        raise UserError(f"{path}: not a table in JSON")
+    return table
 
 
 def read_weights(folder: Path) -> dict[str, np.ndarray]:
@@ -125,7 +130,7 @@ def read_weights(folder: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{index}: has no weight_map of names and files")
     state = {}
     for file in sorted(set(places.values())):
-        if Path(file).name != file or not (folder / file).exists():
+        if Path(file).name != file or not (folder / file).is_file():
             raise UserError(f"{index}: names {file}, which is not beside it")
         part = read_state(str(folder / file))
         if strange := part.keys() ^ {_newer(name) for name, place in places.items() if place == file}:

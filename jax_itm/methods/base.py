@@ -128,7 +128,7 @@ class DualEncoder:
         """Float32 parameters: {"image": .., "text": .., "loss": ..}."""
         image, text = jax.random.split(rng)
         thresholds = {}
-        if self.options.weights.get("sampling"):  # runs of old have no such section
+        if self.options.weights.get("sampling"):
             thresholds["thresholds"] = jnp.full((2,), self.config.sampling.alpha)
         return {
             "image": self.image.init(image, batch["image"])["params"],
@@ -193,7 +193,7 @@ class DualEncoder:
 
 def encoder(config, side: str, vocab: int = 0) -> nn.Module:
     """The encoder of one side, "image" or "text"; `vocab` ids in texts."""
-    remat = config.get("remat", False)  # runs of old have no such field
+    remat = config.remat
     if side == "image":
         return image_models.build(config.image, config.dim, config.dtype, remat)
     return text_models.build(config.text, config.dim, config.dtype, vocab, config.data.max_words, remat)

@@ -97,7 +97,7 @@ class Cdds(DualEncoder):
             options.mlp,
             options.noises,
             options.noise_scale,
-            config.get("remat", False),
+            config.remat,
             jnp.dtype(config.dtype),
         )
 

@@ -133,7 +133,7 @@ class Dias(DualEncoder):
             "triplet": own.triplet,
             "dim": own.dim,
             "spatial": spatial,
-            "sampling": own.get("sampling", 0.0),
+            "sampling": own.sampling,
         }
 
     def triplet(self, image, text, batch, rng, step) -> Float[Array, ""]:

@@ -116,9 +116,9 @@ class Iais:
             options.dropout,
             options.spread,
             options.region_mlp,
-            options.get("centred", False),  # runs of old have no such field, nor the next
-            options.weights.get("mlm", 0) > 0,
-            config.get("remat", False),
+            options.centred,
+            options.weights.mlm > 0,
+            config.remat,
             jnp.dtype(config.dtype),
         )
 

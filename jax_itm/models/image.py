@@ -8,6 +8,7 @@ from jax_itm.models.layers import (
     Encoded,
     Mlp,
     TransformerLayer,
+    drop_features,
     drop_tokens,
     l2_normalise,
     pool,
@@ -35,6 +36,7 @@ class RegionEncoder(nn.Module):
     boxes: bool = False
     drop: float = 0.2
     hidden: int = 0  # of the MLP; 0 means dim // 2
+    feature_dropout: float = 0.0
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
@@ -45,6 +47,7 @@ class RegionEncoder(nn.Module):
             x = jnp.concatenate([x, location(image["boxes"]).astype(self.dtype)], axis=-1)
         if train:
             mask = drop_tokens(self, mask, self.drop)
+            x = drop_features(self, x, self.feature_dropout)
         mlp = Mlp(self.hidden or self.dim // 2, self.dim, dtype=self.dtype, name="mlp")
         tokens = nn.Dense(self.dim, dtype=self.dtype, name="linear")(x) + mlp(x)
         tokens = tokens.astype(jnp.float32)
@@ -95,6 +98,7 @@ def build(config, dim: int, dtype: str, remat: bool) -> nn.Module:
         return towers.on(tower, config, dim, dtype)
     shared = {"dim": dim, "pooling": config.pooling, "drop": config.drop, "dtype": jnp.dtype(dtype)}
     if config.name == "regions":
-        return RegionEncoder(boxes=config.boxes, hidden=config.hidden, **shared)
+        head = {"hidden": config.hidden, "feature_dropout": config.feature_dropout}
+        return RegionEncoder(boxes=config.boxes, **head, **shared)
     sizes = {"width": config.width, "layers": config.layers, "heads": config.heads}
     return Vit(patch=config.patch, remat=remat, **sizes, **shared)

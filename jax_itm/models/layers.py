@@ -44,6 +44,17 @@ def drop_tokens(module: nn.Module, mask: Bool[Array, "b n"], rate: float) -> Boo
     return jnp.where(jnp.any(kept, axis=1, keepdims=True), kept, mask)
 
 
+def drop_features(module: nn.Module, x: Float[Array, "b n f"], rate: float) -> Float[Array, "b n f"]:
+    """Dropout (training only) that leaves out the same features of all tokens of an item.
+
+    What pooling would average away if each token lost features of its own.
+    """
+    if rate == 0:
+        return x
+    kept = jax.random.bernoulli(module.make_rng("dropout"), 1 - rate, (x.shape[0], 1, x.shape[2]))
+    return jnp.where(kept, x / (1 - rate), 0)
+
+
 class Mlp(nn.Module):
     """Linear, ReLU (or another of `ACTIVATIONS`), linear."""
 

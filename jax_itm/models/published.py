@@ -13,6 +13,8 @@ from jax_itm.data.weights import listed
 from jax_itm.models.families import FAMILIES, Family
 from jax_itm.types import Config, UserError
 
+MOST = {"layers": 1000, "depths": 1000, "": 2**24}  # of a field; what is beyond is no tower, but a trap
+
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -34,11 +36,13 @@ def described(side: str, said: Mapping[str, Any], where: str) -> dict[str, Any]:
         UserError: there is no such tower here, or it has a part that the tower here has not.
     """
     kind = said.get("model_type")
-    if kind not in FAMILIES[side]:
+    if not isinstance(kind, str) or kind not in FAMILIES[side]:
         known = ", ".join(FAMILIES[side])
         raise UserError(f"{where}: model_type {kind!r} is no {side} tower here; there are {known}")
     family = FAMILIES[side][kind]
     said = said.get(family.section, said)
+    if not isinstance(said, Mapping):
+        raise UserError(f"{where}: has {family.section} {said!r}, must be a table")
     for name, value in family.needs.items():
         if said.get(name, value) != value:
             raise UserError(f"{where}: has {name} {said[name]!r}, the tower here needs {value!r}")
@@ -49,12 +53,23 @@ def described(side: str, said: Mapping[str, Any], where: str) -> dict[str, Any]:
             arch[name] = type(default)(arch[name])
         if not isinstance(arch[name], type(default)):
             raise UserError(f"{where}: has {theirs} {arch[name]!r}, not as {default!r}")
+        _check_numbers(name, theirs, arch[name], default, where)
     _check_heads(arch, family, where)
     if arch["act"] not in ACTIVATIONS:
         raise UserError(f"{where}: has hidden_act {arch['act']!r}; known are {', '.join(ACTIVATIONS)}")
     if family.fields.get("mlp", ("",))[0] == "mlp_ratio":
         arch["mlp"] = int(arch["mlp"] * arch["width"])
     return {"kind": kind, **arch, "act": ACTIVATIONS[arch["act"]], **family.fixed}
+
+
+def _check_numbers(name: str, theirs: str, value: Any, default: Any, where: str) -> None:
+    least, most = 0 if name == "registers" else 1, MOST.get(name, MOST[""])
+    for number in value if isinstance(default, tuple) else (value,):
+        whole = isinstance(default, int | tuple) and not isinstance(default, bool)
+        if whole and (type(number) is not int or not least <= number <= most):
+            raise UserError(f"{where}: has {theirs} {value!r}, must be whole and {least} to {most:,}")
+        if isinstance(default, float) and not 0 < number < most:  # False for NaN, too
+            raise UserError(f"{where}: has {theirs} {value!r}, must be above 0 and below {most:,}")
 
 
 def _check_heads(arch: Config, family: Family, where: str) -> None:

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 
 from jax_itm.models.layers import (
     Encoded,
+    Mlp,
     TransformerLayer,
+    drop_features,
     drop_tokens,
     l2_normalise,
     pool,
@@ -111,7 +113,7 @@ class ClipText(nn.Module):
 
 
 class Pretrained(nn.Module):
-    """A tower's tokens -> `Linear(width, d)` -> pooling.
+    """A tower's tokens -> `Linear(width, d)`, with `hidden` + `MLP(width, hidden, d)` -> pooling.
 
     The tower sees all tokens; `drop` hides some from pooling only, so that a frozen tower's tokens, which
     never change, may be made once and given as `features` (b, n, width) instead. `cls` takes the tower's own
@@ -125,6 +127,8 @@ class Pretrained(nn.Module):
     drop: float = 0.2
     frozen: bool = False  # no gradient, no dropout; the optimiser leaves its parameters alone
     summary_last: bool = False
+    hidden: int = 0
+    feature_dropout: float = 0.0
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
@@ -140,9 +144,13 @@ class Pretrained(nn.Module):
         place = jnp.sum(mask, axis=1) - 1 if self.summary_last else jnp.zeros(len(x), jnp.int32)
         own = self.pooling == "clip"
         project = nn.Dense(self.dim, use_bias=not own, dtype=self.dtype, name="project")
-        tokens = project(x).astype(jnp.float32)
         if train:
             mask = drop_tokens(self, mask, self.drop)
+            x = drop_features(self, x, self.feature_dropout)
+        tokens = project(x)
+        if self.hidden:
+            tokens += Mlp(self.hidden, self.dim, dtype=self.dtype, name="mlp")(x)
+        tokens = tokens.astype(jnp.float32)
         if self.pooling in SUMMARIES:
             pooled = jnp.take_along_axis(tokens, place[:, None, None], axis=1)[:, 0]
         else:
@@ -173,8 +181,17 @@ def tower(side: str, arch: Config, **options) -> nn.Module:
 
 def on(tower: nn.Module, config, dim: int, dtype: str) -> Pretrained:
     """The encoder on a tower that `config.image` or `config.text` describes."""
-    last, kind = isinstance(tower, ClipText), jnp.dtype(dtype)
-    return Pretrained(tower, dim, config.pooling, config.drop, config.frozen, last, kind)
+    return Pretrained(
+        tower,
+        dim,
+        pooling=config.pooling,
+        drop=config.drop,
+        frozen=config.frozen,
+        summary_last=isinstance(tower, ClipText),
+        hidden=config.hidden,
+        feature_dropout=config.feature_dropout,
+        dtype=jnp.dtype(dtype),
+    )
 
 
 def check_towers(config: Config) -> None:
@@ -189,7 +206,7 @@ def check_towers(config: Config) -> None:
             raise UserError(
                 f"config.{side}.pooling={options.pooling!r}: needs config.{side}.name='pretrained'"
             )
-        if not pretrained and options.get("frozen"):  # runs of old have no such field
+        if not pretrained and options.frozen:
             raise UserError(f"config.{side}.frozen: needs config.{side}.name='pretrained'")
-        if options.get("cached") and not options.frozen:
+        if options.cached and not options.frozen:
             raise UserError(f"config.{side}.cached: needs config.{side}.frozen=True")

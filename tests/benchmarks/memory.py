@@ -1,11 +1,11 @@
-"""The process's memory, for the benchmarks beside this file."""
+"""A process's memory, for the benchmarks beside this file."""
 
 from pathlib import Path
 
 
-def resident(field: str) -> float:
-    """MiB of a line of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def resident(field: str, process: int | str = "self") -> float:
+    """MiB of a line of /proc/PROCESS/status."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 

@@ -1,9 +1,9 @@
 """Decoding pictures: samples a second of training batches from raw images, by threads and by processes.
 
-    python tests/benchmarks/pictures.py --data flickr8k --data_dir data/f8k [--size 224]
+    python tests/benchmarks/pictures.py --data flickr8k --data_dir data/f8k [--size 224] [--batches 12]
 
-Batches are those that training takes (`train_batches`): decoded, resized and stacked. The peer is the same
-pictures decoded and resized one after another in this process.
+Batches are those that training takes (`train_batches`): decoded, resized and stacked, whole and augmented as
+VSE++ does. The peer is the same pictures decoded and resized one after another in this process.
 """
 
 import argparse
@@ -13,12 +13,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from jax_itm.data.augment import Augment
 from jax_itm.data.builders import open_split
 from jax_itm.data.collate import collate_images
+from jax_itm.data.frames import Frame
 from jax_itm.data.pipeline import train_batches
 from jax_itm.data.text import Tokenizer
 
-ROWS, BATCHES = 64, 12
+ROWS = 64
+AUGMENTED = Augment((0.08, 1.0), 0.5)
 
 
 def main() -> None:
@@ -27,26 +30,28 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batches", type=int, default=12, help="that are timed, of each row")
     args = parser.parse_args()
+    frame, count = Frame((args.size, args.size)), args.batches
     split = open_split(args.data, args.data_dir, "train", "pixels")
     tokenizer = Tokenizer.fit(split.captions(), "words", 1, 30000)
     print(f"| {args.size} x {args.size} pixels | samples a second |\n| --- | ---: |")
     start = time.perf_counter()
-    for k in range(BATCHES):
-        collate_images([split.image(k * ROWS + i) for i in range(ROWS)], 0, args.size)
-    print(f"| one after another | {BATCHES * ROWS / (time.perf_counter() - start):,.0f} |")
-    for workers in (0, 1, 2):
+    for k in range(count):
+        collate_images([split.image((k * ROWS + i) % len(split)) for i in range(ROWS)], 0, frame)
+    print(f"| one after another | {count * ROWS / (time.perf_counter() - start):,.0f} |")
+    for workers, augment in ((w, a) for w in (0, 1, 2) for a in (None, AUGMENTED)):
         batches = train_batches(
             split, tokenizer, batch_size=ROWS, seed=0, first_step=0, max_words=32, max_regions=0,
-            image_size=args.size, workers=workers,
+            frame=frame, augment=augment, workers=workers,
         )  # fmt: skip
         for _ in range(4):  # the start of processes, and what is read ahead
             next(batches)
         start = time.perf_counter()
-        for _ in range(BATCHES):
+        for _ in range(count):
             next(batches)
-        name = f"{workers} processes" if workers else "threads"
-        print(f"| {name} | {BATCHES * ROWS / (time.perf_counter() - start):,.0f} |")
+        name = (f"{workers} processes" if workers else "threads") + (", augmented" if augment else "")
+        print(f"| {name} | {count * ROWS / (time.perf_counter() - start):,.0f} |")
 
 
 if __name__ == "__main__":

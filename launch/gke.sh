@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Trains on a TPU slice of a GKE cluster: a JobSet, which starts anew after each preemption by itself.
+#
+#   ./launch/gke.sh --name NAME --image REPOSITORY/jax_itm --workdir gs://BUCKET/RUN --data gs://BUCKET/data CONFIG[:ARG] [--config.x=y ..]
+#
+#   --build yes                 builds and pushes the image first (launch/Dockerfile)
+#   --accelerator tpu-v5-lite-podslice --topology 4x8 --hosts 8 --chips 4     the slice: a v5e-32, 4 chips a host
+#   --account default           a Kubernetes service account that may read and write the buckets
+#   --wait 10                   seconds between looks at the JobSet
+#   --dry_run                   prints the commands and the JobSet, and runs none
+#
+# kubectl must know the cluster, which needs JobSet (https://jobset.sigs.k8s.io) and a node pool of the slice.
+# The bucket of --data, which holds the prepared sets, is mounted (Cloud Storage FUSE CSI driver).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=launch/env.sh
+. launch/env.sh
+
+# shellcheck disable=SC2034  # they are taken by their names below
+name="" image="" workdir="" config="" data="" build="" wait=10 account=default
+# shellcheck disable=SC2034
+accelerator=tpu-v5-lite-podslice topology=4x8 hosts=8 chips=4
+options="name image workdir data build wait account accelerator topology hosts chips"
+read_options "$@"
+need name image workdir data config
+for option in workdir data; do
+  [[ ${!option} == gs://* ]] || refuse "--$option ${!option}: must be in a bucket, gs://.., since a pod loses its disk"
+done
+bucket=${data#gs://} bucket=${bucket%%/*}
+
+if [ -n "$build" ]; then
+  run docker build --file launch/Dockerfile --build-arg ACCELERATOR=tpu --tag "$image" .
+  run docker push "$image"
+fi
+
+args=""
+for word in train --config "$config" --workdir "$workdir" "${overrides[@]}" "--config.data.data_dir=/buckets/${data#gs://}"; do
+  word=${word//\\/\\\\}
+  args+=", \"${word//\"/\\\"}\""
+done
+args="[${args#, }]"
+jobset=$(<launch/gke.yaml)
+for word in name image account accelerator topology hosts chips bucket args; do
+  jobset=${jobset//"\${$word}"/"${!word}"}
+done
+
+run kubectl apply --filename - <<<"$jobset"
+if [ -n "$dry_run" ]; then echo "$jobset"; fi
+# A restart makes new pods; their logs are followed until the JobSet says that it has ended.
+pod=jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0
+while true; do
+  run kubectl logs --follow --tail -1 --pod-running-timeout 1h --selector "$pod" || true
+  said=$(run kubectl get jobset "$name" --output 'jsonpath={.status.conditions[?(@.status=="True")].type}')
+  case " $said " in # several, such as StartupPolicyCompleted, with spaces between
+  *" Failed "*) refuse "$name has failed, see above and: kubectl describe jobset $name" ;;
+  *" Completed "*) break ;;
+  esac
+  [ -z "$dry_run" ] || exit 0
+  sleep "$wait"
+done
+echo "run and checkpoints   $workdir"
