@@ -57,7 +57,7 @@ def test_lost_hanging_and_stopped_processes(place, monkeypatch):
     for devices in (1, 4):  # the same run goes on elsewhere
         shutil.copytree(parts, place / f"on_{devices}")
         with monkeypatch.context() as patch:
-            patch.setattr(parallel, "start", lambda n=devices: parallel.make_mesh(n))
+            patch.setattr(parallel, "start", lambda *_, n=devices: parallel.make_mesh(n))
             assert main(command(place, f"on_{devices}")) == 0
         assert list(curve(place / f"on_{devices}")) == list(range(1, STEPS + 1))
         np.testing.assert_allclose(

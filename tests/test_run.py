@@ -130,7 +130,7 @@ def test_the_numbers_are_those_of_validation(place, tmp_path):
 
 
 def test_stopping_and_going_on_changes_nothing_on_one_device(place, monkeypatch):
-    monkeypatch.setattr(parallel, "start", lambda: parallel.make_mesh(1))
+    monkeypatch.setattr(parallel, "start", lambda *_: parallel.make_mesh(1))
     fields = ("--config.ema=0.9", "--config.evaluate.every=4 steps", "--config.duration=20 steps")
     assert train(place, "whole", *fields) == 0
     log = Logger.train
