@@ -169,8 +169,8 @@ def train(config, workdir: str, cluster: parallel.Cluster = parallel.ALONE) -> i
         it again. What one of several processes does when it fails or another is lost: `watch.py`.
     """
     mesh = parallel.start(cluster)
+    preflight.check(mesh, config, {"--workdir": workdir}, cluster.start_timeout)
     with together(config.patience):
-        preflight.check(mesh, config, {"--workdir": workdir}, cluster.start_timeout)
         run = Run(config, workdir, mesh)
         if parallel.is_main():
             (place(workdir) / "config.json").write_text(config_lib.to_json(config))

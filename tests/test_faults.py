@@ -48,8 +48,8 @@ def test_lost_hanging_and_stopped_processes(place, monkeypatch):
     status, said = run(command(place, "parts"), Fault(signal.SIGKILL, at=6, delay=0.01))
     assert status[1] == -signal.SIGKILL and "Traceback" not in said[0]
     assert status[0] == LOST and "another process is gone" in said[0], said[0]
-    status, said = run(command(place, "parts", patience=90.0), Fault(signal.SIGSTOP, at=9))
-    assert status[0] == LOST and "nothing has moved for 90 s" in said[0], said[0]
+    status, said = run(command(place, "parts", patience=45.0), Fault(signal.SIGSTOP, at=9))
+    assert status[0] == LOST and "nothing has moved for 45 s" in said[0], said[0]
     status, said = run(command(place, "parts"), Fault(signal.SIGTERM, at=10))
     assert status == [128 + signal.SIGTERM] * 2, said
     stopped = Checkpoints(str(parts)).last
