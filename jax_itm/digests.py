@@ -1,8 +1,8 @@
 """Digests of a checkpoint's files: whether they are still what was written.
 
-Orbax and its storage check how a file is built, not each byte of an array: of 60 single bits turned at random
-in saved arrays, Orbax 0.12 gave 59 back as other values, without an error. So a checkpoint holds the SHA-256 of
-every file of its items.
+Orbax and its storage check how a file is built, not each byte of an array: of 60 single bits turned at
+random in saved arrays, Orbax 0.12 gave 59 back as other values, without an error. So a checkpoint holds the
+SHA-256 of every file of its items.
 """
 
 import hashlib
