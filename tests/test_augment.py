@@ -13,6 +13,7 @@ from jax_itm.data.builders import open_split, prepare
 from jax_itm.data.frames import Frame, fit
 from jax_itm.data.pipeline import train_batches
 from jax_itm.data.text import Tokenizer
+from jax_itm.parallel import make_mesh
 from jax_itm.train import Run
 from jax_itm.types import UserError
 
@@ -108,7 +109,7 @@ def test_a_run_trains_on_parts_and_validates_on_whole_pictures(data_dir, split, 
     config.text.name, config.dim, config.batch_size, config.evaluate.batch_size = "bow", 8, 8, 8
     config.image.augment.crop = (0.2, 0.9)
     check(config)
-    run = Run(config, str(tmp_path))
+    run = Run(config, str(tmp_path), make_mesh(1))
     seen = next(run.batches())["image"]["pixels"]
     np.testing.assert_array_equal(seen, take(split, range(1), augment=Augment((0.2, 0.9)), seed=config.seed))
     whole = take(split, range(1), augment=None, seed=config.seed)

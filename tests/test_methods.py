@@ -61,6 +61,7 @@ def one_sgd_step(config, devices, data):
         state = step.init_state(params, optimizer, False, mesh, config.fsdp)
         update = step.train_step(method, optimizer, mesh, 0, 0.0, state)
         state, terms = update(state, shard_rows(mesh, data))
+    assert terms.pop("faulty") == -1  # no row of the batch
     return jax.device_get((state.params, terms))
 
 

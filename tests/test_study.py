@@ -65,7 +65,7 @@ def test_a_study_from_its_first_run_to_its_table(place, capsys, monkeypatch):
     with (place / "out" / "runs.jsonl").open("a") as file:
         file.write('{"run": "second/0-0", "row"')  # a crash while writing
     monkeypatch.setattr(study, "_call", in_this_process)
-    monkeypatch.setattr("jax_itm.train.signal.signal", lambda *_: None)  # a thread cannot take signals
+    monkeypatch.setattr("jax_itm.watch.signal.signal", lambda *_: None)  # a thread cannot take signals
     assert call() == 0
     shown = capsys.readouterr().out
     assert "first (info_nce)" in shown and "second (vsepp)" in shown and "seed 0, 1" in shown
