@@ -84,9 +84,13 @@ class Runner:
         first = self.study.seeds[0]
         return max(range(len(row.trials)), key=lambda t: self.done[Task(row, t, first).key]["rsum"])
 
+    def tasks(self, row: Row) -> list[Task]:
+        """The chosen trial's, by seed."""
+        return [Task(row, self.chosen(row), seed) for seed in self.study.seeds]
+
     def workdirs(self, row: Row) -> list[Path]:
-        """The chosen trial's runs, by seed."""
-        return [self.out / Task(row, self.chosen(row), seed).key for seed in self.study.seeds]
+        """Where these ran."""
+        return [self.out / task.key for task in self.tasks(row)]
 
     def _run(self, tasks: Iterable[Task]) -> None:
         left = [task for task in tasks if task.key not in self.done]
@@ -138,9 +142,9 @@ class Runner:
 
     def _ended(self, name: str) -> bool:
         row, first = self._named(name), self.study.seeds[0]
-        if any(Task(row, trial, first).key not in self.done for trial in range(len(row.trials))):
-            return False
-        return all(Task(row, self.chosen(row), seed).key in self.done for seed in self.study.seeds)
+        trials = [Task(row, trial, first) for trial in range(len(row.trials))]
+        known = lambda tasks: all(task.key in self.done for task in tasks)
+        return known(trials) and known(self.tasks(row))
 
     def _of_seed(self, name: str, seed: int) -> Path:
         row = self._named(name)
@@ -149,8 +153,7 @@ class Runner:
         return self.out / Task(row, self.chosen(row), seed).key
 
     def _mean(self, name: str) -> float:
-        row = self._named(name)
-        return fmean(self.done[Task(row, self.chosen(row), seed).key]["rsum"] for seed in self.study.seeds)
+        return fmean(self.done[task.key]["rsum"] for task in self.tasks(self._named(name)))
 
 
 def read_lines(path: Path) -> dict[str, dict[str, Any]]:

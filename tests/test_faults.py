@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from cluster import Fault, run
-from test_run import CONFIG, params, same, write_precomp
+from test_run import params, prepared, same
 
 from jax_itm import parallel
 from jax_itm.__main__ import main
@@ -22,10 +22,7 @@ FIELDS = {"duration": f"{STEPS} steps", "evaluate.every": "4 steps", "log_every"
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A config, prepared data, whose captions are no whole batches, and a run that nothing disturbed."""
-    place = tmp_path_factory.mktemp("faults")
-    source = write_precomp(place / "raw", {"train": 25, "dev": 8})
-    (place / "tiny.py").write_text(CONFIG)
-    assert main(["prepare", "precomp", "--source", str(source), "--data_dir", str(place / "data")]) == 0
+    place = prepared(tmp_path_factory.mktemp("faults"), train=25, dev=8)
     status, said = run(command(place, "whole"))
     assert status == [0, 0], said
     return place

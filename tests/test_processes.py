@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT
-from test_run import CONFIG, write_precomp
+from test_run import prepared
 
 import jax_itm
 from jax_itm import losses, parallel, preflight
-from jax_itm.data.builders import prepare
 from jax_itm.parallel import Cluster
 from jax_itm.types import UserError
 
@@ -110,8 +109,7 @@ def test_two_processes_compute_the_losses_of_one():
 
 
 def test_two_processes_train_and_evaluate_one_run_and_refuse_another_config(tmp_path):
-    prepare("precomp", tmp_path / "data", write_precomp(tmp_path / "raw", {"train": 16, "dev": 8}))
-    (tmp_path / "tiny.py").write_text(CONFIG)
+    prepared(tmp_path, train=16, dev=8)
     port, run, result = free_port(), tmp_path / "run", tmp_path / "result.json"
 
     def commands(me: int) -> str:

@@ -50,13 +50,18 @@ def write_precomp(folder: Path, splits: dict[str, int], size: int = 12) -> Path:
     return folder
 
 
+def prepared(place: Path, **images: int) -> Path:
+    """Puts a config and prepared data, so many images a split, into a folder; returns it."""
+    source = write_precomp(place / "raw", images)
+    (place / "tiny.py").write_text(CONFIG)
+    assert main(["prepare", "precomp", "--source", str(source), "--data_dir", str(place / "data")]) == 0
+    return place
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     """A folder with a config, prepared data, and a trained run of 60 steps on 8 devices."""
-    place = tmp_path_factory.mktemp("place")
-    source = write_precomp(place / "raw", {"train": 60, "dev": 20})
-    (place / "tiny.py").write_text(CONFIG)
-    assert main(["prepare", "precomp", "--source", str(source), "--data_dir", str(place / "data")]) == 0
+    place = prepared(tmp_path_factory.mktemp("place"), train=60, dev=20)
     assert train(place, "run") == 0
     return place
 

@@ -4,7 +4,7 @@ import json
 from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
-from test_run import CONFIG, write_precomp
+from test_run import prepared
 
 from jax_itm import study
 from jax_itm.__main__ import main as command
@@ -36,11 +36,7 @@ def get_study():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    place = tmp_path_factory.mktemp("study")
-    source = write_precomp(place / "raw", {"train": 60, "dev": 20})
-    (place / "tiny.py").write_text(CONFIG)
-    assert command(["prepare", "precomp", "--source", str(source), "--data_dir", str(place / "data")]) == 0
-    return place
+    return prepared(tmp_path_factory.mktemp("study"), train=60, dev=20)
 
 
 def in_this_process(arguments, log, _):

@@ -17,9 +17,8 @@ from pathlib import Path
 import cluster
 import numpy as np
 from test_faults import STEPS, command
-from test_run import CONFIG, params, same, write_precomp
+from test_run import params, prepared, same
 
-from jax_itm.__main__ import main
 from jax_itm.checkpoint import Checkpoints, found
 from jax_itm.watch import LOST
 
@@ -56,9 +55,7 @@ def disturbed(place: Path, name: str, kinds: list[str], rng: np.random.Generator
 def soak(place: Path, faults: int, kinds: list[str], seed: int) -> None:
     """All of it; the table in the end."""
     rng, counts, runs = np.random.default_rng(seed), collections.Counter(), 0
-    source = write_precomp(place / "raw", {"train": 25, "dev": 8})
-    (place / "tiny.py").write_text(CONFIG)
-    main(["prepare", "precomp", "--source", str(source), "--data_dir", str(place / "data")])
+    prepared(place, train=25, dev=8)
     status, said = cluster.run(command(place, "whole"))
     assert status == [0, 0], said
     while counts.total() < faults:
