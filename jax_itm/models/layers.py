@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jax_itm.types import Array, Bool, Float
+from jax_itm.types import Array, Bool, Float, Int
 
 MASKED = -1e9  # a score or a feature that must lose; finite, so that 0 * MASKED stays a number
 
@@ -185,6 +185,22 @@ def sinusoidal(positions: int, size: int) -> Float[Array, "n size"]:
     return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(positions, size)
 
 
+def descending_rank(x: Float[Array, "b n d"]) -> Int[Array, "b n d"]:
+    """How many of a row's n values, dimension by dimension, come before each in descending order.
+
+    Of equal values the first comes first. Counted, n comparisons a value: XLA's sort on CPUs, with its
+    backward pass, took 3 to 8 times as long for n from 16 to 196.
+    """
+    x = jax.lax.stop_gradient(x)
+    place = jnp.arange(x.shape[1])[:, None]
+
+    def count(j, rank):
+        other = jax.lax.dynamic_slice_in_dim(x, j, 1, axis=1)
+        return rank + ((other > x) | ((other == x) & (j < place)))
+
+    return jax.lax.fori_loop(0, x.shape[1], count, jnp.zeros(x.shape, jnp.int32))
+
+
 class Gpo(nn.Module):
     """Generalised pooling (Chen et al., 2021, VSE-infinity, section 3.2).
 
@@ -204,8 +220,9 @@ class Gpo(nn.Module):
         logits = nn.Dense(1, use_bias=False)(BiGru(self.size)(codes, lengths))[..., 0]
         table = nn.softmax(jnp.where(lengths, logits / self.temperature, MASKED), axis=1)
         weights = table[jnp.maximum(jnp.sum(mask, axis=1), 1) - 1]
-        ordered = -jnp.sort(jnp.where(mask[..., None], -x, -MASKED), axis=1)
-        return jnp.einsum("bnd,bn->bd", jnp.where(weights[..., None] > 0, ordered, 0), weights)
+        x = jnp.where(mask[..., None], x, MASKED)
+        weight = jnp.take_along_axis(weights[..., None], descending_rank(x), axis=1)
+        return jnp.sum(jnp.where(weight > 0, x * weight, 0), axis=1)
 
 
 def pool(name: str, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
