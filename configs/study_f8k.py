@@ -6,8 +6,9 @@
 
 Each row has two trials of the learning rate on seed 0 and its best on the others, chosen on dev, on which
 the numbers are, too: there is no other split. The dual encoders differ in `config.method` alone, but that
-CDDS, which needs more memory a pair, is narrower; one row shows what three times the epochs add. The cross-encoder, whose words are its own, is small and
-starts from random values (started from MiniLM it takes hours here); it re-ranks the best dual encoder.
+CDDS, which needs more memory a pair, is narrower; one row shows what three times the epochs add. The
+cross-encoder, whose words are its own, is small and starts from random values (started from MiniLM it takes
+hours here); it re-ranks the best dual encoder.
 """
 
 import importlib.util
