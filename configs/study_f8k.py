@@ -72,7 +72,7 @@ def get_study():
     contrast, dias, cdds = "configs/contrastive_f8k.py:method=", "configs/dias_f8k.py", "configs/cdds_f8k.py:"
     duals = [
         dual("info_nce", f"{contrast}info_nce"),
-        Row("info_nce-long", f"{contrast}info_nce", trials(6e-3, 9e-3), fields=shared() | LONG),
+        Row("info_nce-long", f"{contrast}info_nce", trials(6e-3), fields=shared() | LONG),
         dual("info_nce-sampling", f"{contrast}info_nce", sampling=0.1),
         dual("triplet", f"{contrast}vsepp"),
         dual("dias", dias),

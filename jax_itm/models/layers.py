@@ -56,19 +56,20 @@ def drop_features(module: nn.Module, x: Float[Array, "b n f"], rate: float) -> F
 
 
 class Mlp(nn.Module):
-    """Linear, ReLU (or another of `ACTIVATIONS`), linear."""
+    """Linear, ReLU (or another of `ACTIVATIONS`), linear, whose kernel starts as `last` says."""
 
     hidden: int
     out: int
     dtype: jnp.dtype = jnp.dtype("float32")
     act: str = "relu"
+    last: nn.initializers.Initializer = nn.linear.default_kernel_init
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b f"]) -> Float[Array, "*b out"]:
         """Applies the two layers to the last axis."""
         x = nn.Dense(self.hidden, dtype=self.dtype)(x)
         x = ACTIVATIONS[self.act](x)
-        return nn.Dense(self.out, dtype=self.dtype)(x)
+        return nn.Dense(self.out, dtype=self.dtype, kernel_init=self.last)(x)
 
 
 class Gru(nn.Module):
@@ -123,7 +124,8 @@ class TransformerLayer(nn.Module):
     """A transformer layer: pre-norm as ViT (`post_norm=False`) or post-norm as BERT.
 
     `causal`: a position sees none after it (CLIP's words). `scaled`: what a part adds is weighted by a learnt
-    vector (pre-norm only; DINOv2's LayerScale, Touvron et al., 2021).
+    vector (pre-norm only; DINOv2's LayerScale, Touvron et al., 2021). `still`: both parts start by adding
+    nothing, so that the layer starts as the identity (pre-norm only).
     """
 
     heads: int
@@ -135,6 +137,7 @@ class TransformerLayer(nn.Module):
     act: str = "gelu_tanh"
     causal: bool = False
     scaled: bool = False
+    still: bool = False
 
     @nn.compact
     def __call__(
@@ -143,10 +146,15 @@ class TransformerLayer(nn.Module):
         """Self-attention over the true positions, then the MLP, each with its residual."""
         norm = lambda name: nn.LayerNorm(self.norm_eps, dtype=self.dtype, name=name)
         drop = nn.Dropout(self.dropout, deterministic=not train)
+        last = nn.initializers.zeros if self.still else nn.linear.default_kernel_init
         attention = nn.MultiHeadDotProductAttention(
-            self.heads, dtype=self.dtype, deterministic=True, force_fp32_for_softmax=True
+            self.heads,
+            dtype=self.dtype,
+            deterministic=True,
+            force_fp32_for_softmax=True,
+            out_kernel_init=last,
         )
-        mlp = Mlp(self.mlp, x.shape[-1], dtype=self.dtype, act=self.act)
+        mlp = Mlp(self.mlp, x.shape[-1], dtype=self.dtype, act=self.act, last=last)
         see = mask[:, None, None, :]
         if self.causal:
             see = see & jnp.tril(jnp.ones((x.shape[1],) * 2, bool))
