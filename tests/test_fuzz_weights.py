@@ -16,6 +16,7 @@ from test_builders import picture, write_precomp
 from test_convert import PIECES, published
 from test_towers import written
 
+from jax_itm.card import card
 from jax_itm.convert import convert_uniter
 from jax_itm.data import encoded
 from jax_itm.data.builders import describe, open_split, prepare
@@ -99,7 +100,9 @@ def read_processor(folder: Path) -> None:
 
 
 def read_prepared(folder: Path) -> None:
-    for split in describe("precomp", folder)["splits"]:
+    facts = describe("precomp", folder)
+    assert card(facts)
+    for split in facts["splits"]:
         opened = open_split("precomp", folder, split, "regions")
         for k in range(len(opened)):
             assert opened.record(k)["regions"].dtype == np.float16

@@ -1,5 +1,6 @@
 """Published weights: state dicts, and a model's directory as Hugging Face's libraries save it."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -130,7 +131,7 @@ def read_weights(folder: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{index}: has no weight_map of names and files")
     state = {}
     for file in sorted(set(places.values())):
-        if Path(file).name != file or not (folder / file).is_file():
+        if Path(file).name != file or not os.path.isfile(folder / file):  # Path's fails on long names
             raise UserError(f"{index}: names {file}, which is not beside it")
         part = read_state(str(folder / file))
         if strange := part.keys() ^ {_newer(name) for name, place in places.items() if place == file}:
