@@ -218,7 +218,7 @@ def run_convert(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; a UserError becomes one line and exit status 2."""
+    """Runs the command; a UserError becomes one line and its exit status."""
     root = parser()
     args, rest = root.parse_known_args(argv)
     unknown = [a for a in rest if not a.startswith("--config.") or not getattr(args, "config", None)]
@@ -233,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.debug:
             raise
         print(f"jax_itm: {error}", file=sys.stderr)
-        return 2
+        return error.status if isinstance(error, UserError) else 2
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def main():
                 folder = layout.build(Path(copy), valid | {name: data[1:]})
                 tolerant(lambda: read_all(layout.read(folder)))
 
-        # All valid files take the same way through a reader: without keep_seed all but the shortest are dropped.
+        # All valid files take the same way through a reader: else all but the shortest would be dropped.
         atheris.Setup([sys.argv[0], "-keep_seed=1", "-len_control=0", *sys.argv[1:], str(seeds)], once)
         atheris.Fuzz()
 
