@@ -141,7 +141,7 @@ def run_search(args: argparse.Namespace, _) -> int:
         if (beside := where.with_name("boxes.npy")).exists():
             boxes = [as_boxes(read_array(beside), str(beside))] * len(images)
     elif where.is_dir():
-        images = sorted(p for p in where.rglob("*") if p.suffix.lower() in PICTURES)
+        images = sorted(p for p in where.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
         names = [str(p) for p in images]
     else:
         raise UserError(f"--images {where}: neither a folder of pictures nor a .npy of regions")

@@ -13,6 +13,7 @@ from jax_itm.types import UserError
 
 DESCRIPTION, WEIGHTS = "config.json", "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"  # of weights in several files
+SAFE_TORCH = (2, 6)  # before it, a file could run code in spite of `weights_only` (CVE-2025-32434)
 
 
 def read_state(path: str) -> dict[str, np.ndarray]:
@@ -53,6 +54,10 @@ def _read_torch(path: str) -> dict[str, np.ndarray]:
         raise UserError(
             f"{path}: needs PyTorch (pip install torch); a .safetensors file is read without it"
         ) from error
+    if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
+        raise UserError(
+            f"{path}: PyTorch {torch.__version__} may run what others put into it; pip install 'torch>=2.6'"
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of pickle, of zip files, and PyTorch's
