@@ -123,7 +123,7 @@ attempt() {
     on 0 "cd jax_itm && tail -n $lines -F --pid=\$(cat train.pid) train.log" || true
     said=$(on 0 "$ask") || return 1
     [ -z "$dry_run" ] || return 0
-    if [ "$said" = running ]; then lines=5 left=$tries; fi
+    if [ "$said" = running ]; then lines=20 left=$tries && sleep "$wait"; fi
   done
   if [ "$said" != 0 ]; then on all "tail -n 5 jax_itm/train.log" || true; fi # another worker may tell why
   return "$said"
