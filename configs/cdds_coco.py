@@ -1,4 +1,6 @@
-"""CDDS as published, on COCO: as Flickr30k's (`configs/cdds_f30k.py`), other data.
+"""CDDS as published, on COCO: as Flickr30k's (`configs/cdds_f30k.py`), other data:
+
+    python -m jax_itm prepare coco --data_dir data/coco [--source DIR]
 
 Published rSum, 1K / 5K (ViT-224, ViT-384, Swin-224, Swin-384; the paper's numbers, not ours):
 
@@ -13,5 +15,6 @@ from configs.cdds_f30k import get_config as f30k
 def get_config(arg: str = ""):
     config = f30k(arg)
     config.name = config.name.replace("f30k", "coco")
+    config.data.name, config.data.data_dir = "coco", "data/coco"
     config.evaluate.protocol = "folds"
     return config

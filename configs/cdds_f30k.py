@@ -1,8 +1,15 @@
-"""CDDS as published, on Flickr30k: ViT patches (from pixels) and BERT words, `prepare folder` first.
+"""CDDS as published, on Flickr30k: patches of ViT or Swin, words of BERT, both pretrained.
 
-25 epochs, AdamW, 2e-4, batch 64, d = 512: the paper's. Weight decay, the step decay at epochs 9, 15, 20
-and clipping are INFERRED from LAPS, whose protocol the paper copies. Its backbones are pretrained and take a
-tenth of the rate; here they start from random values and take all of it, with neither crops nor flips.
+    python -m jax_itm prepare flickr30k --source DIR --data_dir data/f30k
+    python -m jax_itm train --config configs/cdds_f30k.py:image=VIT,text=BERT --workdir runs/cdds_f30k
+
+VIT and BERT are directories, or names on the hub, such as google/vit-base-patch16-224-in21k and
+bert-base-uncased; a side without one starts from random values, at the full rate. With `preset`
+(practical, paper) and `without`, as `cdds_scenes.py`.
+
+25 epochs, AdamW, 2e-4, batch 64, d = 512: the paper's. INFERRED from LAPS, whose protocol the paper copies:
+weight decay, the step decay at epochs 9, 15, 20, clipping, a tenth of the rate for pretrained towers, crops
+of 60 % to all of a picture and mirroring, a fifth of the words hidden.
 Published rSum of the paper with pretrained backbones (ViT-224 / ViT-384 / Swin-224 / Swin-384):
 
     VSE++   496.1 / 520.5 / 534.4 / 540.6        LAPS   507.3 / 525.4 / 536.3 / 545.3
@@ -43,17 +50,23 @@ def ablated(config, preset: str, without: str):
 
 
 def get_config(arg: str = ""):
-    given = options(arg, preset="practical", without="")
+    given = options(arg, preset="practical", without="", image="", text="")
     config = default("cdds")
     config.name, config.batch_size, config.duration, config.dim = "cdds_f30k", 64, "25 epochs", 512
-    config.data.name, config.data.view, config.data.image_size = "folder", "pixels", 224
+    config.data.name, config.data.data_dir = "flickr30k", "data/f30k"
+    config.data.view, config.data.image_size = "pixels", 224
     config.data.tokenizer, config.data.max_words = "wordpiece", 40
     image, text = config.image, config.text
     image.name, image.patch, image.width, image.layers, image.heads = "vit", 16, 768, 12, 12
     text.name, text.width, text.layers, text.heads = "bert", 768, 12, 12
     image.pooling = text.pooling = "mean"
     image.drop = 0.0  # words alone are perturbed
+    image.augment.crop, image.augment.flip = (0.6, 1.0), 0.5
     optimizer = config.optimizer
+    for side in ("image", "text"):
+        if given[side]:
+            config[side].name, config[side].path = "pretrained", given[side]
+            optimizer.lr_factors += ((f"^{side}/tower/", 0.1),)
     optimizer.lr, optimizer.schedule = 2e-4, "step"
     optimizer.step_at, optimizer.step_factor = ("9 epochs", "15 epochs", "20 epochs"), 0.3
     return ablated(config, given["preset"], given["without"])

@@ -11,14 +11,20 @@ ARGUMENTS = {"preset": "practical", "without": "", "method": "cdds"}
 
 
 def small(config, given: dict[str, str]):
-    """What fits two cores: a layer a path, one noise; with `method`, the same encoders' plain contrast."""
+    """What fits two cores: a layer a path, one noise; with `method`, the same encoders' plain contrast.
+
+    The encoders' rate is too high for the UNet's transformers (BENCHMARKS.md), which take a tenth of it.
+    """
     config.batch_size, config.image.pooling, config.text.pooling = 64, "mean", "mean"
     if given["method"] != "cdds":
         config.name += "-baseline"
         return config
     method = config.method
     method.layers, method.heads, method.mlp, method.noises = 1, 4, 2, 1
-    return ablated(config, given["preset"], given["without"])
+    config = ablated(config, given["preset"], given["without"])
+    if method.decouple:
+        config.optimizer.lr_factors = (("^unet/", 0.1),)
+    return config
 
 
 def get_config(arg: str = ""):

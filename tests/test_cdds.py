@@ -189,7 +189,10 @@ def test_the_unet_is_equations_1_to_4():
     mask = jnp.asarray(np.arange(count) < np.array([[5], [3], [1]]))
     given = Encoded(tokens[:, 0], tokens, mask)
     params = jax.jit(model.init)(jax.random.key(0), given, given)["params"]
-    found = jax.jit(lambda p: model.apply({"params": p}, given, method="image"))(params)
+    image = jax.jit(lambda p: model.apply({"params": p}, given, method="image"))
+    # A part that adds nothing, as all do at the start, would hide what it adds.
+    params = jax.tree.map(lambda x: x + jnp.asarray(rng.normal(size=x.shape, scale=0.1), jnp.float32), params)
+    found = image(params)
 
     layer = jax.jit(
         lambda of, x, hidden: TransformerLayer(2, hidden).apply({"params": of}, x, mask, False),
@@ -212,6 +215,15 @@ def test_the_unet_is_equations_1_to_4():
             each.append(y)
         np.testing.assert_allclose(component, np.mean(each, axis=0), rtol=1e-3, atol=1e-4)
     np.testing.assert_array_equal(found.origin, tokens)
+
+
+def test_a_component_starts_near_its_token():
+    tokens = jax.random.normal(jax.random.key(1), (3, 5, 16))
+    given = Encoded(tokens[:, 0], tokens, jnp.ones((3, 5), bool))
+    model = DualPath(16, layers=2, heads=2, mlp=2, samples=0)
+    found, _ = jax.jit(model.init_with_output)(jax.random.key(0), given, given)
+    for component in (found[0].tokens, found[0].modality):
+        assert 0 < np.mean(np.square(component - tokens)) < 0.05  # of 1; usual start values: 1 and more
 
 
 def test_mapped_is_the_mean_cosine_through_both_selections():

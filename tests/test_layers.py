@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from jax_itm.models.image import RegionEncoder
-from jax_itm.models.layers import Gpo, Gru, TransformerLayer, max_pool, mean_pool, sinusoidal
+from jax_itm.models.layers import (
+    Gpo,
+    Gru,
+    TransformerLayer,
+    descending_rank,
+    max_pool,
+    mean_pool,
+    sinusoidal,
+)
 
 B, N, D = 4, 6, 5
 X = jax.random.normal(jax.random.key(0), (B, N, D))
@@ -76,6 +84,12 @@ def test_gpo_does_not_care_for_order_or_padding():
     np.testing.assert_allclose(gpo.apply(params, jnp.where(MASK[..., None], X, 99.0), MASK), found, rtol=1e-5)
     grads = jax.grad(lambda x: jnp.sum(gpo.apply(params, x, MASK) ** 2))(X)
     assert np.all(np.isfinite(grads)) and not np.any(grads[~np.asarray(MASK)])
+
+
+def test_descending_rank_is_that_of_a_stable_sort():
+    x = np.random.default_rng(0).integers(0, 3, (B, N, D)).astype(np.float32)  # many of them equal
+    order = np.argsort(-x, axis=1, kind="stable")
+    np.testing.assert_array_equal(descending_rank(jnp.asarray(x)), np.argsort(order, axis=1))
 
 
 def test_feature_dropout_takes_the_same_features_from_all_tokens_of_an_item():

@@ -17,7 +17,7 @@ from test_run import write_precomp
 
 import jax_itm
 from jax_itm.__main__ import main
-from jax_itm.config import check, default, from_json, to_json
+from jax_itm.config import check, default, from_json, read, to_json
 from jax_itm.data.frames import Frame, fit, frame_of, processor
 from jax_itm.data.text import Tokenizer
 from jax_itm.data.weights import find, read_table, read_weights
@@ -217,6 +217,24 @@ def test_an_image_tower_that_is_not_frozen_learns(tmp_path):
     tower = flatten_dict(grads["image"]["tower"], sep="/")
     assert {path for path, grad in tower.items() if not np.any(grad)} == set()
     assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
+
+
+def test_a_published_config_takes_directories(tmp_path):
+    written("vit", tmp_path / "vit")
+    (tmp_path / "vit/preprocessor_config.json").write_text(json.dumps({"size": 32}))
+    written("bert", tmp_path / "bert")
+    config = read(f"configs/cdds_f30k.py:image={tmp_path / 'vit'},text={tmp_path / 'bert'}", [])
+    config.data.max_words = 9
+    _, params, _ = run_of(config)
+    assert {"tower", "project"} <= set(params["image"]) and "tower" in params["text"]
+    optimizer, _ = build_optimizer(config, params, 10, 10)
+    ones = jax.tree.map(jnp.ones_like, params)
+    updates, _ = jax.jit(optimizer.update)(ones, optimizer.init(params), params)
+    for side in ("image", "text"):  # Adam's first step is the rate
+        means = {path: float(jnp.mean(x)) for path, x in flatten_dict(updates[side], sep="/").items()}
+        for path, mean in means.items():
+            rate = 2e-5 if path.startswith("tower/") else 2e-4
+            assert mean == pytest.approx(-rate, rel=0.05), path
 
 
 def test_weights_of_two_bytes_on_disk_are_read(tmp_path):

@@ -44,7 +44,7 @@ class Path(nn.Module):
         for k, skip in enumerate(skips):
             both = jnp.concatenate([x, skip], axis=-1)
             layer = recomputed(TransformerLayer, self.remat)
-            layer = layer(self.heads, 2 * self.mlp * size, dtype=self.dtype, name=f"layer_{k}")
+            layer = layer(self.heads, 2 * self.mlp * size, dtype=self.dtype, still=True, name=f"layer_{k}")
             x = nn.Dense(size, dtype=self.dtype, kernel_init=halves, name=f"linear_{k}")(
                 layer(both, mask, False)
             )
@@ -54,7 +54,8 @@ class Path(nn.Module):
 class Unet(nn.Module):
     """One modality's encoder and its two decoders. CDDS, equations (1) to (4).
 
-    No down- or up-sampling; pre-norm ViT layers, 8 heads and an MLP of 4 times the width are INFERRED.
+    No down- or up-sampling; pre-norm ViT layers, 8 heads and an MLP of 4 times the width are INFERRED, and
+    that all layers start as the identity: with `halves`, a component starts as its token and some noise.
     """
 
     layers: int = 2
@@ -71,7 +72,7 @@ class Unet(nn.Module):
         x, outputs = tokens.astype(self.dtype), []
         for k in range(self.layers):
             layer = recomputed(TransformerLayer, self.remat)(
-                self.heads, self.mlp * x.shape[-1], dtype=self.dtype, name=f"encoder_{k}"
+                self.heads, self.mlp * x.shape[-1], dtype=self.dtype, still=True, name=f"encoder_{k}"
             )
             x = layer(x, mask, False)
             outputs.append(x)
