@@ -47,7 +47,7 @@ on() { # on WORKER COMMAND
 }
 look() { # look WORD..: what gcloud answers; NONE where there is no such thing, UNKNOWN where it cannot tell
   if "$@" "${place[@]}" 2>"$temporary/errors"; then return; fi
-  if grep -q NOT_FOUND "$temporary/errors"; then
+  if grep -Eq 'NOT_FOUND|was not found' "$temporary/errors"; then
     echo NONE
   else
     cat "$temporary/errors" >&2
