@@ -141,7 +141,7 @@ def run_search(args: argparse.Namespace, _) -> int:
         if (beside := where.with_name("boxes.npy")).exists():
             boxes = [as_boxes(read_array(beside), str(beside))] * len(images)
     elif where.is_dir():
-        images = sorted(p for p in where.rglob("*") if p.suffix.lower() in PICTURES)
+        images = sorted(p for p in where.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
         names = [str(p) for p in images]
     else:
         raise UserError(f"--images {where}: neither a folder of pictures nor a .npy of regions")
@@ -218,7 +218,7 @@ def run_convert(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; a UserError becomes one line and exit status 2."""
+    """Runs the command; a UserError becomes one line and its exit status."""
     root = parser()
     args, rest = root.parse_known_args(argv)
     unknown = [a for a in rest if not a.startswith("--config.") or not getattr(args, "config", None)]
@@ -233,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.debug:
             raise
         print(f"jax_itm: {error}", file=sys.stderr)
-        return 2
+        return error.status if isinstance(error, UserError) else 2
 
 
 if __name__ == "__main__":

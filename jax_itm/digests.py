@@ -46,8 +46,8 @@ def check(checkpoint: epath.Path, *items: str) -> None:
     if not (checkpoint / FILE).exists():
         return
     try:
-        table = json.loads((checkpoint / FILE).read_text())
-    except ValueError as error:
+        table = dict(json.loads((checkpoint / FILE).read_text()))
+    except (TypeError, ValueError) as error:
         raise UserError(f"{checkpoint / FILE} is damaged") from error
     for name, digest in table.items():
         if items and name.split("/")[0] not in items:

@@ -14,6 +14,7 @@ from jax_itm.data.frames import frame_of
 from jax_itm.data.split import Split
 from jax_itm.data.text import Tokenizer
 from jax_itm.methods.base import encoder
+from jax_itm.parallel import whole
 from jax_itm.start import SIDES, open_start
 from jax_itm.types import Array, Config, Inputs, Params, UserError
 
@@ -28,7 +29,7 @@ def attach(config: Config, params: Params, tokenizer: Tokenizer, *splits: Split,
 
     Args:
         config: of the run.
-        params: its parameters, towers among them.
+        params: its parameters, towers among them; where processes share them, all must call this.
         tokenizer: its tokenizer.
         splits: get them as `split.tokens`.
         needed: whether to refuse where there are none; else the towers run.
@@ -37,7 +38,7 @@ def attach(config: Config, params: Params, tokenizer: Tokenizer, *splits: Split,
         UserError: `needed`, and the tokens were not made, or they are damaged.
     """
     for side in cached_sides(config):
-        tower = flatten_dict(params[side]["tower"], sep="/")
+        tower = whole(flatten_dict(params[side]["tower"], sep="/"))
         key = _key(config, side, tower, tokenizer)
         for split in splits:
             found = encoded.find(_place(split, side, key))

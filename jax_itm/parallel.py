@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jax_itm.similarity import AXIS
-from jax_itm.types import PyTree, UserError
+from jax_itm.types import Missing, PyTree, UserError
 
 SPLIT_SIZE = 2**12  # numbers in an array below which splitting it saves nothing
 
@@ -48,7 +49,7 @@ def start(cluster: Cluster = ALONE) -> Mesh:
     nothing is done.
 
     Raises:
-        UserError: half of `cluster` is given, or the others were not all there in time.
+        UserError: half of `cluster` is given, or (Missing) the others were not all there in time.
     """
     where = None if jax.distributed.is_initialized() else _meeting(cluster)
     if where is not None:
@@ -61,23 +62,24 @@ def start(cluster: Cluster = ALONE) -> Mesh:
 
 
 def within(seconds: int, call: Callable[[], Any], late: Callable[[], str]) -> Any:
-    """What `call` returns; where it takes longer, a UserError of `late()`. Ctrl-C works meanwhile."""
+    """What `call` returns; where it takes longer, Missing with `late()`. Ctrl-C works meanwhile."""
     done: dict[str, Any] = {}
 
     def run() -> None:
         try:
             done["value"] = call()
-        except (ValueError, RuntimeError, OSError) as error:
+        except Exception as error:  # of JAX, of the network, of what a cluster's environment lacks
             done["error"] = error
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
     if not done:
-        raise UserError(late())
+        raise Missing(late())
     if error := done.get("error"):
-        said = " ".join(str(error).split())[:300]
-        raise UserError(f"cannot join the other processes: {said}") from error
+        said = " ".join(str(error).split())[:300] or type(error).__name__
+        kind = Missing if isinstance(error, RuntimeError | OSError) else UserError
+        raise kind(f"cannot join the other processes: {said}") from error
     return done["value"]
 
 
@@ -179,6 +181,17 @@ def shard_whole(mesh: Mesh, batch: PyTree) -> PyTree:
     return jax.tree.map(
         lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index]), batch
     )
+
+
+def whole(tree: PyTree) -> PyTree:
+    """Arrays on this host, of arrays of which other processes may hold parts: all must call it together."""
+
+    def one(x) -> np.ndarray:
+        if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+            x = multihost_utils.process_allgather(x, tiled=True)
+        return np.asarray(x)
+
+    return jax.tree.map(one, tree)
 
 
 def check_batch(batch_size: int, devices: int, field: str, micro_batches: int = 1) -> None:

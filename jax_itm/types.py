@@ -29,6 +29,7 @@ Params = PyTree
 Terms = dict[str, Array]
 
 LONGEST = 1000  # letters of an error
+LOST = 75  # exit status of a process that misses another: sysexits' "temporary failure, try again"
 
 
 class UserError(Exception):
@@ -37,7 +38,12 @@ class UserError(Exception):
     The command prints it without a traceback and exits with status 2. What it quotes of a file may hold
     anything: letters that do not print, such as line breaks and a terminal's commands, are told by their
     codes, and the middle of a long line is left out.
+
+    Attributes:
+        status: the exit status.
     """
+
+    status = 2
 
     def __init__(self, message: str):
         told = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
@@ -46,7 +52,14 @@ class UserError(Exception):
         super().__init__(told)
 
 
+class Missing(UserError):
+    """Another process was not there in time: the same command may succeed later, as launchers try."""
+
+    status = LOST
+
+
 __all__ = [
+    "LOST",
     "Array",
     "Batch",
     "Bool",
@@ -54,6 +67,7 @@ __all__ = [
     "Float",
     "Inputs",
     "Int",
+    "Missing",
     "NamedTuple",
     "PRNGKeyArray",
     "Params",

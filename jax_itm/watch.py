@@ -18,9 +18,8 @@ from typing import Any
 
 import jax
 
-from jax_itm.types import UserError
+from jax_itm.types import LOST, UserError
 
-LOST = 75  # exit status of a process that has lost another: sysexits' "temporary failure, try again"
 GOODBYE_SECONDS = 5  # for which a process that ends with an error waits for others with the same error
 _moved = 0.0
 

@@ -10,7 +10,8 @@
 #   --dry_run                   prints the commands and the JobSet, and runs none
 #
 # kubectl must know the cluster, which needs JobSet (https://jobset.sigs.k8s.io) and a node pool of the slice.
-# The bucket of --data, which holds the prepared sets, is mounted (Cloud Storage FUSE CSI driver).
+# The bucket of --data, which holds the prepared sets, is mounted (Cloud Storage FUSE CSI driver). A second call
+# follows a JobSet that is there; one that has failed is made anew, and goes on from its last checkpoint.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=launch/env.sh
@@ -26,10 +27,12 @@ need name image workdir data config
 for option in workdir data; do
   [[ ${!option} == gs://* ]] || refuse "--$option ${!option}: must be in a bucket, gs://.., since a pod loses its disk"
 done
+whole hosts chips wait
+programs kubectl ${build:+docker}
 bucket=${data#gs://} bucket=${bucket%%/*}
 
 if [ -n "$build" ]; then
-  run docker build --file launch/Dockerfile --build-arg ACCELERATOR=tpu --tag "$image" .
+  run docker build --platform linux/amd64 --file launch/Dockerfile --build-arg ACCELERATOR=tpu --tag "$image" .
   run docker push "$image"
 fi
 
@@ -44,18 +47,33 @@ for word in name image account accelerator topology hosts chips bucket args; do
   jobset=${jobset//"\${$word}"/"${!word}"}
 done
 
-run kubectl apply --filename - <<<"$jobset"
+# The name of the JobSet and its conditions, several, such as StartupPolicyCompleted, with spaces between and
+# around; nothing but spaces where there is none.
+conditions() {
+  local said
+  said=$(run kubectl get jobset "$name" --ignore-not-found --output 'jsonpath={.metadata.name} {.status.conditions[?(@.status=="True")].type}') ||
+    refuse "kubectl cannot tell how $name is, see above; the same command follows it again"
+  echo " $said "
+}
+
+said=$(conditions) || exit
+case $said in *" Failed "*) run kubectl delete jobset "$name" ;; esac
+run kubectl apply --filename - <<<"$jobset" ||
+  refuse "$name: see above; where another JobSet has this name, take another, or: kubectl delete jobset $name"
 if [ -n "$dry_run" ]; then echo "$jobset"; fi
 # A restart makes new pods; their logs are followed until the JobSet says that it has ended.
 pod=jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0
+since=()
 while true; do
-  run kubectl logs --follow --tail -1 --pod-running-timeout 1h --selector "$pod" || true
-  said=$(run kubectl get jobset "$name" --output 'jsonpath={.status.conditions[?(@.status=="True")].type}')
-  case " $said " in # several, such as StartupPolicyCompleted, with spaces between
+  run kubectl logs --follow --tail -1 "${since[@]}" --container jax-itm --pod-running-timeout 1h --selector "$pod" || true
+  since=(--since-time "$(date -u +%FT%TZ)")
+  said=$(conditions) || exit
+  [ -z "$dry_run" ] || exit 0
+  case $said in
   *" Failed "*) refuse "$name has failed, see above and: kubectl describe jobset $name" ;;
   *" Completed "*) break ;;
+  *[![:space:]]*) sleep "$wait" ;;
+  *) refuse "$name has been deleted; the same command goes on from its last checkpoint" ;;
   esac
-  [ -z "$dry_run" ] || exit 0
-  sleep "$wait"
 done
 echo "run and checkpoints   $workdir"

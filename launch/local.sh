@@ -3,6 +3,7 @@
 #
 #   ./launch/local.sh [CONFIG[:ARG]] [--config.x=y ..]        default: configs/dias_scenes.py
 #   ./launch/local.sh --devices 8                             on virtual CPU devices
+#   ./launch/local.sh --workdir runs/second --config.seed=1   another run (default: runs/ and CONFIG's name)
 #   ./launch/local.sh --dry_run                               prints the commands and runs none
 #   SPLIT=dev ./launch/local.sh configs/dias_f8k.py --config.data.source=DIR    where there is no test split
 #
@@ -13,12 +14,13 @@ cd "$(dirname "$0")/.."
 # shellcheck source=launch/env.sh
 . launch/env.sh
 
-config=configs/dias_scenes.py devices="" options=devices
+config=configs/dias_scenes.py devices="" workdir="" options="devices workdir"
 read_options "$@"
-run=runs/$(run_name "$config")
+run=${workdir:-runs/$(run_name "$config")}
 
 extra=$(local_extra)
 if [ -n "$devices" ]; then
+  whole devices
   extra=""
   run export JAX_PLATFORMS=cpu XLA_FLAGS="--xla_force_host_platform_device_count=$devices"
 fi

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from cluster import run
 from test_run import write_precomp
 from test_towers import RUN, written
 
@@ -61,15 +62,15 @@ def test_a_run_on_cached_tokens_is_the_run_on_the_tower(place, capsys, monkeypat
     assert call(place, "train", "--workdir", f"{place}/cached") == 0
     traced = len(seen)  # to make parameters; no step and no validation runs it
     shutil.move(place / "bert", place / "away")  # the run has what it needs of it
-    for run in ("plain", "cached"):
-        result = ["evaluate", "--workdir", f"{place}/{run}", "--split", "dev", "--out", f"{place}/{run}.json"]
-        assert main(result) == 0
+    for name in ("plain", "cached"):
+        out = f"{place}/{name}.json"
+        assert main(["evaluate", "--workdir", f"{place}/{name}", "--split", "dev", "--out", out]) == 0
     shutil.move(place / "away", place / "bert")
     assert len(seen) > traced  # the plain run's evaluation does
-    plain, cached = (json.loads((place / f"{run}.json").read_text()) for run in ("plain", "cached"))
+    plain, cached = (json.loads((place / f"{name}.json").read_text()) for name in ("plain", "cached"))
     lines = [
-        [json.loads(line) for line in (place / run / "metrics.jsonl").read_text().splitlines()]
-        for run in ("plain", "cached")
+        [json.loads(line) for line in (place / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("plain", "cached")
     ]
     np.testing.assert_allclose(
         *[[x["train/loss"] for x in of if "train/loss" in x] for of in lines], rtol=1e-3
@@ -82,6 +83,16 @@ def test_a_run_on_cached_tokens_is_the_run_on_the_tower(place, capsys, monkeypat
     encode.attach(matcher.config, matcher.params, matcher.tokenizer, split, needed=True)
     by_cache = np.asarray(matcher.encode_texts(split.captions(), split.tokens["text"]))
     np.testing.assert_allclose(by_cache, by_tower, atol=2e-3)
+
+
+def test_several_processes_find_the_tokens_of_a_tower_that_is_split(place):
+    """Of which with `config.fsdp` each holds a part."""
+    assert call(place, "prepare", "--encode") == 0
+    small = "from jax_itm import parallel\n\nparallel.SPLIT_SIZE = 1000\n"
+    (place / "split.py").write_text(small + (place / "tiny.py").read_text())
+    fields = "--config.text.cached=True", "--config.fsdp=True"
+    status, said = run(["train", "--config", f"{place}/split.py", *fields, "--workdir", f"{place}/split"])
+    assert status == [0, 0], said
 
 
 def test_encoding_again_makes_nothing_and_another_tower_its_own(place, monkeypatch, capsys):

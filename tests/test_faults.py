@@ -13,7 +13,7 @@ from test_run import params, prepared, same
 from jax_itm import parallel
 from jax_itm.__main__ import main
 from jax_itm.checkpoint import Checkpoints
-from jax_itm.watch import LOST
+from jax_itm.types import LOST
 
 STEPS = 16
 FIELDS = {"duration": f"{STEPS} steps", "evaluate.every": "4 steps", "log_every": 1}

@@ -114,6 +114,11 @@ def databases(name: str) -> tuple[Callable[[Path], object], Callable[[Path, File
     return write, build
 
 
+def whole_database(folder: Path) -> None:
+    values = {k: packed(v) for k, v in entries(FLICKR.values()).items()}
+    write_lmdb(write_captions(folder, FLICKR) / DEFAULT, values)
+
+
 def npz_files(folder: Path) -> None:
     put(write_captions(folder, FLICKR), {k: zipped(v) for k, v in entries(FLICKR.values()).items()})
 
@@ -160,6 +165,7 @@ LAYOUTS = {
     "lxmert": Layout("bottom_up_tsv", partial(write_tsv, rows=TEN_LINES)),
     "npz": Layout("uniter", npz_files),
     "msgpack": Layout("uniter", MSGPACK[0], (), MSGPACK[1]),
+    "lmdb": Layout("uniter", whole_database, (".json", ".csv", "lock.mdb")),
     "compressed": Layout("uniter", COMPRESSED[0], (), COMPRESSED[1]),
     "entities": Layout("flickr30k", with_entities, (*PICTURES, ".token")),
 }

@@ -14,13 +14,15 @@ from PIL import Image
 from safetensors.numpy import save_file
 from test_builders import picture, write_precomp
 from test_convert import PIECES, published
-from test_towers import written
+from test_towers import GOLDENS, written
 
+from jax_itm.card import card
 from jax_itm.convert import convert_uniter
 from jax_itm.data import encoded
 from jax_itm.data.builders import describe, open_split, prepare
 from jax_itm.data.collate import read_picture
 from jax_itm.data.frames import processor
+from jax_itm.data.open_clip import CONFIG, description
 from jax_itm.data.text import Tokenizer
 from jax_itm.data.weights import read_table, read_weights
 from jax_itm.models.published import described
@@ -47,6 +49,17 @@ def tower(name: str, side: str) -> tuple[Callable[[Path], object], Callable[[Pat
             (folder / other).unlink()
 
     return write, lambda folder: described(side, read_table(folder / "config.json"), "FILE")
+
+
+def open_clip(folder: Path) -> None:
+    with np.load(GOLDENS / "tower_open_clip.npz") as file:
+        (folder / CONFIG).write_text(str(file["config"]))
+
+
+def read_open_clip(folder: Path) -> None:
+    for side in ("image", "text"):
+        described(side, description(folder), "FILE")
+    read_processor(folder)
 
 
 def fitted(folder: Path) -> None:
@@ -99,7 +112,9 @@ def read_processor(folder: Path) -> None:
 
 
 def read_prepared(folder: Path) -> None:
-    for split in describe("precomp", folder)["splits"]:
+    facts = describe("precomp", folder)
+    assert card(facts)
+    for split in facts["splits"]:
         opened = open_split("precomp", folder, split, "regions")
         for k in range(len(opened)):
             assert opened.record(k)["regions"].dtype == np.float16
@@ -111,6 +126,7 @@ SETS = {
     "clip": tower("clip", "image"),
     "swin": tower("swin", "image"),
     "dinov2": tower("dinov2", "image"),
+    "open_clip": (open_clip, read_open_clip),
     "tokenizer": (fitted, read_words),
     "vocabulary": (vocabulary, read_words),
     "processor": (processor_file, read_processor),

@@ -5,10 +5,12 @@ import json
 import os
 import pickle
 import struct
+import sys
 import tempfile
 import zipfile
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,13 +23,15 @@ from test_entities import annotate, flickr30k
 from test_uniter_files import FLICKR, entries, packed, write_captions, write_lmdb, zipped
 
 from jax_itm.__main__ import main
-from jax_itm.data import encoded, uniter
-from jax_itm.data.builders import open_split, prepare
+from jax_itm.config import default
+from jax_itm.data import bottom_up, encoded, uniter
+from jax_itm.data.builders import describe, open_split, prepare
 from jax_itm.data.collate import read_picture
-from jax_itm.data.frames import Frame, fit
+from jax_itm.data.frames import Frame, fit, frame_of
 from jax_itm.data.readers import read_json
 from jax_itm.data.regions import read_array
-from jax_itm.data.weights import read_state, read_table
+from jax_itm.data.text import Tokenizer
+from jax_itm.data.weights import read_state, read_table, read_weights
 from jax_itm.types import UserError
 
 
@@ -104,6 +108,13 @@ def test_no_pickle_is_loaded(tmp_path, reader, kind):
     assert not (tmp_path / "raw" / "data").exists()
 
 
+def test_an_old_pytorch_is_not_trusted(tmp_path, monkeypatch):
+    (tmp_path / "a.pt").write_bytes(trap("torch"))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="2.5.1+cpu"))
+    with pytest.raises(UserError, match=r"a\.pt: PyTorch 2\.5\.1\+cpu may run what others put"):
+        read_state(str(tmp_path / "a.pt"))
+
+
 def test_the_trap_is_one():
     with pytest.raises(TypeError):  # what comes of an array without its objects
         np.load(io.BytesIO(trap("npy")), allow_pickle=True) + 1
@@ -144,12 +155,32 @@ def test_pictures_beyond_the_limit(tmp_path, capsys):
 def test_a_thin_picture_is_not_unfolded():
     with pytest.raises(UserError, match=r"1 x 60,000 pixels is too thin: \(224, 13440000\)"):
         fit(np.zeros((1, 60_000, 3), np.uint8), Frame((224,), (224, 224)))
+    config = default("vsepp")
+    config.data.max_pixels = 100
+    config.image.name = "pretrained"
+    config.image.arch = {"frame": {"resize": (4,), "crop": (), "resample": 2}}
+    with pytest.raises(UserError, match=r"\(4, 40\) once resized, more than config.data.max_pixels=100"):
+        fit(np.zeros((2, 20, 3), np.uint8), frame_of(config))
 
 
 def test_pictures_that_are_programs(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
     with pytest.raises(UserError, match="not a readable image"):
         read_picture(tmp_path / "a.eps")  # PostScript, which Pillow has Ghostscript run
+
+
+def test_files_without_an_end(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path / "raw")
+    with (folder / "images" / "0.jpg").open("ab") as file:
+        file.truncate(2**40)  # none of it on the disk
+    (folder / "a.csv").write_text("path,caption\n0.jpg,A\n")
+    refuses(tmp_path, "folder", folder, r"0\.jpg: 1,099,511,627,776 bytes, too many")
+    (folder / "a.csv").unlink()
+    os.mkfifo(folder / "a.csv")
+    refuses(tmp_path, "folder", folder, r"a\.csv: not a file")
+    monkeypatch.setattr(bottom_up, "LONGEST", 100)
+    folder = write_tsv(tmp_path / "tsv", [tsv_row("9", SIX)])
+    refuses(tmp_path, "bottom_up_tsv", folder, r"tsv:1: a line of 100 bytes or more")
 
 
 def test_arrays_beyond_the_limit(tmp_path, monkeypatch):
@@ -189,6 +220,24 @@ def test_deep_json(tmp_path, name, text):
     refuses(tmp_path, "folder", folder, rf"{name}(:1)?: not JSON.*nested too deep")
     with pytest.raises(UserError, match="nested too deep"):
         read_table(folder / name)
+
+
+def test_what_long_fuzzing_found(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "[" * 5000}}))
+    with pytest.raises(UserError, match=r"index\.json: names \[+.*which is not beside it"):
+        read_weights(tmp_path)
+    told = json.loads(Tokenizer.fit(["a dog"], "wordpiece").to_json())
+    told["model"]["unk_token"] = "[UOK]"
+    with pytest.raises(UserError, match="tokenizer: it fails on a caption"):
+        Tokenizer.from_json(json.dumps(told)).encode(["A cat"], 8)
+    told["model"]["vocab"]["dog"] = 999
+    assert len(Tokenizer.from_json(json.dumps(told))) == 1000
+    write_precomp(tmp_path / "raw")
+    prepare("precomp", tmp_path / "data", tmp_path / "raw")
+    file = next((tmp_path / "data").rglob("metadata.json"))
+    file.write_text(file.read_text().replace('"source"', '"rource"'))
+    with pytest.raises(UserError, match="damaged; remove it and prepare it again"):
+        describe("precomp", tmp_path / "data")
 
 
 BILLION = """<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a0 "aaaaaaaaaa">{}]><annotation>&a9;</annotation>"""

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import yaml
 from conftest import ROOT
+from launchers import Place
 
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / "launch" / "slurm.sbatch"])
 RUN = ("configs/dias_scenes.py:a=b", "--config.seed=1", "--config.optimizer.lr_factors=(('^text/', 0.1),)")
@@ -41,78 +42,6 @@ GKE = (
     *RUN,
 )
 SLURM = ("--workdir", "runs/x", "--sbatch", "--nodes=4 --time=1:00", *RUN)
-
-# Each notes how it was called in $FAKE/calls. A worker of the slice is a folder, which goes with the slice;
-# what is sent to it is done there. The slice is taken away once, while its log is followed.
-GCLOUD = r"""
-state=$FAKE/state worker=$FAKE/worker
-case "$*" in
-*"queued-resources describe"*)
-  cat "$state" && sed -i s/WAITING_FOR_RESOURCES/ACTIVE/ "$state" ;;
-*"queued-resources create"*)
-  rm -rf "$worker" && mkdir "$worker" && echo WAITING_FOR_RESOURCES >"$state" ;;
-*"queued-resources delete"*) rm "$state" ;;
-*"tpu-vm scp"*) cp "$5" "$worker/${6#*:}" ;;
-*"tpu-vm ssh"*)
-  if [[ $* == *"tail "* && ! -e $FAKE/preempted ]]; then
-    touch "$FAKE/preempted"
-    echo SUSPENDED >"$state"
-  fi
-  [ "$(cat "$state")" = ACTIVE ] || exit 255
-  cd "$worker" && HOME=$worker bash -c "${@: -1}" ;;
-esac
-"""
-FAKES = {
-    "gcloud": GCLOUD,
-    "python3": "",
-    "uv": r"""if [ "$1" = venv ]; then mkdir -p .venv/bin && cp "$FAKE/bin/trainer" .venv/bin/python; fi""",
-    # Ends with the statuses in $FAKE/ends, one after the other.
-    "trainer": r"""echo "step 1"; end=$(head -n 1 "$FAKE/ends"); sed -i 1d "$FAKE/ends"; exit "$end" """,
-    "sbatch": r"""
-while [[ $1 == --* ]]; do shift; done
-cp "$1" "$FAKE/spooled" && SLURM_JOB_ID=7 SLURM_SUBMIT_DIR=$PWD bash "$FAKE/spooled" "${@:2}" """,
-    "srun": r"""shift; "$@" """,
-    "scontrol": "",
-    "docker": "",
-    "kubectl": r"""
-case $1 in
-apply) cat >"$FAKE/jobset.yaml" ;;
-logs) echo "step 1" ;;
-get) head -n 1 "$FAKE/ends"; sed -i 1d "$FAKE/ends" ;;
-esac
-""",
-}
-
-
-class Place:
-    """A copy of the launchers beside stand-ins that note how they are called."""
-
-    def __init__(self, folder: Path):
-        self.tree, self.fake = folder / "tree", folder / "fake"
-        shutil.copytree(ROOT / "launch", self.tree / "launch")
-        for name in ("setup.cfg", "pyproject.toml"):
-            shutil.copy(ROOT / name, self.tree)
-        (self.fake / "bin").mkdir(parents=True)
-        for name, does in FAKES.items():
-            file = self.fake / "bin" / name
-            file.write_text(f'#!/usr/bin/env bash\necho "{name} $*" >>"$FAKE/calls"\n{does}\n')
-            file.chmod(0o755)
-
-    def run(self, script: str, *words: str, ends: tuple = ()) -> subprocess.CompletedProcess:
-        (self.fake / "ends").write_text("".join(f"{end}\n" for end in ends))
-        outside = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "JAX_", "XLA_"))}
-        path = f"{self.fake / 'bin'}:{outside['PATH']}"
-        return subprocess.run(
-            [str(self.tree / "launch" / script), *words],
-            **{"env": outside | {"PATH": path, "FAKE": str(self.fake)}, "capture_output": True, "text": True},
-            timeout=120,
-        )
-
-    def calls(self, *parts: str) -> list[str]:
-        """The calls with all of `parts` in them."""
-        noted = self.fake / "calls"
-        lines = noted.read_text().splitlines() if noted.exists() else []
-        return [line for line in lines if all(part in line for part in parts)]
 
 
 @pytest.fixture
@@ -178,6 +107,9 @@ def test_dry_run_prints_all_and_runs_nothing(place, script, words, said):
         ("tpu_vm.sh", [*TPU, "--workdir", "runs/x"], "--workdir runs/x: must be gs://"),
         ("slurm.sbatch", ("--workdir", "runs/x"), "slurm.sbatch: CONFIG: needed"),
         ("gke.sh", [*GKE, "--data", "data"], "--data data: must be in a bucket, gs://"),
+        ("gke.sh", [*GKE, "--hosts", "4x8"], "--hosts 4x8: must be a whole number"),
+        ("local.sh", ("a.py", "b.py"), "local.sh: b.py: one CONFIG is enough, and a.py is one"),
+        ("local.sh", ("--devices", "-1"), "local.sh: --devices -1: must be a whole number"),
     ],
 )
 def test_wrong_words_are_refused(place, script, words, said):
@@ -186,11 +118,57 @@ def test_wrong_words_are_refused(place, script, words, said):
     assert not place.calls()
 
 
+@pytest.mark.parametrize(
+    ("script", "words", "tool"),
+    [("tpu_vm.sh", TPU, "gcloud"), ("gke.sh", GKE, "kubectl"), ("slurm.sbatch", SLURM, "sbatch")],
+)
+def test_a_missing_tool_is_named(place, script, words, tool):
+    done = place.run(script, *words, without=tool)
+    assert done.returncode == 2 and done.stderr == f"{script}: {tool}: not found, and needed here\n"
+
+
+@pytest.mark.parametrize("script", ["local.sh", "tpu_vm.sh", "gke.sh", "slurm.sbatch"])
+def test_help_is_there_from_any_folder(script, place, tmp_path):
+    here = os.path.relpath(place.tree / "launch" / script, tmp_path)
+    done = subprocess.run([here, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert f"./launch/{script} " in done.stdout and "SBATCH" not in done.stdout and not done.stderr
+
+
+def test_runs_have_names_of_their_own():
+    """An argument may be a path: that of the run that this one starts from, say."""
+    name = lambda text: subprocess.run(
+        ["bash", "-c", '. launch/env.sh && run_name "$1"', "-", text],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    assert name("configs/dias_scenes.py") == "dias_scenes"
+    assert (
+        name("configs/iais.py:start=runs/start-0,alignment=none") == "iais_start_runs_start-0_alignment_none"
+    )
+
+
+def test_a_failed_installation_is_made_again(place):
+    command = ["bash", "-c", ". launch/env.sh && make_env tpu,gcs || echo failed"]  # as a TPU's workers do
+    for broken in (True, False):
+        if broken:
+            (place.fake / "broken").touch()
+        said = place.shell(command, os.environ["PATH"]).stdout
+        assert ("failed" in said) == broken
+    assert len(place.calls("uv pip install")) == 2
+    (place.fake / "broken").touch()
+    assert place.run("local.sh").returncode == 1 and not place.calls("trainer")
+
+
 def test_preempted_slice_is_made_anew_and_the_run_goes_on(place):
+    for fault in ("preempted", "deaf"):
+        (place.fake / fault).touch()
     done = place.run("tpu_vm.sh", *TPU, "--data", "gs://d/sets", ends=(143, 0))
     assert not done.returncode, done.stderr
     assert "itm: preempted; once more" in done.stdout and "checkpoints   gs://b/run" in done.stdout
+    assert "no route to host" in done.stderr
     assert len(place.calls("gcloud compute tpus queued-resources create itm")) == 2
+    assert place.calls("queued-resources create itm", "--runtime-version v2-alpha-tpuv5-lite --spot")
     assert (
         len(place.calls("queued-resources delete itm --zone z --quiet --force")) == 2
     )  # preempted; given back
@@ -203,33 +181,70 @@ def test_preempted_slice_is_made_anew_and_the_run_goes_on(place):
     assert "step 1" in done.stdout
 
 
-def test_slice_that_is_there_is_taken_and_wrong_input_is_not_tried_again(place):
+@pytest.fixture
+def slice_that_is_there(place):
     (place.fake / "state").write_text("ACTIVE\n")
-    (place.fake / "preempted").touch()
     (place.fake / "worker").mkdir()
+    return place
+
+
+def test_slice_that_is_there_is_taken_and_wrong_input_is_not_tried_again(slice_that_is_there):
+    place = slice_that_is_there
     done = place.run("tpu_vm.sh", *TPU, ends=(0, 2))  # prepare; train
-    assert done.returncode == 2 and "training refused its input" in done.stderr
+    assert done.returncode == 2 and "tpu_vm.sh: refused its input" in done.stderr
     assert not place.calls("queued-resources create") and not place.calls("queued-resources delete")
     assert len(place.calls("trainer -m jax_itm prepare")) == len(place.calls("trainer -m jax_itm train")) == 1
 
 
-@pytest.mark.parametrize("status", [143, 75])
+def test_a_connection_that_breaks_off_is_no_failure(slice_that_is_there):
+    place = slice_that_is_there
+    for fault in ("cut", "slow"):
+        (place.fake / fault).touch()
+    done = place.run("tpu_vm.sh", *TPU, "--data", "gs://d/sets", "--tries", "1", ends=(0,))
+    assert not done.returncode, done.stderr
+    assert len(place.calls("trainer -m jax_itm train")) == 1 and "once more" not in done.stdout
+
+
+def test_a_training_that_fails_is_tried_so_often(slice_that_is_there):
+    place = slice_that_is_there
+    done = place.run("tpu_vm.sh", *TPU, "--data", "gs://d/sets", "--tries", "2", ends=(75, 1))
+    assert done.returncode == 1 and "tpu_vm.sh: 2 times, see above; itm is kept" in done.stderr
+    assert "itm: ended with status 75" in done.stdout
+    assert len(place.calls("trainer -m jax_itm train")) == 2
+    assert (place.fake / "worker" / "jax_itm" / "earlier.log").read_text() == "step 1\n"
+
+
+@pytest.mark.parametrize("status", [143, 75, 137])
 def test_slurm_job_that_ran_out_of_time_or_lost_a_process_queues_again(place, status):
     assert place.run("slurm.sbatch", *SLURM, ends=(status,)).returncode == 0
     assert place.calls("sbatch --nodes=4 --time=1:00 launch/slurm.sbatch --workdir runs/x")
-    assert place.calls(f"srun --kill-on-bad-exit=1 .venv/bin/python -m jax_itm {TRAIN}")
+    assert place.calls(f"srun --kill-on-bad-exit=1 --cpus-per-task=8 .venv/bin/python -m jax_itm {TRAIN}")
     assert place.calls("scontrol requeue 7")
     (place.fake / "calls").unlink()
     assert place.run("slurm.sbatch", *SLURM, ends=(2,)).returncode == 2
+    assert place.run("slurm.sbatch", *SLURM, ends=(status,), SLURM_RESTART_COUNT="100").returncode == 2
     assert not place.calls("scontrol")
 
 
 def test_jobset_is_followed_to_its_end(place):
     done = place.run("gke.sh", *GKE, ends=("", "StartupPolicyCompleted", "Completed"))
     assert done.returncode == 0, done.stderr
-    assert len(place.calls("kubectl logs --follow")) == 3 and "step 1" in done.stdout
+    logs = place.calls("kubectl logs --follow --tail -1")
+    assert len(logs) == 3 and "step 1" in done.stdout
+    assert ["--since-time" in line for line in logs] == [
+        False,
+        True,
+        True,
+    ]  # what was shown is not shown again
     check_jobset(yaml.safe_load((place.fake / "jobset.yaml").read_text()))
-    assert place.run("gke.sh", *GKE, ends=("Failed",)).returncode == 2
+
+
+def test_jobset_that_has_failed_is_made_anew(place):
+    done = place.run("gke.sh", *GKE, ends=("Failed",))
+    assert done.returncode == 2 and "itm has failed, see above" in done.stderr
+    assert not place.calls("kubectl delete")
+    assert place.run("gke.sh", *GKE, ends=("Failed", "Completed")).returncode == 0
+    assert len(place.calls("kubectl delete jobset itm")) == 1
 
 
 def closed(required: str, **properties) -> dict:
@@ -267,7 +282,7 @@ def check_jobset(jobset: dict) -> None:
         serviceAccountName=text,
         nodeSelector=names,
         containers=items(container),
-        volumes=items(closed("name csi", name=text, csi=csi)),
+        volumes=items(closed("name", name=text, csi=csi, emptyDir=closed("medium", medium=text))),
     )
     exits = closed("operator values", containerName=text, operator={"enum": ["In"]}, values=items(number))
     rule = closed("action onExitCodes", action={"enum": ["FailJob"]}, onExitCodes=exits)

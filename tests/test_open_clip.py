@@ -121,6 +121,8 @@ def test_wrong_weights_are_named(folder, changes, message):
         ("model_cfg", {"text_cfg": 3}, "text_cfg is 3, not a table"),
         ("preprocess_cfg", {"resize_mode": "longest"}, "resize_mode 'longest'"),
         ("preprocess_cfg", {"size": [24, 32]}, r"to \[24, 32\]"),
+        ("preprocess_cfg", {"interpolation": ["bicubic"]}, r"'shortest', \['bicubic'\]"),
+        ("text_cfg", {"width": "wide", "mlp_ratio": 10**12}, "not understood here"),  # 4 TB of text
         ("preprocess_cfg", {"mean": [0.5]}, r"\[0\.5\], not three numbers"),
     ],
 )

@@ -17,7 +17,7 @@ from test_run import prepared
 import jax_itm
 from jax_itm import losses, parallel, preflight
 from jax_itm.parallel import Cluster
-from jax_itm.types import UserError
+from jax_itm.types import LOST, UserError
 
 SCRIPT = """
 import sys
@@ -61,7 +61,7 @@ try:
     start(Cluster(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]), 2))
 except UserError as error:
     print(error, flush=True)
-os._exit(2)
+    os._exit(error.status)
 """
 
 
@@ -147,7 +147,7 @@ def test_two_processes_train_and_evaluate_one_run_and_refuse_another_config(tmp_
 def test_missing_process_is_said_in_time():
     ports = free_port(), free_port()
     status, said = at_once(START, [[ports[me], str(me)] for me in (0, 1)], devices=1)
-    assert status == [2, 2], said
+    assert status == [LOST, LOST], said
     for me, text in enumerate(said):
         assert f"process {me} of 2: not all processes were there after 2 s (--start_timeout)" in text
         assert "run the same command on every host" in text

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 import zipfile
 
@@ -294,6 +295,17 @@ def test_refuses_damaged_databases(tmp_path):
     refuses(tmp_path, r"data\.mdb: truncated, must have [\d,]+ bytes")
     file.write_bytes(b"nothing" * 2000)
     refuses(tmp_path, rf"{DEFAULT}: not a readable LMDB database")
+
+
+def test_a_database_that_ends_its_reader(tmp_path):
+    """Eight to four bytes before a key is how long its value is, which LMDB believes."""
+    folder = write_captions(tmp_path / "raw", FLICKR) / "all"
+    write_lmdb(folder, {key: bytes(9000) for key in FLICKR.values()})
+    data = (folder / "data.mdb").read_bytes()
+    for key in FLICKR.values():
+        data = re.sub(b".{4}(?=.{4}" + key.encode() + b")", b"\xff" * 4, data, flags=re.DOTALL)
+    (folder / "data.mdb").write_bytes(data)
+    refuses(tmp_path, r"all: damaged: reading it ends a process \(SIG(BUS|SEGV)\)")
 
 
 @pytest.mark.parametrize("package", ["lmdb", "msgpack"])

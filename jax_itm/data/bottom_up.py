@@ -22,6 +22,7 @@ LAYOUTS = {  # the fields of a line, by their number
          "boxes", "features"),
 }  # fmt: skip
 NEEDED = frozenset(LAYOUTS[6])
+LONGEST = 2**26  # bytes of a line: 60 times those of 100 regions of 2,048
 SLACK = 1.0  # pixels that a box may lie beyond its picture: detectors count their last one differently
 
 
@@ -54,7 +55,7 @@ def read_bottom_up(source: Path) -> Raw:
     """
     table, splits = read_captions(source)
     base = table.parent
-    files = sorted(base.glob("*.tsv"))
+    files = sorted(file for file in base.glob("*.tsv") if file.is_file())
     if not files:
         raise UserError(f"{base}: no .tsv file of features")
     known: dict[str, Place] = {}
@@ -84,7 +85,9 @@ def _index(file: Path, known: dict[str, Place]) -> None:
     """Adds where each image of a file is, by its name and its number."""
     fields, offset = (), 0
     with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(iter(lambda: lines.readline(LONGEST), b""), start=1):
+            if len(line) == LONGEST:
+                raise UserError(f"{file}:{number}: a line of {LONGEST:,} bytes or more")
             cells = line.rstrip(b"\r\n").split(b"\t")
             if number == 1 and b"features" in cells:
                 fields = tuple(cell.decode(errors="replace").replace("image_", "img_") for cell in cells)

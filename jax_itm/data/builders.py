@@ -211,6 +211,10 @@ def _check_metadata(known: dict[str, Any], splits: Any) -> None:
         spreads = known.get("sizes", {}).get(split, {}).values()  # older sets have none
         if not all([type(number) for number in found] == [int] * 3 for found in spreads):
             raise ValueError(f"the sizes of {split} are not numbers")
+    told = [known["source"] or "", known.get("kind", ""), *known.get("notes", [])]
+    counted = known.get("tally", {}).values()
+    if not all(isinstance(text, str) for text in told) or not all(type(count) is int for count in counted):
+        raise ValueError("its source, kind, notes or tally are not as they are written")
 
 
 def splits_of(name: str, data_dir: str | Path) -> list[str]:

@@ -12,11 +12,12 @@ import numpy as np
 from PIL import Image
 
 from jax_itm.data.captions import Splits, by_image, read_captions
-from jax_itm.data.collate import MAX_PIXELS, read_picture
+from jax_itm.data.collate import FORMATS, MAX_PIXELS, read_picture
 from jax_itm.data.readers import Raw, Read, Record
 from jax_itm.types import UserError
 
 FOLDERS = ("", "images")
+BYTES, MARGIN = 8, 2**20  # of a picture's file: the most a pixel, four of 16 bits, and what else it holds
 
 
 def read_folder(source: Path, max_pixels: int = MAX_PIXELS) -> Raw:
@@ -85,7 +86,9 @@ def find_picture(base: Path, path: str, folders: Sequence[str], names: bool = Fa
 
 def _picture(path: Path, max_pixels: int) -> bytes | np.ndarray:
     """The file's bytes where it is JPEG or PNG, so that nothing is lost; otherwise its pixels."""
+    if (size := path.stat().st_size) > BYTES * max_pixels + MARGIN:
+        raise UserError(f"{path}: {size:,} bytes, too many for config.data.max_pixels={max_pixels}")
     data = path.read_bytes()
     pixels = read_picture(data, str(path), max_pixels)
-    with Image.open(io.BytesIO(data)) as picture:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         return data if picture.format in ("JPEG", "PNG") else pixels

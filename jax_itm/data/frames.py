@@ -34,6 +34,7 @@ class Frame(NamedTuple):
     crop: tuple[int, ...] = ()  # (height, width) of the middle, zeros beyond the picture; () for all of it
     resample: int = int(Image.Resampling.BILINEAR)
     rounded: bool = False  # half a pixel off the middle: to the even side, as torchvision, not up and left
+    most: int = DATA["max_pixels"]  # pixels that a picture may have once resized
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -43,25 +44,29 @@ class Frame(NamedTuple):
 
 def frame_of(config: Config) -> Frame:
     """The frame of a run on pixels."""
+    most = config.data.get("max_pixels", DATA["max_pixels"])  # runs of old have no such field
     if config.image.name != "pretrained":
-        return Frame((config.data.image_size,) * 2)
+        return Frame((config.data.image_size,) * 2, most=most)
     if not config.image.arch:
         raise UserError("config.image.arch: empty; a run's start fills it from the tower's config.json")
     frame = config.image.arch.frame
     rounded = frame.get("rounded", False)  # runs of old have no such field
-    return Frame(tuple(frame.resize), tuple(frame.crop), frame.resample, rounded)
+    return Frame(tuple(frame.resize), tuple(frame.crop), frame.resample, rounded, most)
 
 
 def fit(pixels: np.ndarray, frame: Frame) -> np.ndarray:
-    """Pixels uint8 (h, v, 3) of any size, framed."""
+    """Pixels uint8 (h, v, 3) of any size, framed; UserError where they are too thin to be resized so."""
     height, width = pixels.shape[:2]
     wanted = frame.resize or (height, width)
     if len(wanted) == 1:
         short = min(height, width)
         wanted = tuple(int(wanted[0] * edge / short) for edge in (height, width))
     if wanted != (height, width):
-        if wanted[0] * wanted[1] > DATA["max_pixels"]:  # resized by its short edge
-            raise UserError(f"a picture of {height:,} x {width:,} pixels is too thin: {wanted} once resized")
+        if wanted[0] * wanted[1] > frame.most:  # resized by its short edge
+            raise UserError(
+                f"a picture of {height:,} x {width:,} pixels is too thin: {wanted} once resized, more than"
+                f" config.data.max_pixels={frame.most}"
+            )
         size = wanted[1], wanted[0]
         pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling(frame.resample)))
     return _cut(pixels, frame.crop, frame.rounded) if frame.crop else pixels
@@ -116,7 +121,9 @@ def processor(folder: Path, side: int = 0) -> dict[str, Any]:
             raise ValueError(f"a scale, mean and std of {look}")
     except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{file}: not understood here: {error}") from error
-    return {"frame": (_at(frame, side) if side else frame)._asdict(), **look}
+    told = (_at(frame, side) if side else frame)._asdict()
+    del told["most"]  # the run's, not the tower's
+    return {"frame": told, **look}
 
 
 def _said(folder: Path) -> tuple[Path, Any]:

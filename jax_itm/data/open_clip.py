@@ -98,7 +98,8 @@ def _tower(said: Any, fields: Mapping[str, tuple[str, Any]], section: str) -> di
         if value and name not in (*fields, *OTHERS):
             raise ValueError(f"{section} has {name} {value!r}, and CLIP's towers have no such part")
     found = {theirs: said.get(ours, default) for ours, (theirs, default) in fields.items()}
-    return found | {"intermediate_size": int(found["hidden_size"] * said.get("mlp_ratio", 4.0))}
+    # float(): else a long text times a large number would fill the memory.
+    return found | {"intermediate_size": int(float(found["hidden_size"]) * float(said.get("mlp_ratio", 4.0)))}
 
 
 def _section(folder: Path, name: str) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def preprocessor(folder: Path) -> dict[str, Any]:
     size = said.get("size") or description(folder)["vision_config"]["image_size"]
     height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
     mode, kind = said.get("resize_mode") or "shortest", said.get("interpolation") or "bicubic"
-    if mode not in ("shortest", "squash") or kind not in RESAMPLE or height != width:
+    if mode not in ("shortest", "squash") or kind not in [*RESAMPLE] or height != width:
         raise UserError(f"{where}: not understood here: resize_mode {mode!r}, {kind!r}, to {size!r}")
     found = {
         "image_processor_type": "CLIPImageProcessor",

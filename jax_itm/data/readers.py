@@ -7,6 +7,7 @@ JPEG or PNG file, or uint8 (h, v, 3)), "regions" float16 (r, f), "boxes" float32
 """
 
 import json
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -42,6 +43,8 @@ class Raw:
 
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file; UserError names the line that is none."""
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for, for ever
+        raise UserError(f"{path}: not a file")
     try:
         data = path.read_bytes()
         return data.decode("utf-8-sig")

@@ -35,6 +35,7 @@ class Tokenizer:
             raise UserError(f"tokenizer: needs the tokens {', '.join(SPECIAL)}, with {PAD} as 0")
         else:
             self._start, self._end = ids[2], ids[3]
+        self._ids = 1 + max(fitted.get_vocab(with_added_tokens=True).values())
 
     @classmethod
     def fit(
@@ -159,7 +160,8 @@ class Tokenizer:
         return self._fitted.to_str()
 
     def __len__(self) -> int:
-        return self._fitted.get_vocab_size()
+        """How many ids there are, up to the highest, though a tokenizer of others may leave some out."""
+        return self._ids
 
     def encode(self, captions: Sequence[str], max_words: int) -> tuple[np.ndarray, np.ndarray]:
         """[CLS] .. [SEP], padded with 0 on the right; a long caption loses its end, never [SEP].
@@ -173,11 +175,16 @@ class Tokenizer:
         """
         ids = np.zeros((len(captions), max_words), np.int32)
         mask = np.zeros((len(captions), max_words), bool)
-        encodings = self._fitted.encode_batch(list(captions), add_special_tokens=False)
-        for row, encoding in enumerate(encodings):
+        for row, encoding in enumerate(self._encodings(captions)):
             tokens = [self._start, *encoding.ids[: max_words - 2], self._end]
             ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, True
         return ids, mask
+
+    def _encodings(self, captions: Sequence[str]) -> list[tokenizers.Encoding]:
+        try:
+            return self._fitted.encode_batch(list(captions), add_special_tokens=False)
+        except Exception as error:  # the library raises nothing narrower, of what the JSON of others says
+            raise UserError(f"tokenizer: it fails on a caption ({error})") from error
 
     def spans(self, captions: Sequence[str], max_words: int) -> list[np.ndarray]:
         """Where each id of `encode` lies in its caption: int (max_words, 2), first and past the last letter.
@@ -185,7 +192,7 @@ class Tokenizer:
         [CLS], [SEP] and padding lie nowhere: 0, 0.
         """
         found = []
-        for encoding in self._fitted.encode_batch(list(captions), add_special_tokens=False):
+        for encoding in self._encodings(captions):
             places = np.zeros((max_words, 2), np.int64)
             offsets = encoding.offsets[: max_words - 2]
             places[1 : len(offsets) + 1] = np.reshape(offsets, (-1, 2))

@@ -4,10 +4,7 @@ An image's entry, in either, has `features` (n, f), `norm_bb` (n, 6) and `conf` 
 float32, a row a box: norm_bb is x1 y1 x2 y2 w h in units of the image. Other arrays stay unread.
 """
 
-import contextlib
-import importlib
 import io
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatch
@@ -18,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from jax_itm.data import databases
 from jax_itm.data.captions import by_image, read_captions
+from jax_itm.data.databases import Opened
 from jax_itm.data.readers import Raw, Record, read_json
 from jax_itm.data.regions import check_boxes, half
 from jax_itm.types import UserError
@@ -32,7 +31,6 @@ MOST_BYTES = 2**26  # of an array: 80 times those of 100 regions of 2,048 float3
 SLACK = 1e-3  # of boxes beyond the image: float16 has steps of 5e-4 just below 1
 
 Place = tuple[Path, str]  # a database and a key in it, or an .npz file and ""
-Opened = Mapping[Path, Any]  # the databases, each with a transaction that reads it
 Rows = slice | np.ndarray | None  # the boxes that an image keeps; None: its confidences tell
 
 
@@ -54,16 +52,21 @@ def read_uniter(source: Path) -> Raw:
 
     Raises:
         UserError: an image without features, unreadable or ill-shaped features, boxes that are not
-            0 to 1, a feature that is not finite in float16, or no package `lmdb` or `msgpack`.
+            0 to 1, a feature that is not finite in float16, a damaged database, or no package `lmdb` or
+            `msgpack`.
     """
     table, splits = read_captions(source, ignore="nbb*.json")
     base = table.parent
     paths = _databases(base)
-    files = {file.name: file for depth in DEPTHS for file in sorted(base.glob(f"{depth}*.npz"))}
+    arrays = (file for depth in DEPTHS for file in sorted(base.glob(f"{depth}*.npz")) if file.is_file())
+    files = {file.name: file for file in arrays}
     if not paths and not files:
         raise UserError(f"{base}: neither .npz files nor a database such as feat_{RULE}/data.mdb")
     kept = {path: _kept(path) for path in paths}
-    with _opened(paths) as opened:
+    keys = [key for images in splits.values() for image in images for key in _keys(image)]
+    with databases.opened(paths) as opened:
+        for path in paths:
+            databases.check(path, keys)
         found = {image: _place(image, opened, files, base) for images in splits.values() for image in images}
         dim = _record("", *next(iter(found.values())), opened, kept)["regions"].shape[1]
     reads = {split: partial(_records, images, found, kept, dim) for split, images in splits.items()}
@@ -78,7 +81,7 @@ def _records(
     start: int = 0,
     stop: int | None = None,
 ) -> Iterator[Record]:
-    with _opened(list(kept)) as opened:
+    with databases.opened(list(kept)) as opened:
         for image, captions in islice(images.items(), start, stop):
             path, key = found[image]
             record = _record(image, path, key, opened, kept)
@@ -119,7 +122,7 @@ def _place(image: str, opened: Opened, files: dict[str, Path], base: Path) -> Pl
     keys = _keys(image)
     for path, transaction in opened.items():
         for key in keys:
-            if _value(transaction, path, key) is not None:
+            if databases.value(transaction, path, key) is not None:
                 return path, key
     for key in keys:
         if key in files:
@@ -155,47 +158,12 @@ def _counted(file: Path, table: dict[str, Any], key: str) -> slice:
     return slice(count)
 
 
-@contextlib.contextmanager
-def _opened(paths: list[Path]) -> Iterator[Opened]:
-    """The databases, open for reading; only while they are read, as LMDB opens a file only once."""
-    with contextlib.ExitStack() as stack:
-        opened = {}
-        for path in paths:
-            lmdb = _package("lmdb", str(path))
-            try:  # without lock: the folder may be another's, and nobody writes to it
-                database = lmdb.open(
-                    os.fspath(path), readonly=True, create=False, lock=False, readahead=False
-                )
-            except lmdb.Error as error:
-                raise UserError(f"{path}: not a readable LMDB database ({error})") from error
-            stack.enter_context(database)
-            size = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
-            if (path / "data.mdb").stat().st_size < size:  # reading behind the end would be a SIGBUS
-                raise UserError(f"{path / 'data.mdb'}: truncated, must have {size:,} bytes")
-            opened[path] = stack.enter_context(database.begin(buffers=True))
-        yield opened
-
-
-def _value(transaction: Any, path: Path, key: str) -> memoryview | None:
-    try:
-        return transaction.get(key.encode())
-    except Exception as error:  # lmdb has some twenty
-        raise UserError(f"{path}: {key} cannot be read ({error})") from error
-
-
-def _package(name: str, where: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f"{where}: reading it needs the package {name}: pip install lmdb msgpack") from error
-
-
 def _record(
     image: str, path: Path, key: str, opened: Opened, kept: Mapping[Path, Callable[[str], Rows]]
 ) -> Record:
     """The image's regions float16 (r, f) and boxes float32 (r, 4)."""
     where = _where(path, key)
-    arrays = _unpack(_value(opened[path], path, key), where) if key else _npz(path, where)
+    arrays = _unpack(databases.value(opened[path], path, key), where) if key else _npz(path, where)
     features, boxes = (_array(arrays, name, 2, where) for name in ("features", "norm_bb"))
     if not features.size or boxes.shape != (len(features), 6):
         raise UserError(f"{where}: norm_bb {boxes.shape} of features {features.shape}, must be (boxes, 6)")
@@ -241,7 +209,7 @@ def _unpack(value: Any, where: str) -> dict[str, np.ndarray]:
     """The arrays of a database's value: an .npz file, or msgpack with msgpack_numpy's arrays."""
     if value[:2] == b"PK":  # a zip file begins so, and no map of msgpack
         return _npz(io.BytesIO(value), where)
-    msgpack = _package("msgpack", where)
+    msgpack = databases.package("msgpack", where)
     try:
         packed = msgpack.unpackb(value)
         entries = {name: packed[name] for name in ARRAYS if name in packed}

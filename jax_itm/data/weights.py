@@ -1,5 +1,6 @@
 """Published weights: state dicts, and a model's directory as Hugging Face's libraries save it."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from jax_itm.types import UserError
 
 DESCRIPTION, WEIGHTS = "config.json", "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"  # of weights in several files
+SAFE_TORCH = (2, 6)  # before it, a file could run code in spite of `weights_only` (CVE-2025-32434)
 
 
 def read_state(path: str) -> dict[str, np.ndarray]:
@@ -52,6 +54,10 @@ def _read_torch(path: str) -> dict[str, np.ndarray]:
         raise UserError(
             f"{path}: needs PyTorch (pip install torch); a .safetensors file is read without it"
         ) from error
+    if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
+        raise UserError(
+            f"{path}: PyTorch {torch.__version__} may run what others put into it; pip install 'torch>=2.6'"
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of pickle, of zip files, and PyTorch's
@@ -130,7 +136,7 @@ def read_weights(folder: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{index}: has no weight_map of names and files")
     state = {}
     for file in sorted(set(places.values())):
-        if Path(file).name != file or not (folder / file).is_file():
+        if Path(file).name != file or not os.path.isfile(folder / file):  # Path's fails on long names
             raise UserError(f"{index}: names {file}, which is not beside it")
         part = read_state(str(folder / file))
         if strange := part.keys() ^ {_newer(name) for name, place in places.items() if place == file}:

@@ -20,7 +20,7 @@ from test_faults import STEPS, command
 from test_run import params, prepared, same
 
 from jax_itm.checkpoint import Checkpoints, found
-from jax_itm.watch import LOST
+from jax_itm.types import LOST
 
 
 def last(workdir: Path) -> int:
