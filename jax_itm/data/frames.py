@@ -44,7 +44,7 @@ class Frame(NamedTuple):
 
 def frame_of(config: Config) -> Frame:
     """The frame of a run on pixels."""
-    most = config.data.get("max_pixels", DATA["max_pixels"])  # runs of old have no such field
+    most = config.data.max_pixels
     if config.image.name != "pretrained":
         return Frame((config.data.image_size,) * 2, most=most)
     if not config.image.arch:
