@@ -93,7 +93,7 @@ def _records(
 
 def _databases(base: Path) -> list[Path]:
     """The folders of the databases of features, the best first; one that is linked to twice, once."""
-    found = sorted(file for depth in DEPTHS for file in base.glob(f"{depth}*/data.mdb"))
+    found = sorted(file for depth in DEPTHS for file in base.glob(f"{depth}*/data.mdb") if file.is_file())
     paths = {file.resolve(): file.parent for file in found if _kind(file.parent) < len(DATABASES)}
     return sorted(paths.values(), key=_kind)
 

@@ -127,7 +127,7 @@ def read_weights(folder: Path) -> dict[str, np.ndarray]:
         UserError: there is neither, or the index and its files do not fit each other.
     """
     index = folder / INDEX
-    if (folder / WEIGHTS).exists():
+    if (folder / WEIGHTS).is_file():
         return read_state(str(folder / WEIGHTS))
     if not index.exists():
         raise UserError(f"{folder}: no {WEIGHTS} there")
