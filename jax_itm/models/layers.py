@@ -197,7 +197,7 @@ def descending_rank(x: Float[Array, "b n d"]) -> Int[Array, "b n d"]:
     """How many of a row's n values, dimension by dimension, come before each in descending order.
 
     Of equal values the first comes first. Counted, n comparisons a value: XLA's sort on CPUs, with its
-    backward pass, took 3 to 8 times as long for n from 16 to 196.
+    backward pass, took 3 to 11 times as long for n from 16 to 196 (BENCHMARKS.md).
     """
     x = jax.lax.stop_gradient(x)
     place = jnp.arange(x.shape[1])[:, None]
@@ -207,6 +207,15 @@ def descending_rank(x: Float[Array, "b n d"]) -> Int[Array, "b n d"]:
         return rank + ((other > x) | ((other == x) & (j < place)))
 
     return jax.lax.fori_loop(0, x.shape[1], count, jnp.zeros(x.shape, jnp.int32))
+
+
+def pool_by_rank(
+    x: Float[Array, "b n d"], mask: Bool[Array, "b n"], weights: Float[Array, "b n"]
+) -> Float[Array, "b d"]:
+    """The true tokens, each value weighted by its rank in its dimension; the largest takes the first."""
+    x = jnp.where(mask[..., None], x, MASKED)
+    weight = jnp.take_along_axis(weights[..., None], descending_rank(x), axis=1)
+    return jnp.sum(jnp.where(weight > 0, x * weight, 0), axis=1)
 
 
 class Gpo(nn.Module):
@@ -227,10 +236,7 @@ class Gpo(nn.Module):
         codes = jnp.broadcast_to(sinusoidal(n, self.size), (n, n, self.size))
         logits = nn.Dense(1, use_bias=False)(BiGru(self.size)(codes, lengths))[..., 0]
         table = nn.softmax(jnp.where(lengths, logits / self.temperature, MASKED), axis=1)
-        weights = table[jnp.maximum(jnp.sum(mask, axis=1), 1) - 1]
-        x = jnp.where(mask[..., None], x, MASKED)
-        weight = jnp.take_along_axis(weights[..., None], descending_rank(x), axis=1)
-        return jnp.sum(jnp.where(weight > 0, x * weight, 0), axis=1)
+        return pool_by_rank(x, mask, table[jnp.maximum(jnp.sum(mask, axis=1), 1) - 1])
 
 
 def pool(name: str, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:

@@ -12,14 +12,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from jax_itm.models.layers import MASKED, descending_rank
-
-
-def counted(x, mask, weights):
-    """As `Gpo` has it."""
-    x = jnp.where(mask[..., None], x, MASKED)
-    weight = jnp.take_along_axis(weights[..., None], descending_rank(x), axis=1)
-    return jnp.sum(jnp.where(weight > 0, x * weight, 0), axis=1)
+from jax_itm.models.layers import MASKED, pool_by_rank
 
 
 def sorted_(x, mask, weights):
@@ -36,7 +29,7 @@ def measure(n: int) -> tuple[float, float, float]:
     weights = jax.nn.softmax(jnp.where(mask, jax.random.normal(keys[2], (sets, n)), MASKED))
     out = jax.random.normal(keys[3], (sets, 256))
     loss = lambda pool: lambda x, w: jnp.sum(pool(x, mask, w) * out)
-    forms = [jax.jit(jax.value_and_grad(loss(pool), (0, 1))) for pool in (sorted_, counted)]
+    forms = [jax.jit(jax.value_and_grad(loss(pool), (0, 1))) for pool in (sorted_, pool_by_rank)]
     found = [jax.block_until_ready(form(x, weights)) for form in forms]
     times = ([], [])
     for _ in range(5):
