@@ -94,6 +94,8 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
         raise UserError("--mode rerank and --rerank_from RUN: each needs the other")
     if args.mode == "rerank" and args.protocol != "full":
         raise UserError("--mode rerank: only with --protocol full")
+    if args.mode != "rerank" and args.first_weight:
+        raise UserError("--first_weight: only with --mode rerank")
     parallel.start(_cluster(args))
     matcher = jax_itm.load(args.workdir, score=args.score)
     given = {f"--{k}": v for k, v in vars(args).items() if k not in ("data_dir", "process_id")}
@@ -108,7 +110,8 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
         training = open_split(data.name, args.data_dir or data.data_dir, data.train, data.view)
         extra["baselines"] = [bag_of_words(matcher, training, split, args.protocol)]
     if args.mode == "rerank":
-        result = rerank(matcher, split, jax_itm.load(args.rerank_from), args.top_k) | extra
+        source = jax_itm.load(args.rerank_from)
+        result = rerank(matcher, split, source, args.top_k, args.first_weight) | extra
     else:
         result = evaluate(matcher, split, args.protocol) | extra
     if not parallel.is_main():

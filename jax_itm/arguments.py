@@ -29,6 +29,9 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--score", default="", help="cdds: maxmean, pooled or mapped (default: the run's)")
     evaluate.add_argument("--rerank_from", metavar="RUN", help="rerank: the run that ranks first")
     evaluate.add_argument("--top_k", type=int, default=50, help="rerank: of how many candidates")
+    evaluate.add_argument(
+        "--first_weight", type=float, default=0.0, help="rerank: of the first score beside the new one"
+    )
     evaluate.add_argument("--isd", action="store_true", help="cross-encoders: ISD of the matched pairs")
     evaluate.add_argument("--out", help="also write the result here, as JSON")
     evaluate.add_argument(

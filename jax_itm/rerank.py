@@ -21,14 +21,14 @@ class Nearest:
     def __init__(self, images: int, captions: int, k: int):
         self.texts = np.zeros((images, min(k, captions)), np.int64)
         self.images = np.zeros((captions, min(k, images)), np.int64)
-        self._of_texts, self._of_images = (np.full(x.shape, -np.inf) for x in (self.texts, self.images))
+        self.of_texts, self.of_images = (np.full(x.shape, -np.inf) for x in (self.texts, self.images))
 
     def add(self, block: retrieval.Block) -> None:
         """Takes in one block."""
         (i0, i1), (t0, t1), scores = block
         scores = np.asarray(scores)
-        _merge(self.texts[i0:i1], self._of_texts[i0:i1], scores, np.arange(t0, t1))
-        _merge(self.images[t0:t1], self._of_images[t0:t1], scores.T, np.arange(i0, i1))
+        _merge(self.texts[i0:i1], self.of_texts[i0:i1], scores, np.arange(t0, t1))
+        _merge(self.images[t0:t1], self.of_images[t0:t1], scores.T, np.arange(i0, i1))
 
 
 def _merge(best: np.ndarray, known: np.ndarray, scores: np.ndarray, numbers: np.ndarray) -> None:
@@ -46,6 +46,7 @@ class Pairs(NamedTuple):
     image: np.ndarray
     caption: np.ndarray
     right: np.ndarray  # whether the pair matches
+    first: np.ndarray  # the first ranking's scores
 
 
 def reordered(rank: np.ndarray, right: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -61,21 +62,37 @@ def reordered(rank: np.ndarray, right: np.ndarray, scores: np.ndarray) -> np.nda
     return np.where(np.any(right, axis=1), 1 + better, rank)
 
 
-def rerank(matcher: Matcher, split, source: Matcher, top_k: int) -> dict[str, Any]:
+def joined(scores: np.ndarray, first: np.ndarray, weight: float) -> np.ndarray:
+    """Both scores of the candidates (n, k) in one, `first` with this weight; 0 leaves `scores` alone.
+
+    Each is measured in its own spread: the root of the mean variance among the candidates of a query. BLIP
+    (Li et al., ICML 2022, the released evaluation) adds the two as they are.
+    """
+    if not weight:
+        return scores
+    unit = lambda x: x / max(float(np.sqrt(np.mean(np.var(x.astype(np.float64), axis=1)))), 1e-12)
+    return unit(scores) + weight * unit(first)
+
+
+def rerank(matcher: Matcher, split, source: Matcher, top_k: int, first_weight: float = 0.0) -> dict[str, Any]:
     """Retrieval by `source`, its first `top_k` ordered anew by `matcher`, which scores single pairs.
 
-    A source with a score for first passes (CDDS's `pooled`) ranks by that.
+    A source with a score for first passes (CDDS's `pooled`) ranks by that. With `first_weight` the source's
+    own scores have a say in the new order (`joined`).
 
     Returns what `evaluate` returns, under the full protocol; `cost` counts the pairs that `matcher`
     scored and all the time, that of `source` included.
 
     Raises:
-        UserError: `matcher` scores no single pairs, `top_k` is not positive, or a score is not finite.
+        UserError: `matcher` scores no single pairs, `top_k` is not positive, `first_weight` is negative or
+            not finite, or a score is not finite.
     """
     if not hasattr(matcher.method, "score_pairs"):
         raise UserError(f"--mode rerank: {matcher.config.method.name} is no cross-encoder")
     if top_k < 1:
         raise UserError(f"--top_k {top_k}: must be at least 1")
+    if not 0 <= first_weight < np.inf:
+        raise UserError(f"--first_weight {first_weight}: must be a number from 0")
     start, owner = time.perf_counter(), split.caption_image
     nearest = Nearest(len(split), len(owner), top_k)
     first = score_blocks(source, *encoded(source, split), first=True)
@@ -88,10 +105,13 @@ def rerank(matcher: Matcher, split, source: Matcher, top_k: int) -> dict[str, An
 
     ranks = retrieval.ranks(blocks(), owner, COMPARE)
     ways = []
-    for found, by_image in ((nearest.texts, True), (nearest.images, False)):
+    for found, known, by_image in (
+        (nearest.texts, nearest.of_texts, True),
+        (nearest.images, nearest.of_images, False),
+    ):
         anchor = np.broadcast_to(np.arange(len(found))[:, None], found.shape)
         image, caption = (anchor, found) if by_image else (found, anchor)
-        ways.append(Pairs(image, caption, owner[caption] == image))
+        ways.append(Pairs(image, caption, owner[caption] == image, known))
     asked = np.concatenate([np.stack([w.image.ravel(), w.caption.ravel()], axis=1) for w in ways])
     pairs, place = np.unique(asked, axis=0, return_inverse=True)
     scores = matcher.score_pairs(*encoded(matcher, split), pairs[:, 0], pairs[:, 1])
@@ -99,13 +119,14 @@ def rerank(matcher: Matcher, split, source: Matcher, top_k: int) -> dict[str, An
         raise UserError("scores of the candidates are not all finite: no rank")
     parts = np.split(scores[place.ravel()], [ways[0].image.size])
     again = [
-        reordered(rank, way.right, part.reshape(way.image.shape))
+        reordered(rank, way.right, joined(part.reshape(way.image.shape), way.first, first_weight))
         for rank, way, part in zip(ranks, ways, parts, strict=True)
     ]
     cost = {"pairs": len(pairs), "seconds": time.perf_counter() - start}
     by = source.config.name
     if name := getattr(source.method, "first_name", ""):
         by += f", {name}"
-    how = f"{matcher.method.score_name} (of the first {top_k} by {by})"
+    also = f" + {first_weight:g} x the first" if first_weight else ""
+    how = f"{matcher.method.score_name}{also} (of the first {top_k} by {by})"
     protocol = described(matcher, split, how) | {"first_step": source.step}
     return {"protocol": protocol, **retrieval.metrics(*again), "cost": cost}

@@ -36,6 +36,7 @@ class Row(NamedTuple):
     fields: Mapping[str, Any] = MappingProxyType({})  # of all its trials
     rerank: Sequence[str] = ()  # earlier rows; of those that ended the best, by mean, is re-ranked
     top_k: int = 10  # of its candidates
+    first_weight: float = 0.0  # of its scores beside this row's
     isd: bool = False  # a cross-encoder's
     shown: bool = True  # in the table, or only what another row starts from
 
@@ -135,6 +136,7 @@ class Runner:
             best = max(ended, key=self._mean)
             source = ["--rerank_from", str(self._of_seed(best, task.seed))]
             evaluate += ["--mode", "rerank", *source, "--top_k", str(row.top_k)]
+            evaluate += ["--first_weight", str(row.first_weight)] * bool(row.first_weight)
         return train, evaluate
 
     def _named(self, name: str) -> Row:

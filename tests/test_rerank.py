@@ -19,7 +19,7 @@ from jax_itm.infer import Matcher
 from jax_itm.isd import isd
 from jax_itm.methods import build, example_batch
 from jax_itm.parallel import make_mesh
-from jax_itm.rerank import Nearest, reordered
+from jax_itm.rerank import Nearest, joined, reordered
 
 CROSS = """
 from jax_itm.config import default
@@ -63,6 +63,22 @@ def test_reranking_all_items_is_the_exhaustive_ranking():
             assert np.all(i2t[kept] > k)
             assert np.all(again[~kept] <= k)
             np.testing.assert_array_equal(np.sort(first, axis=1)[:, ::-1][:, :k], first[rows, nearest.texts])
+            np.testing.assert_array_equal(nearest.of_texts, first[rows, nearest.texts])
+            np.testing.assert_array_equal(nearest.of_images.T, first[nearest.images.T, np.arange(12)])
+
+
+def test_joined_scores_have_no_units():
+    """Both scores count by their spread among a query's candidates, whatever their scale and offset."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 5, 4))
+    spread = lambda x: np.sqrt(sum(sum((v - sum(row) / 4) ** 2 for v in row) / 4 for row in x) / 5)
+    found = joined(a, b, 2.0)
+    np.testing.assert_allclose(found, a / spread(a) + 2 * b / spread(b), rtol=1e-12)
+    order = lambda x: np.argsort(x, axis=1)
+    offset = rng.normal(size=(5, 1))  # a query's own, which no order sees
+    np.testing.assert_array_equal(order(joined(7 * a + offset, 0.01 * b, 2.0)), order(found))
+    assert joined(a, b, 0.0) is a
+    np.testing.assert_array_equal(order(joined(0 * a, b, 1.0)), order(b))  # no spread: no say
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +115,9 @@ def test_reranking_everything_is_the_exhaustive_evaluation(runs, capsys):
     dual = evaluate(runs, "dual")
     assert few["t2i"]["r10"] == dual["t2i"]["r10"]  # the first two change places, no others do
     assert "of the first 2 by tiny" in capsys.readouterr().out
+    led = evaluate(runs, "cross", *source, "--top_k", "5", "--first_weight", "1e9")  # by the first alone
+    assert (led["i2t"], led["t2i"]) == (dual["i2t"], dual["t2i"])
+    assert led["protocol"]["score"] == "cross-encoder + 1e+09 x the first (of the first 5 by tiny)"
 
 
 def test_training_logs_the_terms(runs):
@@ -119,6 +138,12 @@ def test_training_logs_the_terms(runs):
             ("--mode", "rerank", "--rerank_from", "dual", "--top_k", "0"),
             "--top_k 0: must be at least 1",
         ),
+        (
+            "cross",
+            ("--mode", "rerank", "--rerank_from", "dual", "--first_weight", "-1"),
+            "--first_weight -1.0: must be a number from 0",
+        ),
+        ("cross", ("--first_weight", "1"), "--first_weight: only with --mode rerank"),
         ("cross", ("--bag_of_words",), "--bag_of_words: iais has no embedding of a whole image"),
         ("dual", ("--isd",), "--isd: dias has no attention among words and regions"),
     ],

@@ -83,7 +83,7 @@ def test_a_row_may_start_from_and_rerank_earlier_ones(tmp_path):
     rows = [
         Row("a", "a.py"),
         Row("b", "b.py", ({"x": 1}, {"x": 2})),
-        Row("c", "c.py:start={b},k=1", rerank=("a", "b"), top_k=7, isd=True),
+        Row("c", "c.py:start={b},k=1", rerank=("a", "b"), top_k=7, first_weight=2, isd=True),
     ]
     runner = study.Runner(Study(rows, "dev", (3, 4)), tmp_path)
     scores = {"a/0-3": 5, "a/0-4": 7, "b/0-3": 1, "b/1-3": 4, "b/1-4": 9}
@@ -92,7 +92,8 @@ def test_a_row_may_start_from_and_rerank_earlier_ones(tmp_path):
     train, evaluate = runner.commands(study.Task(rows[2], 0, 4))
     assert f"c.py:start={tmp_path}/b/1-4,k=1" in train and "--config.seed=4" in train
     words = " ".join(evaluate)
-    assert f"--isd --mode rerank --rerank_from {tmp_path}/b/1-4 --top_k 7" in words  # means 6 and 6.5
+    best = f"--rerank_from {tmp_path}/b/1-4"  # means 6 and 6.5
+    assert f"--isd --mode rerank {best} --top_k 7 --first_weight 2" in words
     del runner.done["b/1-4"]
     with pytest.raises(UserError, match="row 'b' has not ended; another row needs it"):
         runner.commands(study.Task(rows[2], 0, 3))
