@@ -82,13 +82,9 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
     """Evaluates a run on a split, prints the table, writes the JSON."""
     import jax_itm
     from jax_itm import parallel, preflight
-    from jax_itm.baseline import bag_of_words
-    from jax_itm.data.builders import open_split
-    from jax_itm.evaluate import evaluate
-    from jax_itm.isd import isd
     from jax_itm.places import place
     from jax_itm.report import table
-    from jax_itm.rerank import rerank
+    from jax_itm.watch import together
 
     if (args.mode == "rerank") != bool(args.rerank_from):
         raise UserError("--mode rerank and --rerank_from RUN: each needs the other")
@@ -100,20 +96,8 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
     matcher = jax_itm.load(args.workdir, score=args.score)
     given = {f"--{k}": v for k, v in vars(args).items() if k not in ("data_dir", "process_id")}
     preflight.check(matcher.mesh, matcher.config, given, args.start_timeout)
-    data = matcher.config.data
-    name, data_dir = args.data or data.name, args.data_dir or data.data_dir
-    split = open_split(name, data_dir, args.split, data.view)
-    extra = {}  # before the evaluation, which may take hours: what they refuse is said at once
-    if args.isd:
-        extra["isd"] = isd(matcher, split)
-    if args.bag_of_words:
-        training = open_split(data.name, args.data_dir or data.data_dir, data.train, data.view)
-        extra["baselines"] = [bag_of_words(matcher, training, split, args.protocol)]
-    if args.mode == "rerank":
-        source = jax_itm.load(args.rerank_from)
-        result = rerank(matcher, split, source, args.top_k, args.first_weight) | extra
-    else:
-        result = evaluate(matcher, split, args.protocol) | extra
+    with together(matcher.config.patience):
+        result = _evaluated(args, matcher)
     if not parallel.is_main():
         return 0
     print(table([result]))
@@ -126,6 +110,30 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
         partial.write_text(json.dumps(result, indent=2) + "\n")
         partial.replace(out)
     return 0
+
+
+def _evaluated(args: argparse.Namespace, matcher) -> dict[str, Any]:
+    """What `evaluate` was asked for, of a run that has been restored."""
+    import jax_itm
+    from jax_itm.baseline import bag_of_words
+    from jax_itm.data.builders import open_split
+    from jax_itm.evaluate import evaluate
+    from jax_itm.isd import isd
+    from jax_itm.rerank import rerank
+
+    data = matcher.config.data
+    name, data_dir = args.data or data.name, args.data_dir or data.data_dir
+    split = open_split(name, data_dir, args.split, data.view)
+    extra = {}  # before the evaluation, which may take hours: what they refuse is said at once
+    if args.isd:
+        extra["isd"] = isd(matcher, split)
+    if args.bag_of_words:
+        training = open_split(data.name, args.data_dir or data.data_dir, data.train, data.view)
+        extra["baselines"] = [bag_of_words(matcher, training, split, args.protocol)]
+    if args.mode == "rerank":
+        source = jax_itm.load(args.rerank_from)
+        return rerank(matcher, split, source, args.top_k, args.first_weight) | extra
+    return evaluate(matcher, split, args.protocol) | extra
 
 
 def run_search(args: argparse.Namespace, _) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from jax_itm import retrieval
 from jax_itm.infer import Matcher
 from jax_itm.types import UserError
+from jax_itm.watch import moved
 
 CHUNK = 4096  # captions whose bags are held at once
 PENALTIES = (0.01, 0.1, 1.0, 10.0)
@@ -69,6 +70,7 @@ def _bags(matcher: Matcher, captions: list[str]) -> Iterator[np.ndarray]:
         ids, mask = matcher.tokenizer.encode(captions[start : start + CHUNK], matcher.config.data.max_words)
         bags = np.zeros((len(ids), len(matcher.tokenizer)), np.float32)
         np.add.at(bags, (np.arange(len(ids))[:, None], ids), mask)
+        moved()
         yield bags
 
 

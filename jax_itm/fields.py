@@ -148,7 +148,7 @@ RUN = {  # what stands at the top, and the sections; a config has `method` besid
     "ema": 0.0,  # decay of averaged parameters; 0 keeps none
     "fsdp": False,  # large arrays of the state are split over the devices, not copied to each
     "remat": False,  # transformer layers are computed again in the backward pass, not kept
-    "patience": 600.0,  # seconds without a step after which one of several processes stops; 0: waits
+    "patience": 600.0,  # seconds without a step or batch after which one of several processes stops; 0: waits
     "image": IMAGE,
     "text": TEXT,
     "data": DATA,

@@ -21,6 +21,7 @@ from jax_itm.evaluate import check_fits
 from jax_itm.infer import Matcher
 from jax_itm.parallel import shard_whole
 from jax_itm.types import Batch, UserError
+from jax_itm.watch import moved
 
 PHRASES = 16  # of a caption, at most
 
@@ -49,6 +50,7 @@ def isd(matcher: Matcher, split) -> dict[str, float]:
         boxes = np.zeros((rows, PHRASES, batch["image"]["mask"].shape[1]), bool)
         if phrased:
             _mark(matcher, split, captions, chosen, first, marks, boxes)
+        moved()
         given = shard_whole(matcher.mesh, (batch, marks, boxes, real))
         for name, value in _distances(matcher.method, matcher.params, *given).items():
             total[name] = total.get(name, 0.0) + float(value)

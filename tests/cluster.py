@@ -19,7 +19,7 @@ jax.distributed.initialize(
 )
 from jax._src.distributed import global_state
 client = global_state.client
-from jax_itm import train
+from jax_itm import infer, train
 from jax_itm.__main__ import main
 
 kind, at, delay, whose = fault.split(":")
@@ -46,13 +46,23 @@ def compiled(*given, make=train.step.train_step):
 
     return step
 
-train.Run.read, train.Run.placed, train.step.train_step = reads, places, compiled
+batches = iter(range(1_000_000))
+
+def moves(moved=infer.moved):
+    moved()
+    if command[0] == "evaluate" and kind.isdigit() and next(batches) == int(at) and me == whose:
+        os.kill(os.getpid(), int(kind))
+
+train.Run.read, train.Run.placed, train.step.train_step, infer.moved = reads, places, compiled, moves
 sys.exit(main(command))
 """
 
 
 class Fault(NamedTuple):
-    """What befalls one process: a signal's number or "nan", `delay` seconds after step `at`."""
+    """What befalls one process: a signal's number or "nan", `delay` seconds after step `at`.
+
+    In an evaluation the signal comes at once, before batch `at`.
+    """
 
     kind: int | str = "none"
     at: int = 0
@@ -64,7 +74,7 @@ NONE = Fault()
 
 
 def run(command: list[str], fault: Fault = NONE, limit: float = 400) -> tuple[list[int], list[str]]:
-    """Two processes that train, until both have ended; one that is stopped (SIGSTOP) is killed last.
+    """Two processes, until both have ended; one that is stopped (SIGSTOP) is killed last.
 
     Returns:
         Their exit statuses and what they said; the error "hung" for one that outlives `limit` seconds.

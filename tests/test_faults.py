@@ -23,7 +23,7 @@ FIELDS = {"duration": f"{STEPS} steps", "evaluate.every": "4 steps", "log_every"
 def place(tmp_path_factory):
     """A config, prepared data, whose captions are no whole batches, and a run that nothing disturbed."""
     place = prepared(tmp_path_factory.mktemp("faults"), train=25, dev=8)
-    status, said = run(command(place, "whole"))
+    status, said = run(command(place, "whole", patience=60.0))  # an evaluation's, below
     assert status == [0, 0], said
     return place
 
@@ -74,3 +74,11 @@ def test_an_input_that_is_not_finite_names_step_and_process(place):
         assert "checkpoint 4 is kept" in text and "Traceback" not in text
     assert Checkpoints(str(place / "nan")).last == 4
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(params(place / "nan")))
+
+
+def test_an_evaluation_does_not_wait_for_a_process_that_is_lost(place):
+    command = ["evaluate", "--workdir", str(place / "whole"), "--split", "dev"]
+    status, said = run(command, Fault(signal.SIGKILL, at=1))
+    assert status == [LOST, -signal.SIGKILL], said
+    assert "Traceback" not in said[0]
+    assert "another process is gone" in said[0] or "nothing has moved for 60 s" in said[0], said[0]
