@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from jax_itm import retrieval
-from jax_itm.encode import attach
+from jax_itm.encode import attached, cached_sides
 from jax_itm.infer import Matcher
 from jax_itm.types import PyTree, UserError
 
@@ -67,8 +67,8 @@ def evaluate(matcher: Matcher, split, protocol: str = "full") -> dict[str, Any]:
 def encoded(matcher: Matcher, split) -> tuple[PyTree, PyTree]:
     """A split's encoded images and captions."""
     check_fits(matcher.config, split)
-    if not split.tokens:
-        attach(matcher.config, matcher.params, matcher.tokenizer, split, needed=False)
+    if cached_sides(matcher.config) and not split.tokens:
+        split = attached(matcher.config, matcher.params, matcher.tokenizer, split, needed=False)
     images = matcher.encode_records(split.image(i) for i in range(len(split)))
     return images, matcher.encode_texts(split.captions(), split.tokens.get("text"))
 

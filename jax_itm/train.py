@@ -16,7 +16,7 @@ from jax_itm.data.builders import open_split
 from jax_itm.data.frames import frame_of
 from jax_itm.data.pipeline import train_batches
 from jax_itm.data.text import Tokenizer
-from jax_itm.encode import attach
+from jax_itm.encode import attached
 from jax_itm.evaluate import check_fits, evaluate
 from jax_itm.infer import Matcher
 from jax_itm.isd import isd
@@ -77,7 +77,8 @@ class Run:
         if saved:
             self.state = saved.state(at, self.state)
             saved.close()
-        attach(config, self.state.params, self.tokenizer, self.split, self.validation, needed=True)
+        with_tokens = lambda split: attached(config, self.state.params, self.tokenizer, split, needed=True)
+        self.split, self.validation = with_tokens(self.split), with_tokens(self.validation)
         self.matcher = Matcher(config, self.method, self.tokenizer, self.mesh)
         # Last: a run that cannot start writes nothing.
         self.checkpoints = Checkpoints(workdir, create=True)

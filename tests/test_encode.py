@@ -11,7 +11,7 @@ from test_run import write_precomp
 from test_towers import RUN, written
 
 import jax_itm
-from jax_itm import encode
+from jax_itm import encode, evaluate
 from jax_itm.__main__ import main
 from jax_itm.data import encoded
 from jax_itm.data.builders import open_split
@@ -80,9 +80,11 @@ def test_a_run_on_cached_tokens_is_the_run_on_the_tower(place, capsys, monkeypat
     matcher = jax_itm.load(f"{place}/cached")
     split = open_split("precomp", f"{place}/data", "dev", "regions")
     by_tower = np.asarray(matcher.encode_texts(split.captions()))
-    encode.attach(matcher.config, matcher.params, matcher.tokenizer, split, needed=True)
-    by_cache = np.asarray(matcher.encode_texts(split.captions(), split.tokens["text"]))
+    made = encode.attached(matcher.config, matcher.params, matcher.tokenizer, split, needed=True)
+    by_cache = np.asarray(matcher.encode_texts(split.captions(), made.tokens["text"]))
     np.testing.assert_allclose(by_cache, by_tower, atol=2e-3)
+    evaluate.encoded(matcher, split)
+    assert not split.tokens  # another run, of another tower, may read it next
 
 
 def test_several_processes_find_the_tokens_of_a_tower_that_is_split(place):

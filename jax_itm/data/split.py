@@ -28,7 +28,7 @@ class Split:
         has_boxes: whether the set has boxes; where not, records give zeros.
         caption_image: int32 (t,), the image of each caption, ascending.
         path: the folder of the data set.
-        tokens: of frozen towers, by side, once they were attached (`encode.attach`): images are read as them.
+        tokens: of a run's frozen towers, by side (`encode.attached`): images are read as them.
     """
 
     def __init__(self, builder: Any, split: str, view: str):  # a tfds.core.DatasetBuilder
@@ -61,6 +61,12 @@ class Split:
         part.caption_image = self.caption_image[: np.searchsorted(self.caption_image, images)]
         part._captions = self._captions[: len(part.caption_image)]
         return part
+
+    def with_tokens(self, tokens: dict[str, Any]) -> "Split":
+        """The split with these `tokens`, by side."""
+        same = copy.copy(self)
+        same.tokens = tokens
+        return same
 
     def captions(self) -> list[str]:
         """All captions, in the order of `caption_image`."""
