@@ -63,7 +63,7 @@ LONG = {  # what the best of them wants
     "text.feature_dropout": 0.4,
 }
 SMALL = {"dim": 96, "duration": "2 epochs"}  # a UNet's step takes several times a dual encoder's
-PARTS = ("sampling", "decoupling", "both", "fit", "modal", "noise")
+PARTS = ("sampling", "decoupling", "both", "fit", "modal")
 
 
 # Hardest negatives: after one epoch of all of them, DIAS's terms end in one point (BENCHMARKS.md).
@@ -96,7 +96,7 @@ def get_study():
         dual("cdds-paper", f"{cdds}preset=paper", SMALL, trials(4e-3)),
     ]
     iais, ranked = "configs/iais_f8k.py:", [row.name for row in duals]
-    again = {"fields": {"evaluate.images": 50}, "rerank": ranked, "first_weight": 1.0}
+    again = {"fields": {"evaluate.images": 50}, "rerank": ranked, "first_weight": 6.0}
     cross = [
         Row("iais-start", f"{iais}part=start", **again, shown=False),
         *(
