@@ -4,11 +4,12 @@
     python -m jax_itm prepare --encode --config configs/study_f8k.py --config.data.source=FOLDER
     python -m jax_itm.study configs/study_f8k.py --jobs 2
 
-Each row has two trials of the learning rate on seed 0 and its best on the others, chosen on dev, on which
-the numbers are, too: there is no other split. The dual encoders differ in `config.method` alone, but that
-CDDS, which needs more memory a pair, is narrower; one row shows what three times the epochs add. The
-cross-encoder, whose words are its own, is small and starts from random values (started from MiniLM it takes
-hours here); it re-ranks the best dual encoder.
+A method has two trials of the learning rate on seed 0 and its best on the others, chosen on dev, on which
+the numbers are, too: there is no other split. CDDS's ablations take the rate that CDDS chose, the long rows
+and the cross-encoder have one trial. The dual encoders differ in `config.method` alone, but that CDDS, whose
+step takes longer, and its baseline are narrower and shorter; the long rows show what three times the epochs
+add. The cross-encoder, whose words are its own, is small and starts from random values (started from MiniLM
+it takes hours here); with the first score beside its own it re-ranks the best dual encoder.
 """
 
 import importlib.util

@@ -24,34 +24,38 @@ def cached_sides(config: Config) -> list[str]:
     return [side for side in SIDES if config[side].get("cached")]
 
 
-def attached(config: Config, params: Params, tokenizer: Tokenizer, split: Split, needed: bool) -> Split:
-    """The split with the tokens that were made of it, for each side of a run that wants them.
+def attached(
+    config: Config, params: Params, tokenizer: Tokenizer, *splits: Split, needed: bool
+) -> list[Split]:
+    """Splits with the tokens that were made of them, for each side of a run that wants them.
 
     Args:
         config: of the run.
         params: its parameters, towers among them; where processes share them, all must call this.
         tokenizer: its tokenizer.
-        split: stays as it is, for other runs.
+        splits: stay as they are, for other runs.
         needed: whether to refuse where there are none; else the towers run.
 
     Returns:
-        A split like the given one, with `tokens` of this run alone.
+        Splits like the given ones, with `tokens` of this run alone.
 
     Raises:
         UserError: `needed`, and the tokens were not made, or they are damaged.
     """
-    tokens = {}
+    made = [split.with_tokens({}) for split in splits]
     for side in cached_sides(config):
         tower = whole(flatten_dict(params[side]["tower"], sep="/"))
-        found = encoded.find(_place(split, side, _key(config, side, tower, tokenizer)))
-        if found is None and needed:
-            raise UserError(
-                f"config.{side}.cached: {split.name}/{split.split} was not encoded by this tower: python"
-                f" -m jax_itm prepare --encode --config FILE, with the same settings"
-            )
-        if found is not None:
-            tokens[side] = found
-    return split.with_tokens(tokens)
+        key = _key(config, side, tower, tokenizer)
+        for split in made:
+            found = encoded.find(_place(split, side, key))
+            if found is None and needed:
+                raise UserError(
+                    f"config.{side}.cached: {split.name}/{split.split} was not encoded by this tower: python"
+                    f" -m jax_itm prepare --encode --config FILE, with the same settings"
+                )
+            if found is not None:
+                split.tokens[side] = found
+    return made
 
 
 def _key(config: Config, side: str, tower: Mapping[str, Any], tokenizer: Tokenizer | None) -> str:

@@ -68,7 +68,7 @@ def encoded(matcher: Matcher, split) -> tuple[PyTree, PyTree]:
     """A split's encoded images and captions."""
     check_fits(matcher.config, split)
     if cached_sides(matcher.config) and not split.tokens:
-        split = attached(matcher.config, matcher.params, matcher.tokenizer, split, needed=False)
+        [split] = attached(matcher.config, matcher.params, matcher.tokenizer, split, needed=False)
     images = matcher.encode_records(split.image(i) for i in range(len(split)))
     return images, matcher.encode_texts(split.captions(), split.tokens.get("text"))
 

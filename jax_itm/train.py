@@ -77,8 +77,8 @@ class Run:
         if saved:
             self.state = saved.state(at, self.state)
             saved.close()
-        with_tokens = lambda split: attached(config, self.state.params, self.tokenizer, split, needed=True)
-        self.split, self.validation = with_tokens(self.split), with_tokens(self.validation)
+        given = config, self.state.params, self.tokenizer, self.split, self.validation
+        self.split, self.validation = attached(*given, needed=True)
         self.matcher = Matcher(config, self.method, self.tokenizer, self.mesh)
         # Last: a run that cannot start writes nothing.
         self.checkpoints = Checkpoints(workdir, create=True)

@@ -80,7 +80,7 @@ def test_a_run_on_cached_tokens_is_the_run_on_the_tower(place, capsys, monkeypat
     matcher = jax_itm.load(f"{place}/cached")
     split = open_split("precomp", f"{place}/data", "dev", "regions")
     by_tower = np.asarray(matcher.encode_texts(split.captions()))
-    made = encode.attached(matcher.config, matcher.params, matcher.tokenizer, split, needed=True)
+    [made] = encode.attached(matcher.config, matcher.params, matcher.tokenizer, split, needed=True)
     by_cache = np.asarray(matcher.encode_texts(split.captions(), made.tokens["text"]))
     np.testing.assert_allclose(by_cache, by_tower, atol=2e-3)
     evaluate.encoded(matcher, split)
