@@ -19,8 +19,8 @@ R@1 of its ablation (ViT-224): no decoupling 71.4 / 57.9, no L_m 73.8 / 62.3, no
 no noise 74.2 / 62.9, contrast instead of sampling 72.1 / 60.4. These are the paper's numbers, not ours.
 """
 
-from jax_itm.config import default, options
-from jax_itm.types import UserError
+from jax_itm.config.load import default, options
+from jax_itm.errors import UserError
 
 PARTS = {"modal": 0.0, "fused": 0.0, "crossed": 0.0}  # the terms of the components, switched off
 CONTRAST = {"sampling": 0.0, "crossed": 0.0, "align": 1.0}

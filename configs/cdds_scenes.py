@@ -5,7 +5,7 @@ decoupling and sampling. `:method=info_nce`: the same encoders with the plain co
 
 from configs.cdds_f30k import ablated
 from configs.dias_scenes import setting
-from jax_itm.config import default, options
+from jax_itm.config.load import default, options
 
 ARGUMENTS = {"preset": "practical", "without": "", "method": "cdds"}
 

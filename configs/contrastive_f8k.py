@@ -5,7 +5,7 @@ sigmoid was not tried there and takes the rate of info_nce.
 """
 
 from configs.dias_f8k import setting
-from jax_itm.config import default, options
+from jax_itm.config.load import default, options
 
 
 def get_config(arg: str = ""):

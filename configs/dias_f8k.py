@@ -4,7 +4,7 @@ python -m jax_itm prepare --config configs/dias_f8k.py --config.data.source=FOLD
 python -m jax_itm train --config configs/dias_f8k.py --workdir runs/dias_f8k
 """
 
-from jax_itm.config import default
+from jax_itm.config.load import default
 
 
 def setting(config):

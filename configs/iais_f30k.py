@@ -8,8 +8,8 @@
 used; on more, give config.batch_size as many pools.
 """
 
-from jax_itm.config import default, options
-from jax_itm.types import UserError
+from jax_itm.config.load import default, options
+from jax_itm.errors import UserError
 
 SIZES = {"base": (768, 12, 12), "large": (1024, 24, 16)}  # hidden, layers, heads
 

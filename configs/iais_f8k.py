@@ -11,7 +11,7 @@ All pairs of 1,000 images and 5,000 captions take an hour and more here; `evalua
 """
 
 from configs.iais_f30k import optimizer, resize
-from jax_itm.config import default, options
+from jax_itm.config.load import default, options
 
 SIZES = {"small": (128, 2, 4), "minilm": (384, 6, 12)}  # hidden, layers, heads
 

@@ -10,7 +10,7 @@ negatives drawn at random, without alignment, and the second starts from it and 
 """
 
 from configs.iais_f30k import optimizer
-from jax_itm.config import default, options
+from jax_itm.config.load import default, options
 
 
 def get_config(arg: str = ""):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jax_itm.version import __version__
 
 if TYPE_CHECKING:
-    from jax_itm.infer import Matcher, load
+    from jax_itm.inference.matcher import Matcher, load
 
 __all__ = ["Matcher", "__version__", "load"]
 
@@ -17,7 +17,7 @@ __all__ = ["Matcher", "__version__", "load"]
 def __getattr__(name: str):
     # Late, so that the command answers a typo without waiting for JAX.
     if name in ("load", "Matcher"):
-        from jax_itm import infer
+        from jax_itm.inference import matcher
 
-        return getattr(infer, name)
+        return getattr(matcher, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

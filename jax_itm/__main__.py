@@ -12,16 +12,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports Te
 
 from absl import logging
 
-from jax_itm.arguments import parser
-from jax_itm.fields import DATA
-from jax_itm.types import UserError
+from jax_itm.cli.arguments import parser
+from jax_itm.config.fields import DATA
+from jax_itm.distributed.cluster import is_main, start
+from jax_itm.errors import UserError
 
 
 def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
     """Builds a data set, named directly or by a config."""
     from jax_itm import config
-    from jax_itm.card import card
-    from jax_itm.data.builders import NAMES, prepare
+    from jax_itm.data.prepare import NAMES, prepare
+    from jax_itm.plots.data_card import card
 
     name, source, data_dir = args.dataset, args.source, args.data_dir
     if args.encode and not args.config:
@@ -41,7 +42,7 @@ def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
     found = prepare(name, data_dir or "data", source or None, args.entities, beam, max_pixels)
     print(card(found) + ("\n  was there already" if found["reused"] else ""))
     if args.encode:
-        from jax_itm.encode import encode
+        from jax_itm.train.precompute_tokens import encode
 
         print("\n".join(encode(given)))
     return 0
@@ -49,9 +50,9 @@ def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
 
 def run_describe(args: argparse.Namespace, _) -> int:
     """Prints the data card of a prepared set, and draws its pictures."""
-    from jax_itm.card import card, contact_sheet
-    from jax_itm.data.builders import describe, open_split
-    from jax_itm.report import check_png
+    from jax_itm.data.prepared import describe, open_split
+    from jax_itm.plots.data_card import card, contact_sheet
+    from jax_itm.plots.runs import check_png
 
     found = describe(args.dataset, args.data_dir)
     print(card(found))
@@ -66,14 +67,14 @@ def run_describe(args: argparse.Namespace, _) -> int:
 def run_train(args: argparse.Namespace, overrides: list[str]) -> int:
     """Trains a run."""
     from jax_itm import config
-    from jax_itm.train import train
+    from jax_itm.train.loop import train
 
     return train(config.read(args.config, overrides), args.workdir, _cluster(args))
 
 
 def _cluster(args: argparse.Namespace) -> Any:
     """Where the other processes are, by the options."""
-    from jax_itm.parallel import Cluster
+    from jax_itm.distributed.cluster import Cluster
 
     return Cluster(*(getattr(args, field) for field in Cluster._fields))
 
@@ -81,10 +82,10 @@ def _cluster(args: argparse.Namespace) -> Any:
 def run_evaluate(args: argparse.Namespace, _) -> int:
     """Evaluates a run on a split, prints the table, writes the JSON."""
     import jax_itm
-    from jax_itm import parallel, preflight
-    from jax_itm.places import place
-    from jax_itm.report import table
-    from jax_itm.watch import together
+    from jax_itm.distributed import preflight
+    from jax_itm.distributed.watchdog import together
+    from jax_itm.plots.runs import table
+    from jax_itm.storage import place
 
     if (args.mode == "rerank") != bool(args.rerank_from):
         raise UserError("--mode rerank and --rerank_from RUN: each needs the other")
@@ -92,13 +93,13 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
         raise UserError("--mode rerank: only with --protocol full")
     if args.mode != "rerank" and args.first_weight:
         raise UserError("--first_weight: only with --mode rerank")
-    parallel.start(_cluster(args))
+    start(_cluster(args))
     matcher = jax_itm.load(args.workdir, score=args.score)
     given = {f"--{k}": v for k, v in vars(args).items() if k not in ("data_dir", "process_id")}
     preflight.check(matcher.mesh, matcher.config, given, args.start_timeout)
     with together(matcher.config.patience):
         result = _evaluated(args, matcher)
-    if not parallel.is_main():
+    if not is_main():
         return 0
     print(table([result]))
     print("{pairs:,} pairs scored in {seconds:.1f} s.".format(**result["cost"]))
@@ -115,11 +116,11 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
 def _evaluated(args: argparse.Namespace, matcher) -> dict[str, Any]:
     """What `evaluate` was asked for, of a run that has been restored."""
     import jax_itm
-    from jax_itm.baseline import bag_of_words
-    from jax_itm.data.builders import open_split
-    from jax_itm.evaluate import evaluate
-    from jax_itm.isd import isd
-    from jax_itm.rerank import rerank
+    from jax_itm.data.prepared import open_split
+    from jax_itm.evaluation.bag_of_words import bag_of_words
+    from jax_itm.evaluation.evaluate import evaluate
+    from jax_itm.evaluation.isd import isd
+    from jax_itm.evaluation.rerank import rerank
 
     data = matcher.config.data
     name, data_dir = args.data or data.name, args.data_dir or data.data_dir
@@ -139,9 +140,9 @@ def _evaluated(args: argparse.Namespace, matcher) -> dict[str, Any]:
 def run_search(args: argparse.Namespace, _) -> int:
     """Prints the images that match a caption best."""
     import jax_itm
-    from jax_itm.data.collate import PICTURES
-    from jax_itm.data.readers import caption
-    from jax_itm.data.regions import as_boxes, read_array
+    from jax_itm.data.images import PICTURES
+    from jax_itm.data.sources.precomp import as_boxes, read_array
+    from jax_itm.data.sources.raw import caption
 
     where, boxes, text = Path(args.images), None, caption(args.caption, "caption")
     if where.suffix == ".npy":
@@ -168,7 +169,7 @@ def run_search(args: argparse.Namespace, _) -> int:
 
 def run_report(args: argparse.Namespace, _) -> int:
     """Prints the table of runs and draws their figure."""
-    from jax_itm.report import report
+    from jax_itm.plots.runs import report
 
     print(report(args.workdirs, args.out))
     return 0
@@ -177,9 +178,9 @@ def run_report(args: argparse.Namespace, _) -> int:
 def run_attention(args: argparse.Namespace, _) -> int:
     """Draws the attention maps of one pair, as each run has them."""
     import jax_itm
-    from jax_itm.attention import attention, draw
-    from jax_itm.data.builders import open_split
-    from jax_itm.report import check_png
+    from jax_itm.data.prepared import open_split
+    from jax_itm.plots.attention import attention, draw
+    from jax_itm.plots.runs import check_png
 
     check_png(args.out)
     matchers = [jax_itm.load(workdir) for workdir in args.workdirs]
@@ -195,9 +196,9 @@ def run_attention(args: argparse.Namespace, _) -> int:
 def run_semantics(args: argparse.Namespace, _) -> int:
     """Draws the first run's S and masks, columns and captions; prints the numbers of all, by name."""
     import jax_itm
-    from jax_itm.data.builders import open_split
-    from jax_itm.report import check_png
-    from jax_itm.semantics import draw, semantics, table
+    from jax_itm.data.prepared import open_split
+    from jax_itm.plots.cdds import draw, semantics, table
+    from jax_itm.plots.runs import check_png
 
     check_png(args.out)
     numbers = {}
@@ -216,7 +217,7 @@ def run_semantics(args: argparse.Namespace, _) -> int:
 def run_convert(args: argparse.Namespace, overrides: list[str]) -> int:
     """Writes published weights as a run, and prints what was converted."""
     from jax_itm import config
-    from jax_itm.convert import convert_clip, convert_uniter
+    from jax_itm.train.convert import convert_clip, convert_uniter
 
     given = config.read(args.config, overrides) if args.config else None
     if args.weights == "clip":

@@ -22,9 +22,9 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jax_itm.config import call
-from jax_itm.report import minutes, report
-from jax_itm.types import UserError
+from jax_itm.config.load import call
+from jax_itm.errors import UserError
+from jax_itm.plots.runs import minutes, report
 
 
 class Row(NamedTuple):

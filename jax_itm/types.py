@@ -22,40 +22,13 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped, UInt
 
+from jax_itm.errors import LOST, Missing, UserError
+
 Batch = dict[str, Any]
 Inputs = Mapping[str, Any]  # batch["image"] or batch["text"]
 Config = Any  # an ml_collections.ConfigDict, whose fields no type checker knows
 Params = PyTree
 Terms = dict[str, Array]
-
-LONGEST = 1000  # letters of an error
-LOST = 75  # exit status of a process that misses another: sysexits' "temporary failure, try again"
-
-
-class UserError(Exception):
-    """An error that the user can cause and mend: one line naming the field, file or value.
-
-    The command prints it without a traceback and exits with status 2. What it quotes of a file may hold
-    anything: letters that do not print, such as line breaks and a terminal's commands, are told by their
-    codes, and the middle of a long line is left out.
-
-    Attributes:
-        status: the exit status.
-    """
-
-    status = 2
-
-    def __init__(self, message: str):
-        told = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
-        if len(told) > LONGEST:
-            told = f"{told[: LONGEST // 2]} .. {told[-LONGEST // 2 :]}"
-        super().__init__(told)
-
-
-class Missing(UserError):
-    """Another process was not there in time: the same command may succeed later, as launchers try."""
-
-    status = LOST
 
 
 __all__ = [

@@ -4,13 +4,13 @@ import json
 from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
-from test_run import prepared
 
 from jax_itm import study
 from jax_itm.__main__ import main as command
-from jax_itm.report import minutes
+from jax_itm.errors import UserError
+from jax_itm.plots.runs import minutes
 from jax_itm.study import Row, Study, check, main
-from jax_itm.types import UserError
+from tests.end_to_end.test_run import prepared
 
 STUDY = """
 from jax_itm.study import Row, Study
@@ -61,7 +61,9 @@ def test_a_study_from_its_first_run_to_its_table(place, capsys, monkeypatch):
     with (place / "out" / "runs.jsonl").open("a") as file:
         file.write('{"run": "second/0-0", "row"')  # a crash while writing
     monkeypatch.setattr(study, "_call", in_this_process)
-    monkeypatch.setattr("jax_itm.watch.signal.signal", lambda *_: None)  # a thread cannot take signals
+    monkeypatch.setattr(
+        "jax_itm.distributed.watchdog.signal.signal", lambda *_: None
+    )  # a thread cannot take signals
     assert call() == 0
     shown = capsys.readouterr().out
     assert "first (info_nce)" in shown and "second (vsepp)" in shown and "seed 0, 1" in shown

@@ -9,8 +9,9 @@ import math
 
 import numpy as np
 
-from jax_itm.data.frames import Frame, fit
-from jax_itm.types import Config, NamedTuple, UserError
+from jax_itm.data.image_transforms import Frame, fit
+from jax_itm.errors import UserError
+from jax_itm.types import Config, NamedTuple
 
 RATIOS = (
     3 / 4,

@@ -17,9 +17,9 @@ import apache_beam  # pyright: ignore[reportMissingImports]: an optional package
 import tensorflow_datasets as tfds
 from apache_beam.options.pipeline_options import PipelineOptions  # pyright: ignore[reportMissingImports]
 
-from jax_itm.data.readers import Raw, Read, Record
-from jax_itm.data.writer import Builder, measured, numbered
-from jax_itm.types import UserError
+from jax_itm.data.sources.raw import Raw, Read, Record
+from jax_itm.data.tfds_builder import Builder, measured, numbered
+from jax_itm.errors import UserError
 
 CHUNK = 64  # images that a worker reads in one go
 

@@ -11,8 +11,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
-from jax_itm.data.collate import MAX_PIXELS, read_picture
-from jax_itm.types import UserError
+from jax_itm.data.images import MAX_PIXELS, read_picture
+from jax_itm.errors import UserError
 
 
 class Split:

@@ -4,17 +4,15 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jax_itm import losses, sampling
-from jax_itm.config import steps_of
-from jax_itm.data.frames import frame_of
-from jax_itm.models import image as image_models
-from jax_itm.models import text as text_models
-from jax_itm.models.layers import Encoded, l2_normalise
-from jax_itm.similarity import Plan
+from jax_itm import losses
+from jax_itm.arrays import Encoded, l2_normalise
+from jax_itm.durations import steps_of
+from jax_itm.losses import distribution_sampling
+from jax_itm.methods.encoders import encoder
+from jax_itm.sharded.tiles import Plan
 from jax_itm.types import Array, Batch, Float, Inputs, Params, PRNGKeyArray, PyTree, Terms
 
 
@@ -110,7 +108,9 @@ class DualEncoder:
     def sampled(self, params: Mapping[str, Array], image: Encoded, text: Encoded, batch: Batch, rng):
         """Distribution sampling on the batch's tokens, with CDDS's L_s (`config.sampling`)."""
         key, options = jax.random.fold_in(rng, 1), self.config.sampling
-        return sampling.sampled(image, text, params["thresholds"], batch["image_id"], key, options, self.plan)
+        return distribution_sampling.sampled(
+            image, text, params["thresholds"], batch["image_id"], key, options, self.plan
+        )
 
     def terms(
         self,
@@ -189,30 +189,6 @@ class DualEncoder:
         """Cosines."""
         del params
         return images @ texts.T
-
-
-def encoder(config, side: str, vocab: int = 0) -> nn.Module:
-    """The encoder of one side, "image" or "text"; `vocab` ids in texts."""
-    remat = config.remat
-    if side == "image":
-        return image_models.build(config.image, config.dim, config.dtype, remat)
-    return text_models.build(config.text, config.dim, config.dtype, vocab, config.data.max_words, remat)
-
-
-def example_batch(config, rows: int = 1) -> Batch:
-    """A batch of zeros in the shapes that `config` describes, to make parameters with."""
-    if config.data.view == "pixels":
-        image = {"pixels": jnp.zeros((rows, *frame_of(config).shape, 3), jnp.uint8)}
-    else:
-        regions = config.data.max_regions
-        image = {
-            "regions": jnp.zeros((rows, regions, config.data.region_dim), jnp.float16),
-            "boxes": jnp.zeros((rows, regions, 4), jnp.float32),
-            "mask": jnp.ones((rows, regions), bool),
-        }
-    words = (rows, config.data.max_words)
-    text = {"ids": jnp.zeros(words, jnp.int32), "mask": jnp.ones(words, bool)}
-    return {"image": image, "text": text, "image_id": jnp.arange(rows)}
 
 
 def build(config, vocab: int, epoch_examples: int = 1) -> Method:

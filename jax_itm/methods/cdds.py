@@ -2,7 +2,7 @@
 
 Ma, Fang, Xu, Zhang, "Aligning the True Semantics: Constrained Decoupling and Distribution Sampling for
 Cross-Modal Alignment", AAAI 2026, arXiv 2603.05566. No code was released; what the paper leaves open is
-INFERRED and said so. Equations (1) to (4) are in `models/unet.py`, (5) to (11) in `sampling.py`.
+INFERRED and said so. Equations (1) to (4) are in `models/unet.py`, (5) to (11) in `distribution_sampling.py`.
 
     L = alpha_s L_s + alpha_m L_m + alpha_f L_f + (1 - alpha_f) L_x                                   (15)
 
@@ -16,13 +16,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_itm import losses, sampling
+from jax_itm import losses
+from jax_itm.arrays import Encoded, l2_normalise, mean_pool
+from jax_itm.errors import UserError
+from jax_itm.losses import distribution_sampling
+from jax_itm.losses.decoupling import distance, modality_loss
+from jax_itm.losses.distribution_sampling import Moments
+from jax_itm.losses.token_similarity import TokenSet, maxmean, maxmean_pairs, token_set
 from jax_itm.methods.base import DualEncoder, even_length, register
-from jax_itm.models.layers import Encoded, l2_normalise, mean_pool
 from jax_itm.models.unet import DualPath
-from jax_itm.sampling import Moments
-from jax_itm.token_scores import TokenSet, maxmean, maxmean_pairs, token_set
-from jax_itm.types import Array, Batch, Bool, Float, Inputs, Params, PRNGKeyArray, PyTree, Terms, UserError
+from jax_itm.types import Array, Batch, Float, Inputs, Params, PRNGKeyArray, PyTree, Terms
 
 PARTS = ("modal", "fused", "crossed")  # terms of the decoupled components
 SEMANTIC, MODALITY, SAMPLED = range(3)  # of the learnable weights w_s, w_m, w_x
@@ -42,30 +45,6 @@ def cdds_defaults() -> dict[str, Any]:
         "modal_form": "one_minus",  # | literal
         "score": "maxmean",  # | pooled | mapped
     }
-
-
-def modality_loss(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"], form: str) -> Float[Array, ""]:
-    """L_m of one modality, equation (12), over the pairs of an item's tokens; a mean over items.
-
-    Vectors become distributions by a softmax (INFERRED). As printed, `sum_ij exp(-KL)` (`literal`), its
-    minimum drives the components of an item *apart*, against its stated purpose; the default `one_minus`
-    is the mean of `1 - exp(-KL)`.
-    """
-    logs = jax.nn.log_softmax(tokens, axis=-1)
-    p = jnp.exp(logs)
-    divergence = jnp.sum(p * logs, axis=-1)[:, :, None] - jnp.einsum("bnd,bmd->bnm", p, logs)
-    pairs = (mask[:, :, None] & mask[:, None, :]).astype(tokens.dtype)
-    alike = jnp.exp(-jnp.maximum(divergence, 0))
-    if form == "literal":
-        return jnp.mean(jnp.sum(pairs * alike, axis=(1, 2)))
-    count = jnp.maximum(jnp.sum(pairs, axis=(1, 2)), 1)
-    return jnp.mean(jnp.sum(pairs * (1 - alike), axis=(1, 2)) / count)
-
-
-def distance(made: Float[Array, "b n d"], tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Array:
-    """L_f or L_x of one modality, equations (13, 14): the mean square over true tokens and dimensions."""
-    each = jnp.mean((made - tokens) ** 2, axis=-1)
-    return jnp.sum(jnp.where(mask, each, 0)) / jnp.sum(mask)
 
 
 @register("cdds", cdds_defaults)
@@ -150,7 +129,10 @@ class Cdds(DualEncoder):
             moments = drawn.moments
             terms |= drawn.terms
         else:  # no sorts and no map where nothing asks for them
-            drawn, moments = None, [sampling.column_moments(one.tokens, one.mask) for one in both]
+            drawn, moments = (
+                None,
+                [distribution_sampling.column_moments(one.tokens, one.mask) for one in both],
+            )
         if weights.modal:
             form = self.options.modal_form
             each = [modality_loss(one.modality, one.mask, form) for one in both]
@@ -194,17 +176,21 @@ class Cdds(DualEncoder):
         parts = [found.embedding, l2_normalise(through)]
         return jnp.concatenate(parts if side == "image" else parts[::-1], axis=1) / jnp.sqrt(2.0)
 
-    def mean_selection(self, params: Params) -> tuple[Array, tuple[sampling.Selected, sampling.Selected]]:
+    def mean_selection(
+        self, params: Params
+    ) -> tuple[Array, tuple[distribution_sampling.Selected, distribution_sampling.Selected]]:
         """log S, S_v and S_t of the moments that the parameters keep: those of the run, not of a batch."""
         moments = (Moments(mean, jnp.exp(log)) for mean, log in QUICK * params["loss"]["moments"])
         return self.selection(params, *moments)
 
     def selection(
         self, params: Params, image: Moments, text: Moments
-    ) -> tuple[Array, tuple[sampling.Selected, sampling.Selected]]:
+    ) -> tuple[Array, tuple[distribution_sampling.Selected, distribution_sampling.Selected]]:
         """log S, S_v and S_t of columns with these moments, by the learnt thresholds."""
-        log_s = sampling.related(image, text)
-        return log_s, sampling.select_both(log_s, params["loss"]["thresholds"], self.config.sampling)
+        log_s = distribution_sampling.related(image, text)
+        return log_s, distribution_sampling.select_both(
+            log_s, params["loss"]["thresholds"], self.config.sampling
+        )
 
     def encode_image(self, params: Params, image: Inputs) -> PyTree:
         """What `method.score` needs: a token set, or one L2-normalised row an image."""

@@ -1,7 +1,7 @@
 """IAIS: a cross-encoder whose intra-modal attentions are calibrated against each other.
 
 Ren et al., "Learning Relation Alignment for Calibrated Cross-modal Retrieval", ACL 2021, arXiv
-2105.13868; training as in the authors' released code, on UNITER. The alignments are in `relations.py`.
+2105.13868; training as in the authors' released code, on UNITER. The alignments: `attention_alignment.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,24 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_itm import mining, relations
-from jax_itm.masked import word_terms
+from jax_itm.arrays import Maps
+from jax_itm.errors import UserError
+from jax_itm.losses import attention_alignment, mining
+from jax_itm.losses.masked_lm import word_terms
+from jax_itm.losses.mining import Negatives
 from jax_itm.methods.base import register, weighted
-from jax_itm.mining import Negatives
 from jax_itm.models.uniter import Embedded, Matched, Uniter
-from jax_itm.relations import Maps
-from jax_itm.types import (
-    Array,
-    Batch,
-    Float,
-    Inputs,
-    Int,
-    Params,
-    PRNGKeyArray,
-    PyTree,
-    Terms,
-    UserError,
-)
+from jax_itm.types import Array, Batch, Float, Inputs, Int, Params, PRNGKeyArray, PyTree, Terms
 
 
 def iais_defaults() -> dict[str, Any]:
@@ -208,8 +198,8 @@ class Iais:
         maps: Maps = self._apply(params, "maps", last, text, image)
         maps = maps.turned() if by_image else maps
         if options.alignment == "singular":
-            return relations.singular(maps, options.singular_softmax)
-        return relations.distributed(maps)
+            return attention_alignment.singular(maps, options.singular_softmax)
+        return attention_alignment.distributed(maps)
 
     def loss(self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array) -> tuple[Array, Terms]:
         """`rank`, `iais` and `mlm`, those that have a weight, and what tells how they stand."""
@@ -244,7 +234,7 @@ class Iais:
         negatives = self.negatives(params, texts, images, image_id, draw, step)
         found = jax.vmap(of_pool)(texts, images, negatives, jax.random.split(rng, len(image_id)))
         i, t = jax.tree.map(jnp.mean, found)
-        weight = relations.schedule(options.schedule, step / self.steps)
+        weight = attention_alignment.schedule(options.schedule, step / self.steps)
         share = 1 / options.anchors
         total = (i["aligned"] + t["aligned"]) * (share if options.per_update_mean else 1)
         return {

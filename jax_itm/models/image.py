@@ -3,17 +3,10 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jax_itm.arrays import Encoded, l2_normalise
 from jax_itm.models import towers
-from jax_itm.models.layers import (
-    Encoded,
-    Mlp,
-    TransformerLayer,
-    drop_features,
-    drop_tokens,
-    l2_normalise,
-    pool,
-    recomputed,
-)
+from jax_itm.models.layers import Mlp, TransformerLayer, drop_features, drop_tokens, recomputed
+from jax_itm.models.pooling import pool
 from jax_itm.types import Array, Float, Inputs
 
 

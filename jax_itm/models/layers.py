@@ -1,16 +1,13 @@
 """Layers that several encoders share. Compute in `dtype`, parameters in float32."""
 
-import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jax_itm.types import Array, Bool, Float, Int
-
-MASKED = -1e9  # a score or a feature that must lose; finite, so that 0 * MASKED stays a number
+from jax_itm.types import Array, Bool, Float
 
 ACTIVATIONS = {
     "relu": nn.relu,
@@ -18,22 +15,6 @@ ACTIVATIONS = {
     "gelu_tanh": partial(nn.gelu, approximate=True),
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),  # CLIP's
 }
-
-
-class Encoded(NamedTuple):
-    """What an encoder returns: float32 whatever the compute type."""
-
-    embedding: Float[Array, "b d"]  # L2-normalised
-    tokens: Float[Array, "b n d"]  # regions, patches or words before pooling
-    mask: Bool[Array, "b n"]  # those that took part
-    origin: Float[Array, "b n d"] | None = None  # CDDS: the tokens before they were decoupled; else none
-    modality: Float[Array, "b n d"] | None = None  # CDDS: the other component, beside the semantic `tokens`
-
-
-def l2_normalise(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """Rows of length one; a zero row stays zero, with a zero gradient."""
-    square = jnp.sum(x * x, axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(square, 1e-12))
 
 
 def drop_tokens(module: nn.Module, mask: Bool[Array, "b n"], rate: float) -> Bool[Array, "b n"]:
@@ -174,72 +155,3 @@ class TransformerLayer(nn.Module):
 def recomputed(layer: type[nn.Module], remat: bool) -> Any:
     """`layer`, of (x, mask, train); with `remat` the backward pass computes its insides again."""
     return nn.remat(layer, static_argnums=(3,)) if remat else layer
-
-
-def mean_pool(x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
-    """The mean over the true tokens."""
-    weight = mask[..., None].astype(x.dtype)
-    return jnp.sum(x * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1)
-
-
-def max_pool(x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
-    """The maximum over the true tokens, dimension by dimension."""
-    return jnp.max(jnp.where(mask[..., None], x, MASKED), axis=1)
-
-
-def sinusoidal(positions: int, size: int) -> Float[Array, "n size"]:
-    """Sine and cosine position codes (Vaswani et al., 2017, section 3.5)."""
-    angle = jnp.arange(positions)[:, None] * jnp.exp(jnp.arange(0, size, 2) * (-math.log(10_000.0) / size))
-    return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(positions, size)
-
-
-def descending_rank(x: Float[Array, "b n d"]) -> Int[Array, "b n d"]:
-    """How many of a row's n values, dimension by dimension, come before each in descending order.
-
-    Of equal values the first comes first. Counted, n comparisons a value: XLA's sort on CPUs, with its
-    backward pass, took 3 to 11 times as long for n from 16 to 196 (BENCHMARKS.md).
-    """
-    x = jax.lax.stop_gradient(x)
-    place = jnp.arange(x.shape[1])[:, None]
-
-    def count(j, rank):
-        other = jax.lax.dynamic_slice_in_dim(x, j, 1, axis=1)
-        return rank + ((other > x) | ((other == x) & (j < place)))
-
-    return jax.lax.fori_loop(0, x.shape[1], count, jnp.zeros(x.shape, jnp.int32))
-
-
-def pool_by_rank(
-    x: Float[Array, "b n d"], mask: Bool[Array, "b n"], weights: Float[Array, "b n"]
-) -> Float[Array, "b d"]:
-    """The true tokens, each value weighted by its rank in its dimension; the largest takes the first."""
-    x = jnp.where(mask[..., None], x, MASKED)
-    weight = jnp.take_along_axis(weights[..., None], descending_rank(x), axis=1)
-    return jnp.sum(jnp.where(weight > 0, x * weight, 0), axis=1)
-
-
-class Gpo(nn.Module):
-    """Generalised pooling (Chen et al., 2021, VSE-infinity, section 3.2).
-
-    Weights for rank positions, from a small BiGRU over position codes, applied to each dimension's
-    features in descending order. One weight vector a number of true tokens, shared by dimensions.
-    """
-
-    size: int = 32
-    temperature: float = 0.1
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
-        """Pools the true tokens of each row."""
-        n = x.shape[1]
-        lengths = jnp.arange(1, n + 1)[:, None] > jnp.arange(n)[None, :]  # row k has k + 1 ranks
-        codes = jnp.broadcast_to(sinusoidal(n, self.size), (n, n, self.size))
-        logits = nn.Dense(1, use_bias=False)(BiGru(self.size)(codes, lengths))[..., 0]
-        table = nn.softmax(jnp.where(lengths, logits / self.temperature, MASKED), axis=1)
-        return pool_by_rank(x, mask, table[jnp.maximum(jnp.sum(mask, axis=1), 1) - 1])
-
-
-def pool(name: str, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
-    """`gpo`, `mean` or `max` pooling, in float32; call it inside a module's compact method."""
-    pools = {"gpo": lambda x, mask: Gpo(name="gpo")(x, mask), "mean": mean_pool, "max": max_pool}
-    return pools[name](x.astype(jnp.float32), mask)

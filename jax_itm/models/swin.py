@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_itm.models.layers import MASKED, Mlp
-from jax_itm.models.vision import look
+from jax_itm.arrays import MASKED
+from jax_itm.models.layers import Mlp
+from jax_itm.models.vit import look
 from jax_itm.types import Array, Bool, Float, Inputs
 
 EPS = 1e-5  # of the LayerNorms after the patches and in merging, whatever config.json says of the others

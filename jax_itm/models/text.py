@@ -3,16 +3,10 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jax_itm.arrays import Encoded, l2_normalise
 from jax_itm.models import towers
-from jax_itm.models.layers import (
-    BiGru,
-    Encoded,
-    TransformerLayer,
-    drop_tokens,
-    l2_normalise,
-    pool,
-    recomputed,
-)
+from jax_itm.models.layers import BiGru, TransformerLayer, drop_tokens, recomputed
+from jax_itm.models.pooling import pool
 from jax_itm.types import Inputs
 
 

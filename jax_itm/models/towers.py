@@ -9,19 +9,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jax_itm.models.layers import (
-    Encoded,
-    Mlp,
-    TransformerLayer,
-    drop_features,
-    drop_tokens,
-    l2_normalise,
-    pool,
-    recomputed,
-)
+from jax_itm.arrays import Encoded, l2_normalise
+from jax_itm.errors import UserError
+from jax_itm.models.layers import Mlp, TransformerLayer, drop_features, drop_tokens, recomputed
+from jax_itm.models.pooling import pool
 from jax_itm.models.swin import Swin
-from jax_itm.models.vision import Vision
-from jax_itm.types import Array, Config, Float, Inputs, UserError
+from jax_itm.models.vit import Vision
+from jax_itm.types import Array, Config, Float, Inputs
 
 SUMMARIES = ("cls", "clip")  # poolings that take one token
 

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jax_itm.models.layers import Encoded, TransformerLayer, l2_normalise, mean_pool, recomputed
+from jax_itm.arrays import Encoded, l2_normalise, mean_pool
+from jax_itm.models.layers import TransformerLayer, recomputed
 from jax_itm.types import Array, Bool, Float, PRNGKeyArray
 
 

@@ -10,9 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jax_itm.arrays import MASKED, Maps
 from jax_itm.models.image import location
-from jax_itm.models.layers import MASKED, recomputed
-from jax_itm.relations import Maps
+from jax_itm.models.layers import recomputed
 from jax_itm.types import Array, Bool, Float, Inputs, Int, NamedTuple
 
 EPS = 1e-12  # of every LayerNorm

@@ -21,13 +21,13 @@ import jax
 import numpy as np
 from memory import peak  # beside this file
 
-from jax_itm import retrieval
-from jax_itm.config import default
-from jax_itm.data.text import Tokenizer
-from jax_itm.evaluate import COMPARE
-from jax_itm.infer import Matcher
+from jax_itm.config.load import default
+from jax_itm.data.tokenizer import Tokenizer
+from jax_itm.distributed.mesh import make_mesh
+from jax_itm.evaluation.evaluate import COMPARE
+from jax_itm.inference.matcher import Matcher
 from jax_itm.methods import build
-from jax_itm.parallel import make_mesh
+from jax_itm.metrics import retrieval
 
 IMAGES, EACH = 5000, 5
 

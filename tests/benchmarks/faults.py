@@ -14,13 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import cluster
 import numpy as np
-from test_faults import STEPS, command
-from test_run import params, prepared, same
 
-from jax_itm.checkpoint import Checkpoints, found
-from jax_itm.types import LOST
+from jax_itm.checkpoint.checkpoints import Checkpoints, found
+from jax_itm.errors import LOST
+from tests.end_to_end.test_run import params, prepared, same
+from tests.helpers import cluster
+from tests.robustness.test_faults import STEPS, command
 
 
 def last(workdir: Path) -> int:

@@ -16,8 +16,8 @@ import atheris  # pyright: ignore[reportMissingImports]: installed by hand
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 with atheris.instrument_imports(include=["jax_itm.data"], enable_loader_override=False):
-    from mutate import tolerant
-    from test_fuzz import LAYOUTS, read_all, taken
+    from tests.helpers.mutate import tolerant
+    from tests.robustness.test_fuzz import LAYOUTS, read_all, taken
 
 
 def main():

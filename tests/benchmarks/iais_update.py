@@ -19,10 +19,12 @@ import jax.numpy as jnp
 from train_step import VOCABULARY, filled  # beside this file
 from turns import medians
 
-from jax_itm import optim, step
-from jax_itm.config import default
+from jax_itm.checkpoint.state import init_state
+from jax_itm.config.load import default
+from jax_itm.distributed.mesh import make_mesh, shard_rows
 from jax_itm.methods import build, example_batch
-from jax_itm.parallel import make_mesh, shard_rows
+from jax_itm.train import step
+from jax_itm.train.optimizer import build as build_optimizer
 
 
 def settings(hidden, layers):
@@ -61,8 +63,8 @@ def main():
     batch = shard_rows(mesh, local)
     with jax.set_mesh(mesh):
         params = jax.jit(method.init)(jax.random.key(0), example_batch(config))
-        optimizer, _ = optim.build(config, params, 5_000, 145_000)
-        state = step.init_state(params, optimizer, False, mesh)
+        optimizer, _ = build_optimizer(config, params, 5_000, 145_000)
+        state = init_state(params, optimizer, False, mesh)
         update = step.train_step(method, optimizer, mesh, config.seed, 0.0)
 
         def mine(params, batch):

@@ -14,11 +14,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from jax_itm.data.augment import Augment
-from jax_itm.data.builders import open_split
-from jax_itm.data.collate import collate_images
-from jax_itm.data.frames import Frame
-from jax_itm.data.pipeline import train_batches
-from jax_itm.data.text import Tokenizer
+from jax_itm.data.batches import train_batches
+from jax_itm.data.image_transforms import Frame
+from jax_itm.data.images import collate_images
+from jax_itm.data.prepared import open_split
+from jax_itm.data.tokenizer import Tokenizer
 
 ROWS = 64
 AUGMENTED = Augment((0.08, 1.0), 0.5)

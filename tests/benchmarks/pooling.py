@@ -12,7 +12,8 @@ import time
 import jax
 import jax.numpy as jnp
 
-from jax_itm.models.layers import MASKED, pool_by_rank
+from jax_itm.arrays import MASKED
+from jax_itm.models.pooling import pool_by_rank
 
 
 def sorted_(x, mask, weights):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from similarity import PLAIN, embeddings, ours  # beside this file
 
-from jax_itm.similarity import Plan
+from jax_itm.sharded.tiles import Plan
 
 
 def measured(name, plan, v, t, dtype):

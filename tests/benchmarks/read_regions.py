@@ -20,10 +20,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jax_itm.data.builders import open_split, prepare
-from jax_itm.data.frames import Frame
-from jax_itm.data.pipeline import train_batches
-from jax_itm.data.text import Tokenizer
+from jax_itm.data.batches import train_batches
+from jax_itm.data.image_transforms import Frame
+from jax_itm.data.prepare import prepare
+from jax_itm.data.prepared import open_split
+from jax_itm.data.tokenizer import Tokenizer
 
 REGIONS, DIM, BATCH, TURNS = 36, 2048, 128, 7
 

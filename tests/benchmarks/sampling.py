@@ -19,10 +19,13 @@ from train_step import VOCABULARY, filled  # beside this file
 from turns import medians
 
 from jax_itm import config as config_lib
-from jax_itm import optim, sampling, step
+from jax_itm.arrays import Encoded, l2_normalise, mean_pool
+from jax_itm.checkpoint.state import init_state
+from jax_itm.distributed.mesh import make_mesh, shard_rows
+from jax_itm.losses import distribution_sampling
 from jax_itm.methods import build, example_batch
-from jax_itm.models.layers import Encoded, l2_normalise, mean_pool
-from jax_itm.parallel import make_mesh, shard_rows
+from jax_itm.train import step
+from jax_itm.train.optimizer import build as build_optimizer
 
 CONFIG = str(Path(__file__).parents[2] / "configs/cdds_scenes.py")
 
@@ -41,8 +44,8 @@ def training(config, mesh):
     method = build(config, VOCABULARY, 20_000)
     local = filled(example_batch(config, config.batch_size), jax.random.key(0))
     params = jax.jit(method.init)(jax.random.key(0), local)
-    optimizer, _ = optim.build(config, params, 1000, 20_000)
-    state = step.init_state(params, optimizer, False, mesh)
+    optimizer, _ = build_optimizer(config, params, 1000, 20_000)
+    state = init_state(params, optimizer, False, mesh)
     update = step.train_step(method, optimizer, mesh, 0, 0.0)
     batch, held = shard_rows(mesh, jax.device_get(local)), [state]
 
@@ -66,9 +69,9 @@ def sampled(config):
 
     def loss(v, t, alpha):
         both = encoded(v, v_mask), encoded(t, t_mask)
-        return sampling.sampled(*both, alpha, jnp.arange(rows), jax.random.key(0), config.sampling).terms[
-            "sampling"
-        ]
+        return distribution_sampling.sampled(
+            *both, alpha, jnp.arange(rows), jax.random.key(0), config.sampling
+        ).terms["sampling"]
 
     run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
     return lambda: run(v, t, jnp.ones(2))

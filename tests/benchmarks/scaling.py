@@ -28,9 +28,11 @@ import jax
 from train_step import EXAMPLES, VOCABULARY, filled  # beside this file
 
 from configs.dias_f30k import get_config
-from jax_itm import optim, step
+from jax_itm.checkpoint.state import init_state
+from jax_itm.distributed.mesh import make_mesh, shard_rows
 from jax_itm.methods import build, example_batch
-from jax_itm.parallel import make_mesh, shard_rows
+from jax_itm.train import step
+from jax_itm.train.optimizer import build as build_optimizer
 
 KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 COLLECTIVE = re.compile(rf"%(\S+) = (.+?) ({KINDS})(?:-start)?\(")
@@ -110,8 +112,8 @@ def measure(devices: int, args: argparse.Namespace) -> tuple[float, float, dict[
     batch = shard_rows(mesh, jax.device_get(filled(example_batch(config, config.batch_size), rng)))
     with jax.set_mesh(mesh):
         params = jax.jit(method.init)(rng, example_batch(config))
-        optimizer, _ = optim.build(config, params, 10_000, EXAMPLES)
-        state = step.init_state(params, optimizer, config.ema > 0, mesh)
+        optimizer, _ = build_optimizer(config, params, 10_000, EXAMPLES)
+        state = init_state(params, optimizer, config.ema > 0, mesh)
         update = step.train_step(method, optimizer, mesh, config.seed, config.ema)
         update = update.lower(state, batch).compile()
         moved, names = count(update.as_text(), devices)

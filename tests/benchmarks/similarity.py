@@ -31,10 +31,11 @@ from jax.sharding import PartitionSpec
 from memory import peak  # beside this file
 
 from jax_itm import losses
-from jax_itm.methods.dias import dimension_correlation, dimension_loss
-from jax_itm.parallel import by_rows, make_mesh
-from jax_itm.similarity import AXIS, Plan
-from jax_itm.spatial import spatial_losses
+from jax_itm.distributed.mesh import by_rows, make_mesh
+from jax_itm.losses.dimension import dimension_correlation, dimension_loss
+from jax_itm.losses.spatial import spatial_losses
+from jax_itm.sharded.collectives import AXIS
+from jax_itm.sharded.tiles import Plan
 
 SCALE, MARGIN = 14.3, 0.2
 

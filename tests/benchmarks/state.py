@@ -17,9 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_itm import parallel, step
-from jax_itm.config import default
+from jax_itm.checkpoint.state import State
+from jax_itm.config.load import default
+from jax_itm.distributed.mesh import by_rows, make_mesh, placed
 from jax_itm.methods import build, example_batch
+from jax_itm.train import step
 
 
 def described(width: int, layers: int, batch: int, fsdp: bool, remat: bool):
@@ -34,16 +36,16 @@ def described(width: int, layers: int, batch: int, fsdp: bool, remat: bool):
 
 def measure(config) -> tuple[float, float, float]:
     """Parameters in millions; MiB of the state and of temporary memory, on one device."""
-    mesh, method = parallel.make_mesh(), build(config, 10_000, 1000)
-    optimizer, rows = optax.adamw(1e-3), parallel.by_rows(mesh)
+    mesh, method = make_mesh(), build(config, 10_000, 1000)
+    optimizer, rows = optax.adamw(1e-3), by_rows(mesh)
     example = lambda: example_batch(config, config.batch_size)
     params = jax.eval_shape(lambda: method.init(jax.random.key(0), example()))
     moments = jax.eval_shape(optimizer.init, params)
-    state = step.State(jax.ShapeDtypeStruct((), jnp.int32), params, moments, None)
+    state = State(jax.ShapeDtypeStruct((), jnp.int32), params, moments, None)
     state = jax.tree.map(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
         state,
-        parallel.placed(mesh, state, config.fsdp),
+        placed(mesh, state, config.fsdp),
     )
     held = sum(np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(state))
     batch = jax.tree.map(

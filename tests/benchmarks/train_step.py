@@ -18,9 +18,11 @@ import jax.numpy as jnp
 from turns import medians  # beside this file
 
 from configs.dias_f30k import get_config
-from jax_itm import optim, step
+from jax_itm.checkpoint.state import init_state
+from jax_itm.distributed.mesh import make_mesh, shard_rows
 from jax_itm.methods import build, example_batch
-from jax_itm.parallel import make_mesh, shard_rows
+from jax_itm.train import step
+from jax_itm.train.optimizer import build as build_optimizer
 
 VOCABULARY, EXAMPLES = 8_000, 145_000
 
@@ -48,8 +50,8 @@ def main():
     )
     with jax.set_mesh(mesh):
         params = jax.jit(method.init)(jax.random.key(0), example_batch(config))
-        optimizer, _ = optim.build(config, params, 10_000, EXAMPLES)
-        state = step.init_state(params, optimizer, config.ema > 0, mesh)
+        optimizer, _ = build_optimizer(config, params, 10_000, EXAMPLES)
+        state = init_state(params, optimizer, config.ema > 0, mesh)
         update = step.train_step(method, optimizer, mesh, config.seed, config.ema)
 
         def embed(params, batch, rng):

@@ -1,0 +1,6 @@
+"""The configuration of a run: fields with defaults, and reading a file."""
+
+from jax_itm.config.fields import CHOICES
+from jax_itm.config.load import call, check, default, flatten, from_json, options, read, to_json
+
+__all__ = ["CHOICES", "call", "check", "default", "flatten", "from_json", "options", "read", "to_json"]

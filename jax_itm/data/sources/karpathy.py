@@ -1,0 +1,172 @@
+"""Flickr8k, Flickr30k and COCO in the layouts in which they are handed out: pictures, captions, splits."""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jax_itm.data.images import MAX_PIXELS
+from jax_itm.data.sources.captions import Entry, Splits, by_image, collect, karpathy
+from jax_itm.data.sources.folder import pictures
+from jax_itm.data.sources.raw import Raw, read_lines
+from jax_itm.errors import UserError
+
+KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
+FIRST = 5  # captions an image of val and test: as published results count, 25,000 of COCO's 25,010
+KAGGLE = ("results.csv", "captions.txt")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a published set is handed out, and how many images each of its splits has."""
+
+    json: str  # Karpathy's file
+    folders: tuple[str, ...]  # of pictures
+    counts: Mapping[str, int]  # of the images of Karpathy's splits
+    steps: str  # how a person gets it
+    tokens: tuple[str, ...] = ()  # the set's own files of captions
+    lists: Mapping[str, str] = field(default_factory=dict)  # split: the file of its images' names
+    listed: Mapping[str, int] = field(default_factory=dict)  # where the lists have other numbers of images
+
+
+PUBLISHED = {
+    "flickr8k": Layout(
+        json="dataset_flickr8k.json",
+        folders=("Flicker8k_Dataset", "Flickr8k_Dataset", "images", "Images", "",
+                 "Flickr8k_Dataset/Flicker8k_Dataset"),
+        counts={"train": 6000, "val": 1000, "test": 1000},
+        tokens=("Flickr8k.token.txt", "captions.txt"),
+        lists={
+            "train": "Flickr_8k.trainImages.txt",
+            "val": "Flickr_8k.devImages.txt",
+            "test": "Flickr_8k.testImages.txt",
+        },
+        steps="ask for Flickr8k_Dataset.zip and Flickr8k_text.zip by the form of the University of Illinois"
+        " (https://illinois.edu/fb/sec/1713398) and unpack both into DIR",
+    ),
+    "flickr30k": Layout(
+        json="dataset_flickr30k.json",
+        folders=("", "images", "flickr30k-images", "flickr30k_images", "flickr30k_images/flickr30k_images"),
+        counts={"train": 29000, "val": 1014, "test": 1000},
+        tokens=("results_20130124.token", "results.csv", "captions.txt"),
+        lists={"train": "train.txt", "val": "val.txt", "test": "test.txt"},
+        listed={"train": 29783, "val": 1000, "test": 1000},
+        steps="ask for the pictures by the form at https://shannon.cs.illinois.edu/DenotationGraph, unpack"
+        f" flickr30k-images into DIR, and put dataset_flickr30k.json of {KARPATHY} beside it",
+    ),
+    "coco": Layout(
+        json="dataset_coco.json",
+        folders=("", "images", *(f"{above}{split}{year}" for year in (2014, 2017)
+                                 for above in ("", "images/") for split in ("train", "val"))),
+        counts={"train": 113287, "val": 5000, "test": 5000},
+        steps="unpack http://images.cocodataset.org/zips/train2014.zip and val2014.zip into DIR, and put"
+        f" dataset_coco.json of {KARPATHY} beside them",
+    ),
+}  # fmt: skip
+
+
+def read_published(name: str, source: Path, max_pixels: int = MAX_PIXELS) -> Raw:
+    """Pictures of a published set with its captions, in a directory or beside the file of captions.
+
+    Captions are Karpathy's JSON (`restval` is train), or where there is none, the set's own file with
+    its lists of the splits' images, one name a line (with or without `.jpg`):
+
+        Flickr8k.token.txt, results_20130124.token   ID.jpg#k <tab> caption
+        results.csv (Kaggle)                          ID.jpg| k| caption
+        captions.txt (Kaggle)                         image,caption, as CSV
+
+    Each may lie one folder deeper. The lists decide: captions of an image on no list are not used, an
+    image on a list must have captions and a picture. COCO's pictures are in train2014 and val2014, as
+    2017's releases have them, or all in one folder. An image of val or test keeps its first five
+    captions. `Raw.kind` is "karpathy" or "lists".
+
+    Raises:
+        UserError: a file, a picture, or captions of a listed image are missing, or a line is wrong.
+    """
+    layout = PUBLISHED[name]
+    base = source if source.is_dir() else source.parent
+    table = source if source.is_file() else _file(base, (layout.json, *layout.tokens))
+    if table is None:
+        wanted = " nor ".join((layout.json, *layout.tokens))
+        raise UserError(f"{base}: no {wanted}: {layout.steps}")
+    if table.suffix == ".json":
+        kind, counts, entries = "karpathy", layout.counts, karpathy(table)
+    elif layout.lists:
+        kind, counts, entries = "lists", layout.listed or layout.counts, _listed(table, base, layout)
+    else:
+        raise UserError(f"{table}: captions of {name} must be {layout.json}")
+    splits = collect(table, entries)
+    notes = [*_cut(splits), *fewer({split: len(images) for split, images in splits.items()}, counts)]
+    reads = pictures(base, splits, layout.folders, max_pixels, names=True)
+    return Raw(reads, ("image",), captions=by_image(splits), kind=kind, notes=tuple(notes))
+
+
+def _file(base: Path, names: Sequence[str]) -> Path | None:
+    """The first of the files that is in a directory, or one folder deeper."""
+    found = (file for name in names for file in (base / name, *sorted(base.glob(f"*/{name}"))))
+    return next((file for file in found if file.is_file()), None)
+
+
+def _listed(table: Path, base: Path, layout: Layout) -> Iterator[Entry]:
+    """The captions of the images on the lists of the splits, list by list."""
+    captions: dict[str, list[str]] = {}
+    listed: set[tuple[str, str]] = set()
+    read = _kaggle if table.name in KAGGLE else _tokens
+    for image, caption in read(table):
+        captions.setdefault(image, []).append(caption)
+    for split, name in layout.lists.items():
+        file = _file(base, [name])
+        if file is None:
+            raise UserError(
+                f"{base}: captions in {table.name} need the lists of the splits, no {name};"
+                f" or put {layout.json} of {KARPATHY} there"
+            )
+        for number, line in enumerate(read_lines(file), start=1):
+            image = line if line.endswith(".jpg") else f"{line}.jpg"
+            if image not in captions:
+                raise UserError(f"{file}:{number}: no captions of {image} in {table}")
+            if (image, split) in listed:
+                raise UserError(f"{file}:{number}: {image} is listed twice")
+            listed.add((image, split))
+            yield f"{file}:{number}", split, image, captions[image]
+
+
+def _tokens(path: Path) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(read_lines(path), start=1):
+        found = re.fullmatch(r"(\S+)#\d+\s+(.+)", line)
+        if not found:
+            raise UserError(f"{path}:{number}: must be ID.jpg#k, a tab and the caption")
+        yield found[1], found[2]
+
+
+def _kaggle(path: Path) -> Iterator[tuple[str, str]]:
+    """Kaggle's files, whose first line names the columns."""
+    for number, line in enumerate(read_lines(path)[1:], start=2):
+        # One line of results.csv, of 2199200615.jpg, lacks its second bar.
+        found = re.fullmatch(r"([^|,]*[^|,\s])\s*\|\s*\d+\s*\|?\s*(\S.*)", line)
+        try:
+            cells = found.groups() if found else next(csv.reader([line], strict=True))
+        except csv.Error as error:
+            raise UserError(f"{path}:{number}: not CSV ({error})") from error
+        if len(cells) != 2 or not all(cells):
+            raise UserError(f"{path}:{number}: must be ID.jpg| k| caption, or ID.jpg,caption")
+        yield cells[0], cells[1]
+
+
+def _cut(splits: Splits) -> Iterator[str]:
+    """Leaves val and test the first five captions an image; says where there were more."""
+    for split in [name for name in splits if name != "train"]:
+        every = sum(map(len, splits[split].values()))
+        for image, captions in splits[split].items():
+            splits[split][image] = captions[:FIRST]
+        kept = sum(map(len, splits[split].values()))
+        if kept < every:
+            yield f"{split}: {kept:,} of {every:,} captions, the first {FIRST} an image"
+
+
+def fewer(found: Mapping[str, int], published: Mapping[str, int]) -> Iterator[str]:
+    """Says of each split whose number of images is not the published one."""
+    for split, count in published.items():
+        if found.get(split, 0) != count:
+            yield f"{split}: {found.get(split, 0):,} images, the published split has {count:,}"

@@ -1,0 +1,1 @@
+"""The mesh, and what several processes do together."""

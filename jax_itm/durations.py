@@ -1,0 +1,15 @@
+"""Durations: "1000 steps", "30 epochs" (an epoch is one pass over the captions) or "1e6 examples"."""
+
+import math
+import re
+
+from jax_itm.errors import UserError
+
+
+def steps_of(duration: str, batch_size: int, epoch_examples: int, field: str = "config.duration") -> int:
+    """Steps in a duration, rounded up; see the module's docstring for the form."""
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*(step|epoch|example)s?\s*", str(duration))
+    if not match:
+        raise UserError(f'{field}={duration!r}: write "1000 steps", "30 epochs" or "1e6 examples"')
+    unit = {"step": batch_size, "epoch": epoch_examples, "example": 1}[match[2]]
+    return math.ceil(round(float(match[1]) * unit / batch_size, 6))

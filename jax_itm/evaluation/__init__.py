@@ -1,0 +1,1 @@
+"""From a restored run and a split to numbers."""

@@ -1,0 +1,1 @@
+"""A restored run: encode, score, rank."""

@@ -1,0 +1,128 @@
+"""IAIS: the intra-modal attentions of matched pairs calibrated against each other.
+
+Ren et al., "Learning Relation Alignment for Calibrated Cross-modal Retrieval", ACL 2021, arXiv
+2105.13868; as the authors' released code has it (the paper's body was not at hand). Letters of the
+shapes: b matched pairs, x the items of the aligned side, y those of the other: words (without [CLS] and
+[SEP]) and regions, either way round. Everything is masked and vectorised; compute in float32 at least.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import xlogy
+
+from jax_itm.arrays import Maps
+from jax_itm.types import Array, Bool, Float, Int, NamedTuple
+
+DISTRIBUTED_EPS = 1e-6  # as released
+
+
+def square(mask: Bool[Array, "b x"]) -> Bool[Array, "b x x"]:
+    """Pairs of true items."""
+    return mask[:, :, None] & mask[:, None, :]
+
+
+def divergence(
+    p: Float[Array, "b x y"], q: Float[Array, "b x y"], mask: Bool[Array, "b x y"], eps: float = 0.0
+) -> Float[Array, "b"]:
+    """`KL(P||Q) = (1/rows) sum_ij P_ij (log P_ij - log(Q_ij + eps))` over true rows and columns.
+
+    Infinite where Q is exactly 0 and P is not; `rows` counts those with any true column.
+    """
+    p, q = jnp.where(mask, p, 1.0), jnp.where(mask, q, 1.0)
+    each = jnp.where(mask, xlogy(p, p) - xlogy(p, q + eps), 0)
+    rows = jnp.sum(jnp.any(mask, axis=2), axis=1)
+    return jnp.sum(each, axis=(1, 2)) / jnp.maximum(rows, 1)
+
+
+def symmetric_divergence(p, q, mask, eps: float = 0.0) -> Float[Array, "b"]:
+    """`mKL(P, Q) = KL(P||Q) + KL(Q||P)`."""
+    return divergence(p, q, mask, eps) + divergence(q, p, mask, eps)
+
+
+class Target(NamedTuple):
+    """What the singular alignment compares a side's own attention with."""
+
+    chosen: Int[Array, "b x"]  # the other side's item that each item attends to most
+    extracted: Float[Array, "b x x"]
+    rows: Float[Array, "b x x"]  # rows sum to 1
+
+
+def singular_target(maps: Maps, softmax: bool = True) -> Target:
+    """Each item replaced by the other side's item that it attends to most.
+
+        k_i = argmax_j A_XY[i, j],   E_ij = A_YY[k_i, k_j],   rows = softmax_j E
+
+    The first maximum wins and is not differentiable. The softmax is a second one, on probabilities, as
+    released; without it E is divided by its row sums, the variant that the paper's figure suggests.
+    """
+    chosen = jnp.argmax(jnp.where(maps.other_mask[:, None, :], maps.out, -1.0), axis=2)
+    extracted = jnp.take_along_axis(maps.other, chosen[:, :, None], axis=1)
+    extracted = jnp.take_along_axis(extracted, chosen[:, None, :], axis=2)
+    pairs = square(maps.mask)
+    if softmax:
+        return Target(chosen, extracted, jax.nn.softmax(jnp.where(pairs, extracted, -1e9), axis=2))
+    kept = jnp.where(pairs, extracted, 0)
+    sums = jnp.sum(kept, axis=2, keepdims=True)
+    return Target(chosen, extracted, kept / jnp.where(sums > 0, sums, 1))
+
+
+def singular(maps: Maps, softmax: bool = True) -> Float[Array, "b"]:
+    """The singular alignment, `mKL(A_XX, rows of singular_target)`, of each pair.
+
+    A weight that is exactly 0 makes it infinite: that is not hidden here.
+    """
+    return symmetric_divergence(maps.own, singular_target(maps, softmax).rows, square(maps.mask))
+
+
+def round_trip(maps: Maps) -> Float[Array, "b x x"]:
+    """`P = A_XY A_YX`: attention among one side's items by way of the other side."""
+    return jnp.einsum("bxy,byz->bxz", maps.out, maps.back)
+
+
+def distributed(maps: Maps) -> Float[Array, "b"]:
+    """The distributed alignment of each pair.
+
+    loss = KL'(P || A_XX) + KL'(A_XX || P),   KL'(T||Q) = (1/rows) sum T (log T - log(Q + 1e-6))
+    """
+    return symmetric_divergence(round_trip(maps), maps.own, square(maps.mask), DISTRIBUTED_EPS)
+
+
+def schedule(name: str, progress: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """The weight of the alignment at `progress` = t/T of training: `exp`, `linear` or `log`.
+
+    exp(5 (t/T - 1)), t/T, or 1 - exp(-5 t/T).
+    """
+    return {
+        "exp": lambda p: jnp.exp(5 * (p - 1)),
+        "linear": lambda p: p,
+        "log": lambda p: 1 - jnp.exp(-5 * p),
+    }[name](progress)
+
+
+def pooled(attention: Float[Array, "b x x"], groups: Bool[Array, "b p x"]) -> Float[Array, "b p p"]:
+    """Attention among groups of items: `R[p, q] = mean_{i in p} sum_{j in q} A[i, j]`, rows renormalised.
+
+    Groups may overlap; an empty group has a row and a column of zeros.
+    """
+    member = groups.astype(attention.dtype)
+    size = jnp.maximum(jnp.sum(member, axis=2), 1)
+    among = jnp.einsum("bpx,bxy,bqy->bpq", member, attention, member) / size[:, :, None]
+    whole = jnp.sum(among, axis=2, keepdims=True)
+    return among / jnp.where(whole > 0, whole, 1)
+
+
+def annotated_isd(
+    maps: Maps, phrases: Bool[Array, "b p x"], boxes: Bool[Array, "b p y"]
+) -> tuple[Float[Array, "b"], Bool[Array, "b"]]:
+    """ISD, the intra-modal self-attention distance, from annotated phrases and their boxes.
+
+        R_L[p, q] = mean_{i in T_p} sum_{j in T_q} A_LL[i, j],  R_V over boxes B_p,  ISD = mKL(R_L, R_V)
+
+    INFERRED: the metric's code was never released. `maps` of the language side; phrase p has its words
+    in `phrases` and its boxes in `boxes`. Returns the distance of each pair, and whether it counts: it
+    must have two phrases or more with both.
+    """
+    real = jnp.any(phrases, axis=2) & jnp.any(boxes, axis=2)
+    keep = lambda groups: groups & real[:, :, None]
+    texts, images = pooled(maps.own, keep(phrases)), pooled(maps.other, keep(boxes))
+    return symmetric_divergence(texts, images, square(real)), jnp.sum(real, axis=1) >= 2

@@ -1,0 +1,33 @@
+"""The encoders that a config describes, and a batch in their shapes."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jax_itm.data.image_transforms import frame_of
+from jax_itm.models import image as image_models
+from jax_itm.models import text as text_models
+from jax_itm.types import Batch
+
+
+def encoder(config, side: str, vocab: int = 0) -> nn.Module:
+    """The encoder of one side, "image" or "text"; `vocab` ids in texts."""
+    remat = config.remat
+    if side == "image":
+        return image_models.build(config.image, config.dim, config.dtype, remat)
+    return text_models.build(config.text, config.dim, config.dtype, vocab, config.data.max_words, remat)
+
+
+def example_batch(config, rows: int = 1) -> Batch:
+    """A batch of zeros in the shapes that `config` describes, to make parameters with."""
+    if config.data.view == "pixels":
+        image = {"pixels": jnp.zeros((rows, *frame_of(config).shape, 3), jnp.uint8)}
+    else:
+        regions = config.data.max_regions
+        image = {
+            "regions": jnp.zeros((rows, regions, config.data.region_dim), jnp.float16),
+            "boxes": jnp.zeros((rows, regions, 4), jnp.float32),
+            "mask": jnp.ones((rows, regions), bool),
+        }
+    words = (rows, config.data.max_words)
+    text = {"ids": jnp.zeros(words, jnp.int32), "mask": jnp.ones(words, bool)}
+    return {"image": image, "text": text, "image_id": jnp.arange(rows)}

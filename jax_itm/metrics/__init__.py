@@ -1,0 +1,1 @@
+"""Ranks and recalls, in numpy."""

@@ -1,0 +1,101 @@
+"""Region features in tab-separated base64, as bottom-up attention and LXMERT write them."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+
+from jax_itm.data.prepare import prepare
+from jax_itm.data.prepared import open_split
+from tests.data.test_prepare import refuses
+
+NAMES = ("COCO_train2014_000000000009.jpg", "COCO_val2014_000000000042.jpg")
+SIX = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
+TEN = ("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf", *SIX[3:])
+BOXES = np.array([[0, 0, 200, 100], [50, 20, 150.5, 80], [0, 50, 200, 100.5]], np.float32)
+
+
+def text(array) -> str:
+    return base64.b64encode(array.tobytes()).decode()
+
+
+def row(image_id, fields, **changes) -> list[str]:
+    """A line's cells, of a picture 200 wide and 100 high."""
+    features = np.full((3, 5), int(image_id[-2:]), np.float32)
+    cells = {"id": image_id, "w": "200", "h": "100", "num_boxes": "3", "boxes": text(BOXES)}
+    cells |= {"features": text(features)} | changes
+    return [cells.get(field.removeprefix("image_").removeprefix("img_"), "AAAA") for field in fields]
+
+
+def write(folder, rows, captions=NAMES, name="features.tsv"):
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("".join("\t".join(cells) + "\n" for cells in rows))
+    images = [
+        {"filename": image, "filepath": "val2014", "split": split, "sentences": [{"raw": f"Of {image}"}] * 5}
+        for image, split in zip(captions, ("train", "test", "test"), strict=False)
+    ]
+    (folder / "dataset_coco.json").write_text(json.dumps({"images": images}))
+    return folder
+
+
+@pytest.mark.parametrize("fields", [SIX, TEN])
+@pytest.mark.parametrize("named", ["9", "000000000009", NAMES[0].removesuffix(".jpg")])
+@pytest.mark.parametrize("header", [False, True])
+def test_layouts(tmp_path, fields, named, header):
+    raw = write(tmp_path / "raw", [fields] * header + [row("77", fields), row("42", fields)])
+    write(raw, [row(named, fields), row("42", fields, boxes="AAAA")], name="more.tsv")
+    facts = prepare("bottom_up_tsv", tmp_path / "data", raw)
+    assert facts["splits"]["test"] == {"images": 1, "captions": 5}
+    for split, value in (("train", 9), ("test", 42)):
+        record = open_split("bottom_up_tsv", tmp_path / "data", split, "regions").record(0)
+        np.testing.assert_array_equal(record["regions"], np.full((3, 5), value))
+        expected = [[0, 0, 1, 1], [0.25, 0.2, 0.7525, 0.8], [0, 0.5, 1, 1]]
+        np.testing.assert_allclose(record["boxes"], expected, rtol=1e-6)
+
+
+nine = lambda **changes: [row("9", SIX, **changes), row("42", SIX)]
+FAULTS = {
+    "fields": ([row("9", SIX)[:5]], r"features\.tsv:1: 5 fields, must be 6 or 10"),
+    "cut": ([row("9", SIX), row("42", SIX)[:4]], r"features\.tsv:2: 4 fields, must be 6"),
+    "header": ([("image_id", "features"), ("9", "")], r"features\.tsv:1: needs the fields img_id, img_w"),
+    "num_boxes": (nine(num_boxes="none"), r"features\.tsv:1: num_boxes is 'none', must be 1 or more"),
+    "zero": (nine(num_boxes="0"), "num_boxes is '0', must be 1 or more"),
+    "width": (nine(w="-3"), "img_w is '-3'"),
+    "box count": (nine(num_boxes="2"), r"boxes has 12 numbers, num_boxes 2 needs 8"),
+    "base64": (nine(boxes="A*A="), "boxes is not base64 of 3 rows"),
+    "truncated": (nine(features=text(BOXES)[:-7]), "features is not base64 of 3 rows of float32"),
+    "half a float": (nine(features=text(np.zeros(3, np.int16))), "features is not base64 of 3 rows"),
+    "swapped": (nine(w="100", h="200"), r"features\.tsv:1: boxes: row 0 is not .* within 100 x 200 pixels"),
+    "nan": (nine(boxes=text(BOXES * np.float32(np.nan))), "boxes: row 0 is not"),
+    "order": (nine(boxes=text(BOXES[:, [2, 3, 0, 1]])), "boxes: row 0 is not x1 y1 x2 y2"),
+    "overflow": (nine(features=text(np.full((3, 5), 1e9, np.float32))), "a region is not finite in float16"),
+    "sizes": (nine(features=text(BOXES)), r"features\.tsv:2: features of size 5, the first image's 4"),
+    "missing": ([row("9", SIX)], r"no features of val2014/COCO_val2014.* in features\.tsv \(1 of 2 images"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_refuses(tmp_path, fault):
+    rows, message = FAULTS[fault]
+    refuses(tmp_path, "bottom_up_tsv", write(tmp_path / "raw", rows), message)
+
+
+def test_refuses_without_files(tmp_path):
+    raw = write(tmp_path / "raw", [row("9", SIX)])
+    (raw / "features.tsv").unlink()
+    refuses(tmp_path, "bottom_up_tsv", raw, r"raw: no \.tsv file of features")
+
+
+def test_real_features(tmp_path, real_data):
+    real = real_data / "bottom_up_tsv"
+    refuses(tmp_path, "bottom_up_tsv", real, "needs one .json, .jsonl or .csv file of captions, found none")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "train2014_obj36.tsv").symlink_to(real / "train2014_obj36.tsv")
+    numbers = [line.split("\t")[0] for line in (real / "train2014_obj36.tsv").open()]
+    rows = [f"{number}.jpg,A caption of {number}\n" for number in numbers]
+    (tmp_path / "raw" / "captions.csv").write_text("path,caption\n" + "".join(rows))
+    facts = prepare("bottom_up_tsv", tmp_path / "data", tmp_path / "raw")
+    assert facts["splits"] == {"train": {"images": 10, "captions": 10}} and facts["regions"] == (36, 2048)
+    boxes = open_split("bottom_up_tsv", tmp_path / "data", "train", "regions").record(0)["boxes"]
+    assert boxes.min() == 0 and 0.99 < boxes[:, 2].max() <= 1

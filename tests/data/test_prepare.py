@@ -1,0 +1,401 @@
+"""Preparing data sets from each layout, reading them back, and refusing what is wrong."""
+
+import io
+import json
+import pickle
+import socket
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jax_itm.data.prepare import prepare
+from jax_itm.data.prepared import open_split
+from jax_itm.data.scenes import render
+from jax_itm.errors import UserError
+
+BOXES = np.array([[0, 0, 0.5, 1], [0.5, 0, 1, 1], [0, 0, 1, 1]], np.float32)
+
+
+def write_precomp(folder, splits=("train", "dev"), images=4, each=5, repeat=1, ids=True):
+    """SCAN's layout; returns the regions of each split, one row an image."""
+    folder.mkdir(exist_ok=True)
+    found = {}
+    for k, split in enumerate(splits):
+        regions = np.random.default_rng(k).normal(size=(images, 3, 8)).astype(np.float32)
+        found[split] = regions.astype(np.float16)
+        np.save(folder / f"{split}_ims.npy", np.repeat(regions, repeat, axis=0))
+        lines = [f"{split} image {i} caption {c}\n" for i in range(images) for c in range(each)]
+        (folder / f"{split}_caps.txt").write_text("".join(lines))
+        if ids:
+            names = "".join(f"{split}{i}.jpg\n" for i in range(images))
+            (folder / f"{split}_ids.txt").write_text(names)
+    np.save(folder / "boxes.npy", BOXES)
+    return found
+
+
+def picture(seed: int, size=(20, 12)) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def write_folder(folder, count=3):
+    (folder / "images").mkdir(parents=True)
+    for k in range(count):
+        picture(k).save(folder / "images" / f"{k}.jpg")
+    return folder
+
+
+def refuses(tmp_path, name, source, message):
+    """`prepare` raises one line that matches, and leaves nothing behind."""
+    with pytest.raises(UserError, match=message) as caught:
+        prepare(name, tmp_path / "data", source)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "data").exists()
+
+
+def test_precomp_round_trip(tmp_path):
+    regions = write_precomp(tmp_path / "raw")
+    facts = prepare("precomp", tmp_path / "data", tmp_path / "raw")
+    assert facts["splits"]["train"] == {"images": 4, "captions": 20}
+    assert facts["regions"] == (3, 8) and not facts["reused"]
+    for split in ("train", "dev"):
+        opened = open_split("precomp", tmp_path / "data", split, "regions")
+        assert (opened.name, opened.split, opened.view) == ("precomp", split, "regions")
+        assert len(opened) == 4 and opened.region_dim == 8 and opened.has_boxes
+        np.testing.assert_array_equal(opened.caption_image, np.repeat(np.arange(4), 5))
+        assert opened.caption_image.dtype == np.int32
+        lines = (tmp_path / "raw" / f"{split}_caps.txt").read_text().splitlines()
+        assert opened.captions() == lines
+        for i in range(4):
+            record = opened.record(i)
+            assert record["captions"] == lines[5 * i : 5 * i + 5]
+            assert record["regions"].dtype == np.float16
+            np.testing.assert_array_equal(record["regions"], regions[split][i])
+            np.testing.assert_array_equal(record["boxes"], BOXES)
+    with pytest.raises(UserError, match="no pictures"):
+        opened.picture(0)
+    with pytest.raises(UserError, match="no phrases"):
+        opened.phrases(0)
+
+
+def test_precomp_repeated_rows_are_one_image(tmp_path):
+    regions = write_precomp(tmp_path / "raw", ("test",), images=3, repeat=5, ids=False)
+    (tmp_path / "raw" / "boxes.npy").unlink()
+    facts = prepare("precomp", tmp_path / "data", tmp_path / "raw")
+    assert facts["splits"] == {"test": {"images": 3, "captions": 15}}
+    split = open_split("precomp", tmp_path / "data", "test", "regions")
+    np.testing.assert_array_equal(split.record(2)["regions"], regions["test"][2])
+    assert split.record(2)["captions"][0] == "test image 2 caption 0"
+    assert not split.has_boxes and not split.record(0)["boxes"].any()
+
+
+def test_precomp_one_caption_an_image(tmp_path):
+    write_precomp(tmp_path / "raw", ("test",), images=10, each=1)
+    facts = prepare("precomp", tmp_path / "data", tmp_path / "raw")
+    assert facts["splits"]["test"] == {"images": 10, "captions": 10}
+
+
+def test_val_opens_dev_and_unknown_splits_are_refused(tmp_path):
+    write_precomp(tmp_path / "raw")
+    prepare("precomp", tmp_path / "data", tmp_path / "raw")
+    assert open_split("precomp", tmp_path / "data", "val", "regions").split == "dev"
+    with pytest.raises(UserError, match="no split 'test'; there are train, dev"):
+        open_split("precomp", tmp_path / "data", "test", "regions")
+    with pytest.raises(UserError, match="no view 'pixels'; it has regions"):
+        open_split("precomp", tmp_path / "data", "train", "pixels")
+    with pytest.raises(UserError, match="python -m jax_itm prepare folder --source DIR"):
+        open_split("folder", tmp_path / "data", "train", "pixels")
+    with pytest.raises(UserError, match="data set 'precmp': must be one of"):
+        open_split("precmp", tmp_path / "data", "train", "regions")
+
+
+def test_prepare_again_reuses_the_same_source_only(tmp_path):
+    for name in ("raw", "other"):
+        write_precomp(tmp_path / name)
+    prepare("precomp", tmp_path / "data", tmp_path / "raw")
+    assert prepare("precomp", tmp_path / "data", tmp_path / "raw")["reused"]
+    assert prepare("precomp", tmp_path / "data")["reused"]
+    with pytest.raises(UserError, match=r"was prepared from .*raw; take another --data_dir"):
+        prepare("precomp", tmp_path / "data", tmp_path / "other")
+
+
+def test_prepare_stays_off_the_network_and_silent(tmp_path, monkeypatch, capfd):
+    def refuse(*_):
+        raise AssertionError("network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    write_precomp(tmp_path / "raw")
+    prepare("precomp", tmp_path / "data", tmp_path / "raw")
+    assert capfd.readouterr() == ("", "")
+    assert [p.name for p in (tmp_path / "data").iterdir()] == ["precomp"]
+    assert [p.name for p in (tmp_path / "data" / "precomp").iterdir()] == ["1.0.0"]
+
+
+def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
+    write_precomp(tmp_path / "raw")
+
+    def fail(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("jax_itm.data.tfds_builder._Writer.write", fail)
+    with pytest.raises(UserError, match=r"cannot be written .*No space left"):
+        prepare("precomp", tmp_path / "data", tmp_path / "raw")
+    assert not [p for p in (tmp_path / "data").rglob("*") if p.is_file()]
+    with pytest.raises(UserError, match="is not prepared"):
+        open_split("precomp", tmp_path / "data", "train", "regions")
+
+
+def test_damaged_set_is_named(tmp_path):
+    write_precomp(tmp_path / "raw")
+    path = tmp_path / "data" / "precomp" / "1.0.0"
+    prepare("precomp", tmp_path / "data", tmp_path / "raw")
+    file = next(path.glob("*dev.array_record*"))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(UserError, match="precomp/dev: damaged"):
+        open_split("precomp", tmp_path / "data", "dev", "regions").record(0)
+    (path / "metadata.json").write_text("{")
+    with pytest.raises(UserError, match=r"1\.0\.0: damaged"):
+        open_split("precomp", tmp_path / "data", "train", "regions")
+
+
+def edit(name, change):
+    def spoil(folder):
+        array = np.load(folder / name)
+        np.save(folder / name, change(array))
+
+    return spoil
+
+
+def with_value(value):
+    def change(array):
+        array[2, 1, 3] = value
+        return array
+
+    return edit("dev_ims.npy", change)
+
+
+def line(number, text):
+    def spoil(folder):
+        lines = (folder / "dev_caps.txt").read_bytes().split(b"\n")
+        lines[number - 1 : number] = text
+        (folder / "dev_caps.txt").write_bytes(b"\n".join(lines))
+
+    return spoil
+
+
+def partly_repeated(array):
+    rows = np.repeat(array, 5, axis=0)
+    rows[7] += 1
+    return rows
+
+
+PRECOMP_FAULTS = {
+    "no splits": (lambda f: [p.unlink() for p in f.glob("*_ims.npy")], "none of train_ims.npy"),
+    "no captions": (lambda f: (f / "dev_caps.txt").unlink(), r"dev_caps\.txt: cannot be read"),
+    "rows": (edit("dev_ims.npy", lambda a: a[:3]), "3 rows do not match the 20 captions"),
+    "no rows": (edit("dev_ims.npy", lambda a: a[:0]), "0 rows do not match"),
+    "flat": (edit("dev_ims.npy", lambda a: a[:, 0]), r"dev_ims\.npy: shape \(4, 8\), must be"),
+    "dim": (edit("dev_ims.npy", lambda a: a[..., :6]), "features of size 6, but train_ims.npy"),
+    "integers": (edit("dev_ims.npy", lambda a: a.astype(int)), "dtype int64, must be floating"),
+    "pickled": (edit("dev_ims.npy", lambda a: np.array([a, None], object)), "not a readable"),
+    "truncated": (
+        lambda f: (f / "dev_ims.npy").write_bytes((f / "dev_ims.npy").read_bytes()[:-9]),
+        r"dev_ims\.npy: not a readable \.npy array",
+    ),
+    "nan": (with_value(np.nan), r"dev_ims\.npy: row 2: a region is not finite"),
+    "overflow": (with_value(1e5), r"dev_ims\.npy: row 2: a region is not finite in float16"),
+    "empty line": (line(7, [b" "]), r"dev_caps\.txt:7: empty line"),
+    "latin-1": (line(9, [b"caf\xe9"]), r"dev_caps\.txt:9: not UTF-8"),
+    "missing line": (line(3, []), "4 rows do not match the 19 captions"),
+    "ids": (lambda f: (f / "dev_ids.txt").write_text("a\nb\n"), r"dev_ids\.txt: 2 lines"),
+    "repeats": (edit("dev_ims.npy", partly_repeated), "but not rows 5 to 9"),
+    "box count": (edit("boxes.npy", lambda b: b[:2]), "2 boxes, but train_ims.npy has 3"),
+    "box range": (edit("boxes.npy", lambda b: b * 200), r"boxes\.npy: row 0 is not"),
+    "box order": (edit("boxes.npy", lambda b: b[:, ::-1]), r"boxes\.npy: row 0 is not"),
+}
+
+
+@pytest.mark.parametrize("fault", PRECOMP_FAULTS)
+def test_precomp_refuses(tmp_path, fault):
+    write_precomp(tmp_path / "raw")
+    spoil, message = PRECOMP_FAULTS[fault]
+    spoil(tmp_path / "raw")
+    refuses(tmp_path, "precomp", tmp_path / "raw", message)
+
+
+def test_sources_that_are_not_there(tmp_path):
+    refuses(tmp_path, "precomp", None, "--source: precomp is made from raw files")
+    refuses(tmp_path, "precomp", tmp_path / "none", "no such file or directory")
+    refuses(tmp_path, "scenes", tmp_path, "scenes is generated")
+    refuses(tmp_path, "cocoo", tmp_path, "data set 'cocoo': must be one of scenes, precomp, folder")
+
+
+def test_folder_csv_keeps_pictures_as_given(tmp_path):
+    folder = write_folder(tmp_path / "raw")
+    picture(7).save(folder / "p.webp", lossless=True)
+    picture(8).convert("L").save(folder / "gray.png")
+    (folder / "captions.csv").write_text(
+        'split,path,caption\n,0.jpg,"One, two"\nval,1.jpg,A\n,p.webp,B\n,0.jpg,Three\n'
+        ",images/2.jpg,C\n,gray.png,D\n"
+    )
+    facts = prepare("folder", tmp_path / "data", folder)
+    assert facts["splits"] == {
+        "train": {"images": 4, "captions": 5},
+        "val": {"images": 1, "captions": 1},
+    }
+    train = open_split("folder", tmp_path / "data", "train", "pixels")
+    assert train.captions() == ["One, two", "Three", "B", "C", "D"]
+    assert train.region_dim is None
+    np.testing.assert_array_equal(train.caption_image, [0, 0, 1, 2, 3])
+    part = train.first(2)
+    assert (len(part), len(train)) == (2, 4)
+    assert part.captions() == ["One, two", "Three", "B"]
+    np.testing.assert_array_equal(part.caption_image, [0, 0, 1])
+    assert train.first(0) is train.first(9) is train
+    for i, path in enumerate(["images/0.jpg", "p.webp", "images/2.jpg", "gray.png"]):
+        expected = np.asarray(Image.open(folder / path).convert("RGB"))
+        np.testing.assert_array_equal(train.record(i)["pixels"], expected)
+        np.testing.assert_array_equal(train.picture(i), expected)
+    record = next((tmp_path / "data").rglob("*-val.array_record*")).read_bytes()
+    assert (folder / "images" / "1.jpg").read_bytes() in record
+
+
+def test_folder_jsonl_named_by_file(tmp_path):
+    folder = write_folder(tmp_path / "raw")
+    (folder / "other.csv").write_text("")
+    rows = [{"path": f"{k}.jpg", "caption": f"größe {k}"} for k in range(3)]
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (folder / "c.jsonl").write_text(text, encoding="utf-8-sig")
+    prepare("folder", tmp_path / "data", folder / "c.jsonl")
+    split = open_split("folder", tmp_path / "data", "train", "pixels")
+    assert split.captions() == ["größe 0", "größe 1", "größe 2"]
+
+
+def karpathy(**changes):
+    image = {"filename": "0.jpg", "split": "restval", "sentences": [{"raw": "A dog"}] * 2}
+    return {"images": [image, image | {"filename": "1.jpg", "split": "test"} | changes]}
+
+
+def test_folder_karpathy(tmp_path):
+    folder = write_folder(tmp_path / "raw")
+    (folder / "images" / "1.jpg").rename(folder / "1.jpg")
+    (folder / "deep").mkdir()
+    (folder / "1.jpg").rename(folder / "deep" / "1.jpg")
+    (folder / "dataset.json").write_text(json.dumps(karpathy(filepath="deep")))
+    facts = prepare("folder", tmp_path / "data", folder)
+    assert list(facts["splits"]) == ["train", "test"]
+    split = open_split("folder", tmp_path / "data", "test", "pixels")
+    np.testing.assert_array_equal(split.picture(0), Image.open(folder / "deep" / "1.jpg"))
+
+
+def truncated_jpeg() -> bytes:
+    file = io.BytesIO()
+    picture(0, (64, 64)).save(file, "JPEG")
+    return file.getvalue()[: len(file.getvalue()) // 2]
+
+
+FOLDER_FAULTS = {
+    "none": ({}, "needs one .json, .jsonl or .csv file of captions, found none"),
+    "two": ({"a.csv": "", "b.json": ""}, "found a.csv, b.json"),
+    "no captions": ({"a.csv": "path,caption\n"}, r"a\.csv: no captions"),
+    "columns": ({"a.csv": "file,text\n0.jpg,A\n"}, r"a\.csv:1: needs the columns path and caption"),
+    "empty": ({"a.csv": "path,caption\n0.jpg,A\n1.jpg,\n"}, r"a\.csv:3: empty caption"),
+    "short row": ({"a.csv": "path,caption\n0.jpg\n"}, r"a\.csv:2: empty caption"),
+    "no path": ({"a.csv": "path,caption\n,A\n"}, r"a\.csv:2: empty path"),
+    "open quote": ({"a.csv": 'path,caption\n0.jpg,"A\n'}, r"a\.csv:2: not CSV"),
+    "two splits": (
+        {"a.csv": "path,caption,split\n0.jpg,A,val\n0.jpg,B,test\n"},
+        r"a\.csv:3: 0\.jpg is in the split 'val' already",
+    ),
+    "split name": (
+        {"a.csv": "path,caption,split\n0.jpg,A,my split\n"},
+        "split 'my split': must be",
+    ),
+    "no image": ({"a.csv": "path,caption\n9.jpg,A\n"}, r"raw/9\.jpg: no such image"),
+    "escape": ({"a.csv": "path,caption\n../up.jpg,A\n"}, r"\.\./up\.jpg: image paths must stay"),
+    "escape later": ({"a.csv": "path,caption\nimages/../../up.jpg,A\n"}, "must stay inside"),
+    "absolute": ({"a.csv": "path,caption\n/etc/up.jpg,A\n"}, "/etc/up.jpg: image paths must stay"),
+    "no picture": ({"a.csv": "path,caption\na.csv,A\n"}, r"raw/a\.csv: not a readable image"),
+    "truncated": (
+        {"a.csv": "path,caption\nt.jpg,A\n", "t.jpg": truncated_jpeg()},
+        r"raw/t\.jpg: not a readable image",
+    ),
+    "jsonl": ({"a.jsonl": '{"path": "0.jpg", "caption": "A"}\n{"path"\n'}, r"a\.jsonl:2: not JSON"),
+    "jsonl field": ({"a.jsonl": '{"path": "0.jpg"}\n'}, r"a\.jsonl:1: needs the fields path and"),
+    "jsonl row": ({"a.jsonl": "[1]\n"}, r"a\.jsonl:1: needs the fields"),
+    "jsonl number": (
+        {"a.jsonl": '{"path": "0.jpg", "caption": 1}'},
+        r"a\.jsonl:1: a caption is 1, must be text",
+    ),
+    "utf-8": ({"a.csv": b"path,caption\n0.jpg,caf\xe9\n"}, r"a\.csv:2: not UTF-8"),
+    "json": ({"a.json": '{"images": [\n'}, r"a\.json:2: not JSON"),
+    "json list": ({"a.json": "[]"}, r"a\.json: not Karpathy's JSON"),
+    "json field": (
+        {"a.json": json.dumps(karpathy(sentences=[{"tokens": ["a"]}]))},
+        r"a\.json: images\[1\]: needs filename, split and sentences",
+    ),
+    "json empty": (
+        {"a.json": json.dumps(karpathy(sentences=[]))},
+        r"a\.json: images\[1\]: empty caption",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FOLDER_FAULTS)
+def test_folder_refuses(tmp_path, fault):
+    files, message = FOLDER_FAULTS[fault]
+    folder = write_folder(tmp_path / "raw")
+    picture(0).save(tmp_path / "up.jpg")
+    for name, data in files.items():
+        (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+    refuses(tmp_path, "folder", folder, message)
+
+
+def test_split_travels_to_other_processes(tmp_path):
+    write_precomp(tmp_path / "raw")
+    prepare("precomp", tmp_path / "data", tmp_path / "raw")
+    split = open_split("precomp", tmp_path / "data", "train", "regions")
+    split.record(0)
+    again = pickle.loads(pickle.dumps(split))
+    np.testing.assert_array_equal(again.record(3)["regions"], split.record(3)["regions"])
+
+
+def test_real_pictures(tmp_path, real_data):
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / "images").symlink_to(real_data / "flickr8k" / "images")
+    rows = json.loads((real_data / "flickr8k" / "dataset_flickr8k.json").read_text())["images"]
+    (folder / "d.json").write_text(json.dumps({"images": rows[:20] + rows[-20:]}))
+    facts = prepare("folder", tmp_path / "data", folder)
+    assert facts["splits"]["train"] == {"images": 20, "captions": 100}
+    split = open_split("folder", tmp_path / "data", "val", "pixels")
+    assert split.record(19)["captions"] == [s["raw"].strip() for s in rows[-1]["sentences"]]
+
+
+def test_real_regions(tmp_path, real_data):
+    source = real_data / "flickr8k_precomp"
+    facts = prepare("precomp", tmp_path / "data", source)
+    assert facts["splits"]["dev"] == {"images": 1000, "captions": 5000}
+    split = open_split("precomp", tmp_path / "data", "dev", "regions")
+    images = np.load(source / "dev_ims.npy", mmap_mode="r")
+    for i in (0, 123, 999):
+        np.testing.assert_array_equal(split.record(i)["regions"], images[i])
+
+
+def test_scenes(tmp_path, monkeypatch):
+    monkeypatch.setattr(scenes, "SPLITS", {"train": 4, "val": 2})
+    facts = prepare("scenes", tmp_path / "data")
+    assert {s: n["images"] for s, n in facts["splits"].items()} == {"train": 4, "val": 2}
+    assert facts["holds"] == ["image", "regions", "boxes", "phrases"]
+    regions = open_split("scenes", tmp_path / "data", "val", "regions")
+    pixels = open_split("scenes", tmp_path / "data", "val", "pixels")
+    for i, scene in enumerate(render.generate("val", 2, 0)):
+        record = regions.record(i)
+        assert record["captions"] == list(scene["captions"])
+        np.testing.assert_array_equal(record["regions"], scene["regions"])
+        np.testing.assert_array_equal(record["boxes"], scene["boxes"])
+        np.testing.assert_array_equal(pixels.record(i)["pixels"], scene["image"])
+        np.testing.assert_array_equal(regions.picture(i), scene["image"])
+        assert regions.phrases(i) == [dict(phrase) for phrase in scene["phrases"]]
+    assert prepare("scenes", tmp_path / "data")["reused"]

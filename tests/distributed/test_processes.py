@@ -1,0 +1,203 @@
+"""Real processes on loopback with virtual devices: they meet, compare themselves, and compute as one does."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jax_itm
+from jax_itm import losses
+from jax_itm.distributed import preflight
+from jax_itm.distributed.cluster import Cluster, start
+from jax_itm.errors import LOST, UserError
+from tests.conftest import ROOT
+from tests.end_to_end.test_run import prepared
+
+SCRIPT = """
+import sys
+import jax, jax.numpy as jnp, numpy as np
+port, me = sys.argv[1:]
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(me))
+from jax_itm import losses
+from jax_itm.distributed.mesh import make_mesh, shard_rows
+from jax_itm.sharded.tiles import Plan
+
+mesh = make_mesh()
+assert mesh.size == 8
+v, t = np.random.default_rng(0).normal(size=(2, 32, 8)).astype(np.float32)
+mine = slice(16 * int(me), 16 * int(me) + 16)
+with jax.set_mesh(mesh):
+    given = shard_rows(mesh, (v[mine], t[mine], np.arange(32, dtype=np.int32)[mine]))
+    for form in ("ring", "gather"):
+        plan = Plan(form, 3)
+        for loss in (
+            lambda v, t, i: losses.info_nce(v, t, i, jnp.float32(2), plan),
+            lambda v, t, i: losses.triplet_hardest(v, t, i, 0.2, plan),
+        ):
+            norm = lambda v, t, i: jnp.sum(jax.grad(loss)(v, t, i) ** 2)
+            print("found", float(jax.jit(loss)(*given)), float(jax.jit(norm)(*given)), flush=True)
+"""
+
+
+# The commands of argv, one after the other, in processes that have met in the first.
+COMMANDS = """
+import json, sys
+from jax_itm.__main__ import main
+for command in json.loads(sys.argv[1]):
+    print("status", main(command), flush=True)
+"""
+START = """
+import os, sys
+from jax_itm.distributed.cluster import Cluster, start
+from jax_itm.types import UserError
+try:
+    start(Cluster(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]), 2))
+except UserError as error:
+    print(error, flush=True)
+    os._exit(error.status)
+"""
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return str(probe.getsockname()[1])
+
+
+def at_once(script: str, arguments: list[list[str]], devices: int) -> tuple[list[int], list[str]]:
+    """The exit statuses and outputs of processes that run `script` at the same time."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
+    env = cache | os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, *each],
+            **{"env": env, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True},
+        )
+        for each in arguments
+    ]
+    try:
+        said = [process.communicate(timeout=600)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], said
+
+
+def test_two_processes_compute_the_losses_of_one():
+    port = free_port()
+    status, said = at_once(SCRIPT, [[port, str(me)] for me in (0, 1)], devices=4)
+    assert status == [0, 0], said
+    v, t = jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 8)), jnp.float32)
+    ids, expected = jnp.arange(32), []
+    for loss in (
+        lambda v: losses.info_nce(v, t, ids, jnp.float32(2)),
+        lambda v: losses.triplet_hardest(v, t, ids, 0.2),
+    ):
+        expected.append([float(loss(v)), float(jnp.sum(jax.grad(loss)(v) ** 2))])
+    for text in said:
+        lines = [line.split()[1:] for line in text.splitlines() if line.startswith("found")]
+        found = [[float(word) for word in line] for line in lines]
+        np.testing.assert_allclose(found, expected * 2, rtol=1e-5)
+
+
+def test_two_processes_train_and_evaluate_one_run_and_refuse_another_config(tmp_path):
+    prepared(tmp_path, train=16, dev=8)
+    port, run, result = free_port(), tmp_path / "run", tmp_path / "result.json"
+
+    def commands(me: int) -> str:
+        group = f"--coordinator localhost:{port} --num_processes 2 --process_id {me} --start_timeout 200"
+        fields = f"data.data_dir={tmp_path}/data", "duration=2 steps", f"data.workers={me}"
+        train = [
+            "train",
+            "--config",
+            f"{tmp_path}/tiny.py:method=info_nce",
+            "--workdir",
+            str(run),
+            *group.split(),
+        ]
+        train += [f"--config.{field}" for field in fields]
+        evaluate = ["evaluate", "--workdir", str(run), "--split", "dev", "--out", str(result), *group.split()]
+        return json.dumps([[*train, f"--config.dim={16 + me}"], train, evaluate])
+
+    status, said = at_once(COMMANDS, [[commands(me)] for me in (0, 1)], devices=2)
+    assert status == [0, 0], said
+    for me, text in enumerate(said):
+        assert [line for line in text.splitlines() if line.startswith("status")] == [
+            "status 2",
+            "status 0",
+            "status 0",
+        ], text
+        assert "process 1 has config.dim=17, process 0 16; run the same" in text
+        assert f"process {me} of 2: 2 x cpu, mesh data=4; jax {jax.__version__}" in text
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert Counter("val/rsum" in line for line in lines)[True] == 1  # by one process alone
+    assert json.loads(result.read_text())["protocol"]["step"] == 2
+    assert "rSum" in said[0] and "rSum  " not in said[1]
+    assert jax_itm.load(str(run)).step == 2
+
+
+def test_missing_process_is_said_in_time():
+    ports = free_port(), free_port()
+    status, said = at_once(START, [[ports[me], str(me)] for me in (0, 1)], devices=1)
+    assert status == [LOST, LOST], said
+    for me, text in enumerate(said):
+        assert f"process {me} of 2: not all processes were there after 2 s (--start_timeout)" in text
+        assert "run the same command on every host" in text
+    assert "cannot be reached" in said[1] and "cannot be reached" not in said[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        (Cluster("host:1", 2), "--coordinator, --num_processes, --process_id: each needs the other two"),
+        (Cluster("host", 2, 0), "--coordinator host: must be HOST:PORT"),
+        (Cluster("host:1", 2, 2), "--process_id 2: must be from 0 to"),
+        (Cluster(start_timeout=0), "--start_timeout 0: must be at least 1"),
+    ],
+)
+def test_bad_options_are_refused(given, parts):
+    with pytest.raises(UserError, match=parts):
+        start(given)
+
+
+@pytest.mark.parametrize(
+    ("env", "several"),
+    [
+        ({}, False),
+        ({"SLURM_STEP_NODELIST": "n1", "SLURM_NTASKS": "1"}, False),
+        ({"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS": "2"}, True),
+        ({"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1", "OMPI_COMM_WORLD_SIZE": "4"}, True),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False),  # a notebook's pod
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, True),
+        ({"TPU_ML_PLATFORM": "JAX"}, True),
+    ],
+)
+def test_clusters_are_found(monkeypatch, env, several):
+    joined = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: joined.append(options))
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert start().size == 8
+    assert [set(options) for options in joined] == several * [{"initialization_timeout"}]
+
+
+def test_batch_script_without_srun_is_refused(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "4")
+    with pytest.raises(UserError, match=r"SLURM has given 4 nodes.*start it with srun"):
+        start()
+
+
+def test_difference_is_told_by_process_and_name():
+    told = [json.dumps({"jax": number, "python": "3.11"}) for number in ("0.10.2", "0.10.2", "0.11.0")]
+    preflight.compare(told[:2])
+    with pytest.raises(UserError, match=r"process 2 has jax='0.11.0', process 0 '0.10.2'; run the same"):
+        preflight.compare(told)

@@ -1,0 +1,242 @@
+"""A cross-encoder as a user has it: trained, evaluated on all pairs, re-ranking, and its ISD."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_itm.__main__ import main
+from jax_itm.data.image_transforms import Frame
+from jax_itm.data.images import collate_images, read_picture
+from jax_itm.data.tokenizer import Tokenizer
+from jax_itm.distributed.mesh import make_mesh
+from jax_itm.evaluation.isd import isd
+from jax_itm.inference.matcher import Matcher
+from jax_itm.losses import attention_alignment
+from jax_itm.methods import build, example_batch
+from jax_itm.metrics import retrieval
+from jax_itm.metrics.reranking import Nearest, joined, reordered
+from jax_itm.plots.attention import attention
+from tests.end_to_end.test_run import CONFIG, QUICK, says, write_precomp
+from tests.methods.test_iais import POOL, settings
+
+CROSS = """
+from jax_itm.config import default
+
+def get_config():
+    config = default("iais")
+    config.name, config.batch_size, config.duration = "cross", 16, "20 steps"
+    small = {"hidden": 16, "layers": 2, "heads": 2, "pool": 8, "anchors": 4, "hardest": 3, "dropout": 0.1}
+    config.method.update(small)
+    config.data.name, config.data.validation = "precomp", "dev"
+    config.optimizer.lr, config.evaluate.every, config.evaluate.batch_size = 1e-3, "20 steps", 8
+    config.data.max_regions, config.data.max_words, config.data.min_count = 3, 8, 1
+    return config
+"""
+
+
+def test_reranking_all_items_is_the_exhaustive_ranking():
+    rng = np.random.default_rng(0)
+    owner = np.repeat(np.arange(6), 2)
+    first, second = rng.normal(size=(2, 6, 12)).round(1)  # with ties
+    plan = retrieval.block_plan(owner, 4)
+    blocks = lambda s: [(r, c, s[slice(*r), slice(*c)]) for r, c in plan]
+    expected = retrieval.ranks(blocks(second), owner)
+    for k in (12, 3):
+        nearest = Nearest(6, 12, k)
+        for block in blocks(first):
+            nearest.add(block)
+        rows = np.arange(6)[:, None]
+        i2t, t2i = retrieval.ranks(blocks(first), owner)
+        again = reordered(i2t, owner[nearest.texts] == rows, second[rows, nearest.texts])
+        back = reordered(
+            t2i, nearest.images == owner[:, None], second[nearest.images, np.arange(12)[:, None]]
+        )
+        if k == 12:
+            np.testing.assert_array_equal(again, expected[0])
+            np.testing.assert_array_equal(back, expected[1])
+        else:  # what is not among the candidates stays behind them
+            kept = ~np.any(owner[nearest.texts] == rows, axis=1)
+            assert kept.any()
+            np.testing.assert_array_equal(again[kept], i2t[kept])
+            assert np.all(i2t[kept] > k)
+            assert np.all(again[~kept] <= k)
+            np.testing.assert_array_equal(np.sort(first, axis=1)[:, ::-1][:, :k], first[rows, nearest.texts])
+            np.testing.assert_array_equal(nearest.of_texts, first[rows, nearest.texts])
+            np.testing.assert_array_equal(nearest.of_images.T, first[nearest.images.T, np.arange(12)])
+
+
+def test_joined_scores_have_no_units():
+    """Both scores count by their spread among a query's candidates, whatever their scale and offset."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 5, 4))
+    spread = lambda x: np.sqrt(sum(sum((v - sum(row) / 4) ** 2 for v in row) / 4 for row in x) / 5)
+    found = joined(a, b, 2.0)
+    np.testing.assert_allclose(found, a / spread(a) + 2 * b / spread(b), rtol=1e-12)
+    order = lambda x: np.argsort(x, axis=1)
+    offset = rng.normal(size=(5, 1))  # a query's own, which no order sees
+    np.testing.assert_array_equal(order(joined(7 * a + offset, 0.01 * b, 2.0)), order(found))
+    assert joined(a, b, 0.0) is a
+    np.testing.assert_array_equal(order(joined(0 * a, b, 1.0)), order(b))  # no spread: no say
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A dual encoder and a cross-encoder, trained a little on the same small data set."""
+    place = tmp_path_factory.mktemp("cross")
+    source, data = write_precomp(place / "raw", {"train": 40, "dev": 12}), str(place / "data")
+    assert main(["prepare", "precomp", "--source", str(source), "--data_dir", data]) == 0
+    dual = CONFIG.replace("60 steps", "30 steps")
+    for name, text, fields in (("dual", dual, QUICK), ("cross", CROSS, ())):
+        (place / f"{name}.py").write_text(text)
+        command = ["train", "--config", f"{place}/{name}.py", "--workdir", str(place / name)]
+        assert main([*command, f"--config.data.data_dir={data}", *fields]) == 0
+    return place
+
+
+def evaluate(runs, name, *options):
+    out = runs / "result.json"
+    command = ["evaluate", "--workdir", str(runs / name), "--split", "dev", "--out", str(out), *options]
+    assert main(command) == 0
+    return json.loads(out.read_text())
+
+
+def test_reranking_everything_is_the_exhaustive_evaluation(runs, capsys):
+    every = evaluate(runs, "cross")
+    assert every["cost"]["pairs"] == 12 * 60
+    assert every["protocol"]["score"] == "cross-encoder"
+    source = ("--mode", "rerank", "--rerank_from", str(runs / "dual"))
+    again = evaluate(runs, "cross", *source, "--top_k", "60")
+    assert again["cost"]["pairs"] == 12 * 60
+    assert (again["i2t"], again["t2i"]) == (every["i2t"], every["t2i"])
+    few = evaluate(runs, "cross", *source, "--top_k", "2")
+    assert few["cost"]["pairs"] <= 2 * 12 + 2 * 60
+    dual = evaluate(runs, "dual")
+    assert few["t2i"]["r10"] == dual["t2i"]["r10"]  # the first two change places, no others do
+    assert "of the first 2 by tiny" in capsys.readouterr().out
+    led = evaluate(runs, "cross", *source, "--top_k", "5", "--first_weight", "1e9")  # by the first alone
+    assert (led["i2t"], led["t2i"]) == (dual["i2t"], dual["t2i"])
+    assert led["protocol"]["score"] == "cross-encoder + 1e+09 x the first (of the first 5 by tiny)"
+
+
+def test_training_logs_the_terms(runs):
+    lines = [json.loads(line) for line in (runs / "cross/metrics.jsonl").read_text().splitlines()]
+    found = next(line for line in lines if "train/iais" in line)
+    assert found["train/loss"] == pytest.approx(found["train/rank"] + found["train/iais"], rel=1e-5)
+    sides = 4 * (found["train/language"] + found["train/vision"])
+    assert found["train/iais"] == pytest.approx(found["train/lambda"] * sides, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("dual", ("--mode", "rerank", "--rerank_from", "cross"), "--mode rerank: dias is no cross-encoder"),
+        ("cross", ("--mode", "rerank"), "--mode rerank and --rerank_from RUN: each needs the other"),
+        (
+            "cross",
+            ("--mode", "rerank", "--rerank_from", "dual", "--top_k", "0"),
+            "--top_k 0: must be at least 1",
+        ),
+        (
+            "cross",
+            ("--mode", "rerank", "--rerank_from", "dual", "--first_weight", "-1"),
+            "--first_weight -1.0: must be a number from 0",
+        ),
+        ("cross", ("--first_weight", "1"), "--first_weight: only with --mode rerank"),
+        ("cross", ("--bag_of_words",), "--bag_of_words: iais has no embedding of a whole image"),
+        ("dual", ("--isd",), "--isd: dias has no attention among words and regions"),
+    ],
+)
+def test_refuses(runs, capsys, name, options, message):
+    options = [str(runs / x) if x in ("dual", "cross") else x for x in options]
+    status = main(["evaluate", "--workdir", str(runs / name), "--split", "dev", *options])
+    says(capsys, status, message)
+
+
+def test_attention_draws_a_pair_run_by_run(runs, tmp_path, capsys):
+    out = tmp_path / "maps.png"
+    cross, dual = str(runs / "cross"), str(runs / "dual")
+    command = ["attention", cross, "--split", "dev", "--out", str(out), "--caption"]
+    assert main([*command[:2], cross, *command[2:], "7"]) == 0
+    pixels = read_picture(out)
+    assert pixels.std() > 10 and pixels.shape[0] > 900  # a row for each run
+    assert str(out) in capsys.readouterr().out
+    says(capsys, main([*command, "99"]), "--caption 99: precomp dev has 0 to 59")
+    says(capsys, main([*command[:2], dual, *command[2:], "7"]), "attention: dias has no attention")
+
+
+class Phrased:
+    """Three images of two captions, whose first and last word name the first and second region."""
+
+    name, split, view, region_dim, max_regions, has_boxes = "made", "test", "regions", 6, 3, True
+    holds = ("regions", "boxes", "phrases")
+    caption_image = np.repeat(np.arange(3), 2)
+
+    def __len__(self):
+        return 3
+
+    def captions(self):
+        return ["a dog sees the cat", "a cat sees the dog", "dog", "cat and dog", "the dog a cat", "cat dog"]
+
+    def image(self, k):
+        rng = np.random.default_rng(k)
+        corner = rng.uniform(0, 0.5, (3, 2)).astype(np.float32)
+        regions = rng.normal(size=(3, 6)).astype(np.float16)
+        return {"regions": regions, "boxes": np.concatenate([corner, corner + 0.3], axis=1)}
+
+    def phrases(self, image):
+        found = []
+        for number, text in enumerate(self.captions()[2 * image : 2 * image + 2]):
+            if " " in text:
+                spans = (0, text.index(" ")), (text.rindex(" ") + 1, len(text))
+                found += [
+                    {"caption": number, "start": a, "end": b, "box": box} for box, (a, b) in enumerate(spans)
+                ]
+        return found
+
+
+def test_attention_has_the_words_and_true_regions_of_its_pair():
+    config, split = settings(), Phrased()
+    tokenizer = Tokenizer.fit(split.captions())
+    method = build(config, len(tokenizer))
+    start = jax.jit(method.init)(jax.random.key(0), example_batch(config))
+    params = jax.tree.map(lambda x: 8 * x, start)
+    found = attention(Matcher(config, method, tokenizer, make_mesh(1), params), split, 3, "run")
+    assert found.words == ["cat", "and", "dog"]
+    np.testing.assert_allclose(found.among_words.sum(1), np.ones(3), rtol=1e-5)
+    np.testing.assert_allclose(found.among_regions.sum(1), np.ones(3), rtol=1e-5)
+    ids, mask = tokenizer.encode(["cat and dog"], 5)
+    batch = {"image": collate_images([split.image(1)], 3, Frame(())), "text": {"ids": ids, "mask": mask}}
+    maps = jax.jit(method.maps)(params, jax.tree.map(jnp.asarray, batch))
+    np.testing.assert_allclose(found.among_words, maps.own[0, 1:4, 1:4], rtol=1e-4)
+    assert list(found.chosen) == list(np.argmax(maps.out[0, 1:4], axis=1))
+
+
+def test_isd_of_a_split_is_that_of_its_pairs():
+    """One by one, unpadded, against batches; the caption of one word has no relation to measure."""
+    config, split = settings(), Phrased()
+    config.evaluate.batch_size = POOL
+    tokenizer = Tokenizer.fit(split.captions())
+    method, mesh = build(config, len(tokenizer)), make_mesh(1)
+    start = jax.jit(method.init)(jax.random.key(0), example_batch(config))
+    params = jax.tree.map(lambda x: 8 * x, start)
+    found = isd(Matcher(config, method, tokenizer, mesh, params), split)
+    annotated, language = [], []
+    for k, caption in enumerate(split.captions()):
+        words = len(caption.split()) + 2
+        ids, mask = tokenizer.encode([caption], words)
+        image = collate_images([split.image(k // 2)], 3, Frame(()))
+        batch = jax.tree.map(jnp.asarray, {"image": image, "text": {"ids": ids, "mask": mask}})
+        maps = jax.jit(method.maps)(params, batch)
+        language.append(float(attention_alignment.singular(maps)[0]))
+        if words > 3:
+            phrase, box = np.zeros((1, 2, words), bool), np.zeros((1, 2, 3), bool)
+            phrase[0, 0, 1] = phrase[0, 1, -2] = box[0, 0, 0] = box[0, 1, 1] = True
+            given = jnp.asarray(phrase), jnp.asarray(box)
+            annotated.append(float(attention_alignment.annotated_isd(maps, *given)[0][0]))
+    assert found["pairs"] == 6 and found["annotated_pairs"] == len(annotated) == 5
+    np.testing.assert_allclose(found["annotated"], np.mean(annotated), rtol=1e-4)
+    np.testing.assert_allclose(found["language"], np.mean(language), rtol=1e-4)
+    assert found["singular"] == pytest.approx((found["language"] + found["vision"]) / 2)

@@ -1,0 +1,324 @@
+"""The launchers: shellcheck, dry runs, and real runs against stand-ins for gcloud, kubectl and SLURM."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.helpers.launchers import Place
+
+SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / "launch" / "slurm.sbatch"])
+RUN = ("configs/dias_scenes.py:a=b", "--config.seed=1", "--config.optimizer.lr_factors=(('^text/', 0.1),)")
+TRAIN = "train --config configs/dias_scenes.py:a=b"
+TPU = (
+    "--name",
+    "itm",
+    "--zone",
+    "z",
+    "--type",
+    "v5litepod-32",
+    "--workdir",
+    "gs://b/run",
+    "--wait",
+    "0",
+    *RUN,
+)
+GKE = (
+    "--name",
+    "itm",
+    "--image",
+    "r/itm",
+    "--workdir",
+    "gs://b/run",
+    "--data",
+    "gs://d/sets",
+    "--wait",
+    "0",
+    *RUN,
+)
+SLURM = ("--workdir", "runs/x", "--sbatch", "--nodes=4 --time=1:00", *RUN)
+
+
+@pytest.fixture
+def place(tmp_path) -> Place:
+    return Place(tmp_path)
+
+
+def tool(name: str) -> str:
+    """Where a linter is; skips where it is not installed."""
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    return found or pytest.skip(f"{name} is not installed")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shell_is_clean(script):
+    assert os.access(script, os.X_OK) or script.name == "env.sh"
+    subprocess.run(["bash", "-n", script], check=True)
+    done = subprocess.run([tool("shellcheck"), "-x", script], cwd=ROOT, capture_output=True, text=True)
+    assert not done.returncode, done.stdout
+
+
+def test_dockerfile():
+    file = ROOT / "launch" / "Dockerfile"
+    for line in file.read_text().splitlines():
+        if line.startswith("COPY"):
+            assert all((ROOT / name).exists() for name in line.split()[1:-1])
+    done = subprocess.run([tool("hadolint"), file], capture_output=True, text=True)
+    assert not done.returncode, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "said"),
+    [
+        ("local.sh", ("--devices", "4", *RUN), ["device_count=4", ".venv/bin/python -m jax_itm " + TRAIN]),
+        (
+            "tpu_vm.sh",
+            TPU,
+            ["queued-resources create itm --zone z", "--spot", "--worker all", TRAIN, "delete itm"],
+        ),
+        ("slurm.sbatch", SLURM, ["sbatch --nodes=4 --time=1:00 launch/slurm.sbatch", "srun", TRAIN]),
+        (
+            "gke.sh",
+            (*GKE, "--build", "yes"),
+            ["docker push r/itm", "kubectl apply", "kind: JobSet", '"train"'],
+        ),
+    ],
+)
+def test_dry_run_prints_all_and_runs_nothing(place, script, words, said):
+    before = sorted(place.tree.rglob("*"))
+    done = place.run(script, *words, "--dry_run")
+    assert not done.returncode, done.stderr
+    assert all(part in done.stdout for part in said), done.stdout
+    assert "lr_factors" in done.stdout
+    assert not place.calls() and sorted(place.tree.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "said"),
+    [
+        ("local.sh", ("--device", "4"), "local.sh: --device: not an option; there are dry_run devices"),
+        ("local.sh", ("--devices",), "local.sh: --devices: needs a value"),
+        ("tpu_vm.sh", ("--name", "itm", "c.py"), "tpu_vm.sh: zone: needed"),
+        ("tpu_vm.sh", [*TPU, "--workdir", "runs/x"], "--workdir runs/x: must be gs://"),
+        ("slurm.sbatch", ("--workdir", "runs/x"), "slurm.sbatch: CONFIG: needed"),
+        ("gke.sh", [*GKE, "--data", "data"], "--data data: must be in a bucket, gs://"),
+        ("gke.sh", [*GKE, "--hosts", "4x8"], "--hosts 4x8: must be a whole number"),
+        ("local.sh", ("a.py", "b.py"), "local.sh: b.py: one CONFIG is enough, and a.py is one"),
+        ("local.sh", ("--devices", "-1"), "local.sh: --devices -1: must be a whole number"),
+    ],
+)
+def test_wrong_words_are_refused(place, script, words, said):
+    done = place.run(script, *words)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+    assert not place.calls()
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "tool"),
+    [("tpu_vm.sh", TPU, "gcloud"), ("gke.sh", GKE, "kubectl"), ("slurm.sbatch", SLURM, "sbatch")],
+)
+def test_a_missing_tool_is_named(place, script, words, tool):
+    done = place.run(script, *words, without=tool)
+    assert done.returncode == 2 and done.stderr == f"{script}: {tool}: not found, and needed here\n"
+
+
+@pytest.mark.parametrize("script", ["local.sh", "tpu_vm.sh", "gke.sh", "slurm.sbatch"])
+def test_help_is_there_from_any_folder(script, place, tmp_path):
+    here = os.path.relpath(place.tree / "launch" / script, tmp_path)
+    done = subprocess.run([here, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert f"./launch/{script} " in done.stdout and "SBATCH" not in done.stdout and not done.stderr
+
+
+def test_runs_have_names_of_their_own():
+    """An argument may be a path: that of the run that this one starts from, say."""
+    name = lambda text: subprocess.run(
+        ["bash", "-c", '. launch/env.sh && run_name "$1"', "-", text],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    assert name("configs/dias_scenes.py") == "dias_scenes"
+    assert (
+        name("configs/iais.py:start=runs/start-0,alignment=none") == "iais_start_runs_start-0_alignment_none"
+    )
+
+
+def test_a_failed_installation_is_made_again(place):
+    command = ["bash", "-c", ". launch/env.sh && make_env tpu,gcs || echo failed"]  # as a TPU's workers do
+    for broken in (True, False):
+        if broken:
+            (place.fake / "broken").touch()
+        said = place.shell(command, os.environ["PATH"]).stdout
+        assert ("failed" in said) == broken
+    assert len(place.calls("uv pip install")) == 2
+    (place.fake / "broken").touch()
+    assert place.run("local.sh").returncode == 1 and not place.calls("trainer")
+
+
+def test_preempted_slice_is_made_anew_and_the_run_goes_on(place):
+    for fault in ("preempted", "deaf"):
+        (place.fake / fault).touch()
+    done = place.run("tpu_vm.sh", *TPU, "--data", "gs://d/sets", ends=(143, 0))
+    assert not done.returncode, done.stderr
+    assert "itm: preempted; once more" in done.stdout and "checkpoints   gs://b/run" in done.stdout
+    assert "no route to host" in done.stderr
+    assert len(place.calls("gcloud compute tpus queued-resources create itm")) == 2
+    assert place.calls("queued-resources create itm", "--runtime-version v2-alpha-tpuv5-lite --spot")
+    assert (
+        len(place.calls("queued-resources delete itm --zone z --quiet --force")) == 2
+    )  # preempted; given back
+    assert len(place.calls("storage rsync --recursive gs://d/sets data")) >= 2
+    trained = place.calls("trainer -m jax_itm train")
+    assert trained == 2 * [
+        f"trainer -m jax_itm {TRAIN} --config.seed=1 --config.optimizer.lr_factors=(('^text/', 0.1),)"
+        " --workdir gs://b/run --config.data.data_dir=data"
+    ]
+    assert "step 1" in done.stdout
+
+
+@pytest.fixture
+def slice_that_is_there(place):
+    (place.fake / "state").write_text("ACTIVE\n")
+    (place.fake / "worker").mkdir()
+    return place
+
+
+def test_slice_that_is_there_is_taken_and_wrong_input_is_not_tried_again(slice_that_is_there):
+    place = slice_that_is_there
+    done = place.run("tpu_vm.sh", *TPU, ends=(0, 2))  # prepare; train
+    assert done.returncode == 2 and "tpu_vm.sh: refused its input" in done.stderr
+    assert not place.calls("queued-resources create") and not place.calls("queued-resources delete")
+    assert len(place.calls("trainer -m jax_itm prepare")) == len(place.calls("trainer -m jax_itm train")) == 1
+
+
+def test_a_connection_that_breaks_off_is_no_failure(slice_that_is_there):
+    place = slice_that_is_there
+    for fault in ("cut", "slow"):
+        (place.fake / fault).touch()
+    done = place.run("tpu_vm.sh", *TPU, "--data", "gs://d/sets", "--tries", "1", ends=(0,))
+    assert not done.returncode, done.stderr
+    assert len(place.calls("trainer -m jax_itm train")) == 1 and "once more" not in done.stdout
+
+
+def test_a_training_that_fails_is_tried_so_often(slice_that_is_there):
+    place = slice_that_is_there
+    done = place.run("tpu_vm.sh", *TPU, "--data", "gs://d/sets", "--tries", "2", ends=(75, 1))
+    assert done.returncode == 1 and "tpu_vm.sh: 2 times, see above; itm is kept" in done.stderr
+    assert "itm: ended with status 75" in done.stdout
+    assert len(place.calls("trainer -m jax_itm train")) == 2
+    assert (place.fake / "worker" / "jax_itm" / "earlier.log").read_text() == "step 1\n"
+
+
+@pytest.mark.parametrize("status", [143, 75, 137])
+def test_slurm_job_that_ran_out_of_time_or_lost_a_process_queues_again(place, status):
+    assert place.run("slurm.sbatch", *SLURM, ends=(status,)).returncode == 0
+    assert place.calls("sbatch --nodes=4 --time=1:00 launch/slurm.sbatch --workdir runs/x")
+    assert place.calls(f"srun --kill-on-bad-exit=1 --cpus-per-task=8 .venv/bin/python -m jax_itm {TRAIN}")
+    assert place.calls("scontrol requeue 7")
+    (place.fake / "calls").unlink()
+    assert place.run("slurm.sbatch", *SLURM, ends=(2,)).returncode == 2
+    assert place.run("slurm.sbatch", *SLURM, ends=(status,), SLURM_RESTART_COUNT="100").returncode == 2
+    assert not place.calls("scontrol")
+
+
+def test_jobset_is_followed_to_its_end(place):
+    done = place.run("gke.sh", *GKE, ends=("", "StartupPolicyCompleted", "Completed"))
+    assert done.returncode == 0, done.stderr
+    logs = place.calls("kubectl logs --follow --tail -1")
+    assert len(logs) == 3 and "step 1" in done.stdout
+    assert ["--since-time" in line for line in logs] == [
+        False,
+        True,
+        True,
+    ]  # what was shown is not shown again
+    check_jobset(yaml.safe_load((place.fake / "jobset.yaml").read_text()))
+
+
+def test_jobset_that_has_failed_is_made_anew(place):
+    done = place.run("gke.sh", *GKE, ends=("Failed",))
+    assert done.returncode == 2 and "itm has failed, see above" in done.stderr
+    assert not place.calls("kubectl delete")
+    assert place.run("gke.sh", *GKE, ends=("Failed", "Completed")).returncode == 0
+    assert len(place.calls("kubectl delete jobset itm")) == 1
+
+
+def closed(required: str, **properties) -> dict:
+    """The schema of an object with these fields and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required.split(),
+        "additionalProperties": False,
+    }
+
+
+def check_jobset(jobset: dict) -> None:
+    """The fields that gke.yaml uses, by the names and types of jobset.x-k8s.io/v1alpha2 and batch/v1.
+
+    A subset, written after the JobSet's published schema: a field that is not here is refused.
+    """
+    text, number = {"type": "string"}, {"type": "integer", "minimum": 0}
+    items = lambda schema: {"type": "array", "items": schema, "minItems": 1}
+    names = {"type": "object", "additionalProperties": text}
+    container = closed(
+        "name image args resources",
+        name={"pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"},
+        image=text,
+        args=items(text),
+        ports=items(closed("containerPort", containerPort=number)),
+        resources=closed("limits", limits={"type": "object"}),
+        volumeMounts=items(closed("name mountPath", name=text, mountPath=text, readOnly={"type": "boolean"})),
+    )
+    csi = closed("driver", driver=text, readOnly={"type": "boolean"}, volumeAttributes=names)
+    pod = closed(
+        "containers restartPolicy",
+        restartPolicy={"enum": ["Never"]},  # what a podFailurePolicy needs
+        terminationGracePeriodSeconds=number,
+        serviceAccountName=text,
+        nodeSelector=names,
+        containers=items(container),
+        volumes=items(closed("name", name=text, csi=csi, emptyDir=closed("medium", medium=text))),
+    )
+    exits = closed("operator values", containerName=text, operator={"enum": ["In"]}, values=items(number))
+    rule = closed("action onExitCodes", action={"enum": ["FailJob"]}, onExitCodes=exits)
+    job = closed(
+        "parallelism completions completionMode template",
+        parallelism=number,
+        completions=number,
+        completionMode={"enum": ["Indexed"]},
+        backoffLimit=number,
+        podFailurePolicy=closed("rules", rules=items(rule)),
+        template=closed("spec", metadata=closed("", annotations=names), spec=pod),
+    )
+    failed = closed("action", action={"enum": ["FailJobSet"]}, onJobFailureReasons=items(text))
+    replicated = closed(
+        "name replicas template", name=text, replicas=number, template=closed("spec", spec=job)
+    )
+    schema = closed(
+        "apiVersion kind metadata spec",
+        apiVersion={"const": "jobset.x-k8s.io/v1alpha2"},
+        kind={"const": "JobSet"},
+        metadata=closed("name", name=text, annotations=names),
+        spec=closed(
+            "replicatedJobs",
+            failurePolicy=closed("maxRestarts", maxRestarts=number, rules=items(failed)),
+            replicatedJobs=items(replicated),
+        ),
+    )
+    jsonschema.validate(jobset, schema)
+    spec = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
+    inside = spec["template"]["spec"]["containers"][0]
+    assert spec["parallelism"] == spec["completions"] == 8
+    assert inside["resources"]["limits"] == {"google.com/tpu": 4}
+    assert inside["args"] == [
+        *TRAIN.split(),
+        *("--workdir", "gs://b/run", *RUN[1:], "--config.data.data_dir=/buckets/d/sets"),
+    ]
+    assert inside["volumeMounts"][0]["mountPath"] == "/buckets/d"
+    assert spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["containerName"] == inside["name"]

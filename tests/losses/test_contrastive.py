@@ -1,0 +1,247 @@
+"""Each loss against numpy, in every form of the walk, on any number of devices, within its memory."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jax_itm.distributed.mesh import by_rows, make_mesh
+from jax_itm.losses import contrastive
+from jax_itm.sharded.negatives import choose
+from jax_itm.sharded.tiles import Plan
+
+B, D = 16, 8
+IDS = np.arange(B)
+IDS[[1, 5]] = 0  # three captions of one image
+DENSE = Plan("gather", 512)
+WALKS = [  # devices, how: 3 do not divide 16 rows, 5 and 3 do not divide a shard
+    (1, DENSE),
+    (1, Plan("ring", 5)),
+    (2, Plan("ring", 3)),
+    (3, Plan("ring", 512)),
+    (3, Plan("gather", 4)),
+    (8, Plan("ring", 512)),
+    (8, Plan("gather", 3)),
+]
+
+
+def pairs(seed=0, b=B, d=D):
+    v, t = np.random.default_rng(seed).normal(size=(2, b, d))
+    t = 0.7 * v + t
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+    return unit(v), unit(t)
+
+
+# Each reference takes scores and a mask of negatives, and gives the value and its slope by each score.
+
+
+def np_info_nce(s, negative, scale):
+    seen = negative | np.eye(len(s), dtype=bool)
+    e = np.where(seen, np.exp(scale * (s - 1)), 0)
+    rows, columns = e.sum(1, keepdims=True), e.sum(0, keepdims=True)
+    value = np.sum(np.log(rows[:, 0]) + np.log(columns[0]) - 2 * scale * (np.diag(s) - 1)) / (2 * len(s))
+    return value, scale * (e / rows + e / columns - 2 * np.eye(len(s))) / (2 * len(s))
+
+
+def np_sigmoid(s, negative, scale, bias):
+    sign = np.where(np.eye(len(s), dtype=bool), 1, -1)
+    seen = negative | (sign > 0)
+    z = sign * (scale * s + bias)
+    value = np.sum(np.where(seen, np.log1p(np.exp(-z)), 0)) / len(s)
+    return value, np.where(seen, -sign * scale / (1 + np.exp(z)), 0) / len(s)
+
+
+def np_triplet(s, negative, margin, hardest):
+    value, slope = 0.0, np.zeros_like(s)
+    for scores, mask, out in ((s, negative, slope), (s.T, negative.T, slope.T)):
+        for i in range(len(s)):
+            of = np.where(mask[i], scores[i], -np.inf)
+            for j in [int(np.argmax(of))] if hardest else range(len(s)):
+                hinge = margin + of[j] - scores[i, i]
+                if hinge > 0:
+                    value, out[i, j], out[i, i] = value + hinge, out[i, j] + 1, out[i, i] - 1
+    return value, slope
+
+
+CASES = {
+    "info_nce": (
+        lambda v, t, i, plan: contrastive.info_nce(v, t, i, jnp.asarray(14.3, v.dtype), plan),
+        lambda s, n: np_info_nce(s, n, 14.3),
+    ),
+    "info_nce_100": (
+        lambda v, t, i, plan: contrastive.info_nce(v, t, i, jnp.asarray(100, v.dtype), plan),
+        lambda s, n: np_info_nce(s, n, 100),
+    ),
+    "sigmoid": (
+        lambda v, t, i, plan: contrastive.sigmoid(
+            v, t, i, jnp.asarray(10, v.dtype), jnp.asarray(-4, v.dtype), plan
+        ),
+        lambda s, n: np_sigmoid(s, n, 10, -4),
+    ),
+    "sum": (
+        lambda v, t, i, plan: contrastive.triplet_sum(v, t, i, 0.2, plan),
+        lambda s, n: np_triplet(s, n, 0.2, False),
+    ),
+    "hardest": (
+        lambda v, t, i, plan: contrastive.triplet_hardest(v, t, i, 0.2, plan),
+        lambda s, n: np_triplet(s, n, 0.2, True),
+    ),
+}
+
+
+def distance_weighted(v, t, ids=IDS, plan=DENSE, key=3):
+    return contrastive.triplet_distance_weighted(
+        v, t, ids, 0.2, jax.random.key(key), cutoff=1.7, sphere_dim=8, plan=plan
+    )
+
+
+def reference(loop, v, t, ids):
+    value, slope = loop(v @ t.T, ids[:, None] != ids[None, :])
+    return value, (slope @ t, slope.T @ v)
+
+
+def walked(loss, v, t, ids, devices, plan, dtype=np.float64):
+    mesh = make_mesh(devices)
+    with jax.set_mesh(mesh):
+        given = [jnp.asarray(x, dtype) for x in (v, t)]
+        if len(v) % devices == 0:
+            given = jax.device_put(given, by_rows(mesh))
+        of = jax.jit(jax.value_and_grad(lambda v, t: loss(v, t, jnp.asarray(ids), plan), argnums=(0, 1)))
+        return jax.device_get(of(*given))
+
+
+def agree(found, expected, rtol, atol):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), found, expected)
+
+
+@pytest.mark.parametrize(("devices", "plan"), WALKS, ids=str)
+@pytest.mark.parametrize("name", list(CASES))
+def test_every_walk_gives_the_reference_value_and_gradient(name, devices, plan):
+    loss, loop = CASES[name]
+    expected = reference(loop, *pairs(), IDS)
+    with jax.enable_x64(True):
+        agree(walked(loss, *pairs(), IDS, devices, plan), expected, 1e-9, 1e-9)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_float32_is_close(name):
+    loss, loop = CASES[name]
+    value, grads = walked(loss, *pairs(), IDS, 8, Plan("ring", 512), np.float32)
+    expected, slopes = reference(loop, *pairs(), IDS)
+    np.testing.assert_allclose(value, expected, rtol=2e-6, atol=1e-6)
+    agree(grads, slopes, 2e-5, 2e-5)
+
+
+@pytest.mark.parametrize(("devices", "plan"), WALKS[1:], ids=str)
+def test_a_draw_depends_neither_on_devices_nor_on_tiles(devices, plan):
+    with jax.enable_x64(True):
+        loss = lambda v, t, ids, plan: distance_weighted(v, t, ids, plan)
+        agree(walked(loss, *pairs(), IDS, devices, plan), walked(loss, *pairs(), IDS, 1, DENSE), 1e-9, 1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 6), st.integers(1, 9), st.integers(0, 9), st.sampled_from([*CASES]))
+def test_any_shape_and_any_mask(b, d, tile, seed, name):
+    """Small tiles, one row, and images without any negative; gradients are finite and right."""
+    ids = np.random.default_rng(seed).integers(0, 4, b)
+    loss, loop = CASES[name]
+    with jax.enable_x64(True), np.errstate(invalid="ignore", divide="ignore"):
+        v, t = pairs(seed, b, d)
+        agree(walked(loss, v, t, ids, 1, Plan("ring", tile)), reference(loop, v, t, ids), 1e-8, 1e-8)
+
+
+def test_among_equal_scores_the_first_is_hardest():
+    v = jnp.tile(jnp.array([[1.0, 0.0]]), (6, 1))
+    for plan in (DENSE, Plan("ring", 2)):
+        row, column = choose(None, v, v, jnp.arange(6), (), plan)
+        np.testing.assert_array_equal(row.id, [1, 0, 0, 0, 0, 0])
+        np.testing.assert_array_equal(column.id, [1, 0, 0, 0, 0, 0])
+
+
+def test_an_anchor_without_negatives_has_no_gradient():
+    v, t = map(jnp.asarray, pairs())
+    for loss, _ in CASES.values():
+        of = jax.value_and_grad(lambda v, loss=loss: loss(v, t, jnp.zeros(B, int), DENSE))
+        value, grad = jax.jit(of)(v)
+        assert np.isfinite(value) and np.all(np.isfinite(grad))
+    assert contrastive.triplet_hardest(v, t, jnp.zeros(B, int), 0.2) == 0
+
+
+def test_the_temperature_and_bias_get_their_gradients():
+    with jax.enable_x64(True):
+        v, t = map(jnp.asarray, pairs())
+        for loss in (
+            lambda x: contrastive.info_nce(v, t, jnp.asarray(IDS), x[0], Plan("ring", 3)),
+            lambda x: contrastive.sigmoid(v, t, jnp.asarray(IDS), x[0], x[1], Plan("ring", 3)),
+        ):
+            loss, at, step = jax.jit(loss), jnp.array([10.0, -4.0]), 1e-5
+            slope = [(loss(at + step * e) - loss(at - step * e)) / (2 * step) for e in jnp.eye(2)]
+            np.testing.assert_allclose(jax.grad(loss)(at), slope, rtol=1e-7, atol=1e-9)
+
+
+def test_distance_weights_are_the_inverse_density():
+    """On the sphere in q dimensions the pairwise distance has density D^(q-2) (1 - D^2/4)^((q-3)/2)."""
+    q, scores = 16, np.array([-0.2, 0.0, 0.3, 0.8], np.float32)
+    distance = np.sqrt(2 - 2 * scores)
+    density = distance ** (q - 2) * (1 - distance**2 / 4) ** ((q - 3) / 2)
+    log_w = contrastive.distance_log_weights(jnp.asarray(scores), 1.9, q)
+    np.testing.assert_allclose(log_w, -np.log(density), rtol=1e-4)
+    beyond = contrastive.distance_log_weights(jnp.asarray([-0.6, 0.99]), 1.7, q)
+    assert beyond[0] == -np.inf
+    assert beyond[1] == contrastive.distance_log_weights(jnp.asarray([0.9]), 1.7, q)[0]  # D >= 0.5
+
+
+def test_gap_is_that_of_the_scores():
+    v, t = pairs()
+    scores = v @ t.T
+    found = contrastive.gap(jnp.asarray(v, jnp.float32), jnp.asarray(t, jnp.float32))
+    np.testing.assert_allclose(found, np.diag(scores).mean() - scores.mean(), rtol=1e-4)
+
+
+def test_drawn_negatives_follow_their_weights():
+    v, t = (jnp.asarray(x, jnp.float32) for x in pairs())
+    log_w = lambda s: contrastive.distance_log_weights(s, 1.9, 6)
+    keys = lambda tile, axis, key: log_w(tile.scores[0]) + contrastive.pair_gumbel(tile, axis, key)
+    drawn = lambda key: [x.id for x in choose(keys, v, t, jnp.asarray(IDS), key, DENSE)]
+    many = jax.random.key_data(jax.random.split(jax.random.key(0), 2000))
+    draws = jax.jit(jax.vmap(lambda key: [x.id for x in choose(keys, v, t, jnp.asarray(IDS), key, DENSE)]))(
+        many
+    )
+    negative = IDS[:, None] != IDS[None, :]
+    for drawn, scores in zip(draws, (v @ t.T, t @ v.T), strict=True):
+        w = np.where(negative, np.exp(log_w(scores)), 0)
+        frequency = np.stack([np.mean(np.asarray(drawn) == j, axis=0) for j in range(B)], axis=1)
+        np.testing.assert_allclose(frequency, w / w.sum(axis=1, keepdims=True), atol=0.05)
+        assert not frequency[0, [0, 1, 5]].any()  # never a caption of the same image
+
+
+def compiled(name, batch, devices, d=64, tile=32):
+    mesh = make_mesh(devices)
+    rows = by_rows(mesh)
+    with jax.set_mesh(mesh):
+        x = jax.ShapeDtypeStruct((batch, d), jnp.float32, sharding=rows)
+        ids = jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=rows)
+        loss = lambda v, t, ids: CASES[name][0](v, t, ids, Plan("ring", tile))
+        of = jax.value_and_grad(loss, argnums=(0, 1))
+        return jax.jit(of, out_shardings=(None, (rows, rows))).lower(x, x, ids).compile()
+
+
+@pytest.mark.parametrize("name", ["info_nce", "sigmoid", "sum", "hardest"])
+def test_memory_is_a_few_shards_whatever_the_batch(name):
+    """Read from the compiled program: temporary bytes, and that no array is larger than a tile or shard."""
+    d, tile = 64, 32
+    held = {}
+    for devices, batch in ((4, 1024), (8, 2048)):
+        program, rows = compiled(name, batch, devices), batch // devices
+        held[devices] = program.memory_analysis().temp_size_in_bytes
+        assert held[devices] <= 4 * (4.5 * rows * d + rows * tile)
+        text = program.as_text()
+        shapes = [
+            [int(n) for n in dims.split(",")] for dims in re.findall(r"(?:f32|pred|s32)\[([\d,]+)\]", text)
+        ]
+        assert max(int(np.prod(shape)) for shape in shapes) <= max(rows * d, tile * tile)
+    assert held[8] <= held[4] * 1.05

@@ -1,0 +1,98 @@
+"""Masked words: which are chosen, their loss, and a run that starts from one that learnt them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jax_itm.data.tokenizer import Tokenizer
+from jax_itm.distributed.mesh import by_rows, make_mesh, replicated
+from jax_itm.errors import UserError
+from jax_itm.losses.masked_lm import hidden_words, word_sums
+from jax_itm.methods import build
+from jax_itm.train.init_from import Start, started
+from tests.methods.test_iais import ROWS, VOCABULARY, WORDS, batch, settings
+
+ALONE = {"rank": 0.0, "iais": 0.0, "mlm": 1.0}
+
+
+def test_words_are_hidden_by_berts_rule():
+    rows, words = 4000, 12
+    ids = jnp.broadcast_to(jnp.arange(words), (rows, words))
+    text = {"ids": ids, "mask": ids < 10}  # [CLS], eight words, [SEP], padding
+    shown, chosen = hidden_words(jax.random.key(0), text, 0.25, 1000)
+    assert not np.any(chosen[:, [0, 9, 10, 11]])
+    share = lambda x: float(jnp.sum(x) / jnp.sum(chosen))
+    np.testing.assert_allclose(jnp.mean(chosen[:, 1:9]), 0.25, atol=0.01)
+    np.testing.assert_allclose(share(shown["hidden"]), 0.8, atol=0.02)
+    np.testing.assert_allclose(share(shown["ids"] != ids), 0.1, atol=0.02)
+    assert not np.any(shown["hidden"] & ~chosen) and not np.any((shown["ids"] != ids) & ~chosen)
+
+
+def test_the_sums_are_those_over_chosen_words():
+    rng = np.random.default_rng(0)
+    logits, ids, chosen = rng.normal(size=(3, 4, 5)), rng.integers(0, 5, (3, 4)), rng.random((3, 4)) < 0.5
+    found = word_sums(*map(jnp.asarray, (logits, ids, chosen)))
+    each, right = [], []
+    for at in zip(*np.nonzero(chosen), strict=True):
+        p = np.exp(logits[at]) / np.exp(logits[at]).sum()
+        each.append(-np.log(p[ids[at]]))
+        right.append(p.argmax() == ids[at])
+    np.testing.assert_allclose(found["mlm"], np.sum(each), rtol=1e-5)
+    assert (found["right"], found["count"]) == (np.sum(right), len(each))
+
+
+def test_what_is_hidden_has_no_say():
+    method, given = build(settings(weights=ALONE), VOCABULARY), batch()
+    params = jax.jit(method.init)(jax.random.key(0), given)
+    hidden = jnp.zeros((ROWS, WORDS), bool).at[:, 2].set(True)
+    images = method.encode_image(params, given["image"])
+    shown = given["text"] | {"hidden": hidden}
+    words = jax.jit(lambda ids: method._apply(params, "words", shown | {"ids": ids}, images))
+    ids = given["text"]["ids"]
+    other = words(ids.at[:, 2].set(5))
+    np.testing.assert_array_equal(words(ids), other)
+    assert np.any(words(ids.at[:, 1].set(5)) != other)
+
+
+def one_step(config, devices):
+    mesh, method, given = make_mesh(devices), build(config, VOCABULARY), batch()
+    with jax.set_mesh(mesh):
+        params = jax.jit(method.init, out_shardings=replicated(mesh))(jax.random.key(0), given)
+        loss = lambda p, b: method.loss(p, b, jax.random.key(1), jnp.int32(0))
+        step = jax.jit(jax.grad(loss, has_aux=True), in_shardings=(replicated(mesh), by_rows(mesh)))
+        grads, terms = step(params, jax.device_put(given, by_rows(mesh)))
+        return jax.device_get((optax.apply_updates(params, jax.tree.map(lambda g: -0.1 * g, grads)), terms))
+
+
+def test_micro_batches_change_nothing():
+    config = settings(weights=ALONE, masked=0.4, anchors=4)
+    whole = one_step(config, 1)
+    config.micro_batches = 4
+    parts = one_step(config, 1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), whole, parts)
+
+
+@pytest.mark.parametrize("weights", [ALONE, ALONE | {"rank": 1.0}], ids=["alone", "with ranking"])
+def test_equal_on_one_and_eight_devices(weights):
+    config = settings(weights=weights, alignment="none", masked=0.4)
+    alone, spread = one_step(config, 1), one_step(config, 8)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), alone, spread)
+    assert ("rank" in alone[1]) == bool(weights["rank"])  # without a weight nothing is mined
+    assert alone[1]["mlm"] > 1
+
+
+def test_a_start_leaves_the_head_for_words_behind():
+    given, plain = batch(), build(settings(), VOCABULARY)
+    learnt = jax.jit(build(settings(weights=ALONE), VOCABULARY).init)(jax.random.key(1), given)
+    assert "word_head" in learnt
+    params = jax.jit(plain.init)(jax.random.key(0), given)
+    assert "word_head" not in params
+    flat = {"/".join(k.key for k in path): x for path, x in jax.tree_util.tree_leaves_with_path(learnt)}
+    start = Start("learnt", flat, whole=True, tokenizer=Tokenizer.fit(["a"]))
+    made = started(params, start)
+    np.testing.assert_array_equal(made["layer_1"]["key"]["kernel"], learnt["layer_1"]["key"]["kernel"])
+    del flat["layer_1/key/kernel"]
+    with pytest.raises(UserError, match="layer_1/key/kernel is absent there"):
+        started(params, start)

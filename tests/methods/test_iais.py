@@ -1,0 +1,240 @@
+"""The cross-encoder: its maps, its mining, its step on several devices, and re-ranking."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jax_itm.config.load import default
+from jax_itm.distributed.mesh import by_rows, make_mesh, replicated
+from jax_itm.errors import UserError
+from jax_itm.methods import build
+from jax_itm.train.loop import check_finite
+
+POOL, ROWS, WORDS, REGIONS, DIM, VOCABULARY = 4, 32, 7, 3, 6, 20
+
+
+def settings(**method):
+    config = default("iais")
+    small = {"hidden": 16, "layers": 2, "heads": 2, "pool": POOL, "anchors": 3, "hardest": 2, "tile": 5}
+    config.method.update(small | {"dropout": 0.0} | method)
+    config.batch_size, config.data.max_words, config.data.max_regions = ROWS, WORDS, REGIONS
+    config.data.region_dim = DIM
+    return config
+
+
+def batch(rows=ROWS, seed=0):
+    rng = np.random.default_rng(seed)
+    long, many = rng.integers(4, WORDS + 1, rows), rng.integers(2, REGIONS + 1, rows)
+    corner = rng.uniform(0, 0.5, (rows, REGIONS, 2))
+    ids = np.arange(rows)
+    ids[2] = 0  # two captions of one image
+    regions = rng.normal(size=(rows, REGIONS, DIM)).astype(np.float16)
+    regions[2] = regions[0]
+    made = {
+        "image": {
+            "regions": regions,
+            "boxes": np.concatenate([corner, corner + 0.4], axis=2).astype(np.float32),
+            "mask": np.arange(REGIONS)[None] < many[:, None],
+        },
+        "text": {
+            "ids": rng.integers(4, VOCABULARY, (rows, WORDS)).astype(np.int32),
+            "mask": np.arange(WORDS)[None] < long[:, None],
+        },
+        "image_id": ids.astype(np.int32),
+    }
+    return jax.tree.map(jnp.asarray, made)
+
+
+@pytest.fixture(scope="module")
+def made():
+    """A method, its parameters, stirred so that attention is uneven, and a batch."""
+    method, given = build(settings(), VOCABULARY), batch()
+    params = jax.jit(method.init)(jax.random.key(0), given)
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    stirred = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    return method, jax.tree.unflatten(tree, stirred), given
+
+
+def test_attention_maps_are_four_softmaxes_of_the_last_layers_input(made):
+    method, params, given = made
+    maps = jax.jit(method.maps)(params, given)
+    text, image = method._embed(params, given)
+    last = method._apply(params, "match", text, image).last
+    layer = params["layer_1"]
+    q, k = (np.asarray(last @ layer[n]["kernel"] + layer[n]["bias"], np.float64) for n in ("query", "key"))
+    row, size = 1, 8
+    words = np.flatnonzero(given["text"]["mask"][row])[1:-1]  # neither [CLS] nor [SEP]
+    regions = WORDS + np.flatnonzero(given["image"]["mask"][row])
+
+    def loop(queries, keys):
+        heads = []
+        for h in range(2):
+            at = slice(h * size, (h + 1) * size)
+            z = q[row][queries, at] @ k[row][keys, at].T / np.sqrt(size)
+            e = np.exp(z - z.max(1, keepdims=True))
+            heads.append(e / e.sum(1, keepdims=True))
+        return np.mean(heads, axis=0)
+
+    local = regions - WORDS
+    for found, here, there, rows, columns in (
+        (maps.own, words, words, words, words),
+        (maps.other, regions, regions, local, local),
+        (maps.out, words, regions, words, local),
+        (maps.back, regions, words, local, words),
+    ):
+        np.testing.assert_allclose(found[row][np.ix_(rows, columns)], loop(here, there), atol=2e-5)
+        np.testing.assert_allclose(np.sum(found[row][rows], axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(np.flatnonzero(maps.mask[row]), words)
+
+
+def test_a_pairs_score_does_not_depend_on_its_company_or_padding(made):
+    method, params, given = made
+    images, texts = method.encode_image(params, given["image"]), method.encode_text(params, given["text"])
+    grid = method.score(params, images, texts)
+    pairs = method.score_pairs(params, images, texts)
+    np.testing.assert_allclose(pairs, np.diag(grid), atol=1e-5)
+    ids = jnp.where(given["text"]["mask"], given["text"]["ids"], 5)
+    regions = jnp.where(given["image"]["mask"][..., None], given["image"]["regions"], 9)
+    images = method.encode_image(params, given["image"] | {"regions": regions})
+    texts = method.encode_text(params, given["text"] | {"ids": ids})
+    np.testing.assert_allclose(method.score_pairs(params, images, texts), pairs, atol=1e-5)
+
+
+@pytest.mark.parametrize("by_image", [True, False])
+def test_mining_takes_the_hardest_of_other_images(made, by_image):
+    method, params, given = made
+    pool = jax.tree.map(lambda x: x[:POOL], given)
+    texts, images = method._embed(params, pool)
+    found, real = method.mine(params, texts, images, jnp.asarray(pool["image_id"]), by_image)
+    encoded = method.encode_image(params, pool["image"]), method.encode_text(params, pool["text"])
+    scores = np.asarray(method.score(params, *encoded))
+    scores = scores if by_image else scores.T
+    for anchor in range(3):
+        others = [j for j in range(POOL) if pool["image_id"][j] != pool["image_id"][anchor]]
+        best = sorted(others, key=lambda j: -scores[anchor, j])[:2]
+        assert list(found[anchor][real[anchor]]) == best
+
+
+def test_an_anchor_without_negatives_adds_nothing(made):
+    method, params, given = made
+    alone = given | {"image_id": jnp.zeros(ROWS, jnp.int32)}
+    value, terms = jax.jit(method.loss)(params, alone, jax.random.key(0), jnp.int32(0))
+    assert terms["rank"] == 0
+    assert np.isfinite(value)
+
+
+@pytest.mark.parametrize("alignment", ["singular", "distributed", "none"])
+def test_one_and_eight_devices_agree(made, alignment):
+    """Loss, terms and the parameters after a step of plain SGD; pools go whole to a device."""
+    _, params, given = made
+    method = build(settings(alignment=alignment), VOCABULARY)
+    stepped = []
+    for devices in (1, 8):
+        mesh = make_mesh(devices)
+
+        def update(params, batch):
+            (_, terms), grads = jax.value_and_grad(method.loss, has_aux=True)(
+                params, batch, jax.random.key(5), jnp.int32(1)
+            )
+            return terms, optax.apply_updates(params, jax.tree.map(lambda g: -0.1 * g, grads))
+
+        whole = replicated(mesh)
+        with jax.set_mesh(mesh):
+            step = jax.jit(update, in_shardings=(whole, by_rows(mesh)), out_shardings=whole)
+            stepped.append(jax.device_get(step(jax.device_put(params, whole), given)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), *stepped)
+    assert stepped[0][0]["rank"] > 0
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_negatives_are_drawn_at_first_and_mined_later(made, drawn):
+    """Before `draw_for`, every other image of a pool is drawn equally often; then the hardest is mined."""
+    _, params, given = made
+    method = build(settings(draw_for="2 steps", hardest=1), VOCABULARY)
+    pool = jax.tree.map(lambda x: x[None, :POOL], given)
+    texts, images = method._embed(params, jax.tree.map(lambda x: x[0], pool))
+    whole = jax.tree.map(lambda x: x[None], (texts, images))
+    step = jnp.int32(1 if drawn else 2)
+    find = jax.jit(lambda rng: method.negatives(params, *whole, pool["image_id"], rng, step)[0])
+    rows = np.array([find(jax.random.key(k)).rows[0, 1, 0] for k in range(60)])
+    mined = method.mine(params, texts, images, pool["image_id"][0], True).rows[1, 0]
+    assert 1 not in rows
+    assert sorted(set(rows)) == ([0, 2, 3] if drawn else [mined])
+
+
+def test_a_region_mlp_stands_before_the_projection(made):
+    _, _, given = made
+    method = build(settings(region_mlp=9, spread=0.3), VOCABULARY)
+    params = jax.jit(method.init)(jax.random.key(0), given)
+    assert params["img_linear"]["kernel"].shape == (9, 16)
+    assert 0.2 < np.std(params["word"]["embedding"]) < 0.4
+    images = method.encode_image(params, given["image"])
+    inner = np.asarray(given["image"]["regions"], np.float32)
+    for k in range(2):
+        layer = params[f"region_mlp_layer_{k}"]
+        inner = np.asarray(jax.nn.gelu(inner @ layer["kernel"] + layer["bias"]))
+    plain = build(settings(), VOCABULARY)
+    rest = {name: leaf for name, leaf in params.items() if "region_mlp" not in name}
+    same = plain.encode_image(rest, given["image"] | {"regions": jnp.asarray(inner)})
+    np.testing.assert_allclose(images.x, same.x, atol=1e-4)
+
+
+def test_bfloat16_keeps_float32_parameters_scores_and_maps(made):
+    method, params, given = made
+    config = settings()
+    config.dtype = "bfloat16"
+    half = build(config, VOCABULARY)
+    start = jax.eval_shape(half.init, jax.random.key(0), given)
+    assert {x.dtype for x in jax.tree.leaves(start)} == {jnp.dtype("float32")}
+    maps = jax.jit(half.maps)(params, given)
+    assert maps.own.dtype == jnp.float32
+    np.testing.assert_allclose(jnp.sum(maps.own, axis=2)[maps.mask], 1, rtol=1e-5)
+    encoded = lambda m: (m.encode_image(params, given["image"]), m.encode_text(params, given["text"]))
+    scores, whole = (jax.jit(lambda m=m: m.score(params, *encoded(m)))() for m in (half, method))
+    assert scores.dtype == jnp.float32
+    assert np.corrcoef(scores.ravel(), whole.ravel())[0, 1] > 0.99
+    _, terms = jax.jit(half.loss)(params, given, jax.random.key(0), jnp.int32(1))
+    assert all(x.dtype == jnp.float32 and np.isfinite(x) for x in terms.values())
+
+
+def test_micro_batches_change_memory_alone(made):
+    method, params, given = made
+    config = settings()
+    config.micro_batches = 3
+    parted = build(config, VOCABULARY)
+    loss = lambda m: lambda p: m.loss(p, given, jax.random.key(0), jnp.int32(1))
+    of = lambda m: jax.jit(jax.value_and_grad(loss(m), has_aux=True))(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), of(method), of(parted))
+
+
+def test_the_alignment_reaches_queries_and_keys_of_the_last_layer_alone(made):
+    """Of the last layer it moves no value, output or MLP weights (spec section 3)."""
+    _, params, given = made
+    config = settings()
+    config.method.weights.rank = 0.0
+    method = build(config, VOCABULARY)
+    loss = lambda p: method.loss(p, given, jax.random.key(0), jnp.int32(1))[0]
+    grads = jax.jit(jax.grad(loss))(params)
+    moved = {name for name, leaf in grads["layer_1"].items() if np.any(leaf.get("kernel", np.zeros(1)))}
+    assert moved == {"query", "key"}
+    assert np.any(grads["layer_0"]["value"]["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pool": 5}, "config.batch_size=32: not whole pools of config.method.pool=5"),
+        ({"hardest": 4}, "config.method.pool=4: too small for 3 anchors with 4 negatives each"),
+    ],
+)
+def test_refuses(change, message):
+    with pytest.raises(UserError, match=message):
+        build(settings(**change), VOCABULARY)
+
+
+def test_an_infinite_alignment_says_why(made):
+    with pytest.raises(UserError, match=r"step 3: iais is inf \(an attention weight became exactly 0"):
+        check_finite({"loss": np.inf, "iais": np.inf}, 3, 0, made[0].reasons)

@@ -1,0 +1,109 @@
+"""Pooling and recurrence against plain loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_itm.arrays import mean_pool
+from jax_itm.models.image import RegionEncoder
+from jax_itm.models.layers import Gru, TransformerLayer
+from jax_itm.models.pooling import Gpo, descending_rank, max_pool, sinusoidal
+
+B, N, D = 4, 6, 5
+X = jax.random.normal(jax.random.key(0), (B, N, D))
+COUNTS = np.array([6, 1, 4, 2])
+MASK = jnp.asarray(np.arange(N) < COUNTS[:, None])[:, ::-1]  # true tokens need not come first
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def loop_gru(p, x, mask, reverse):
+    """One sequence: r, z, n gates as cuDNN has them."""
+    size = p["recurrent"].shape[0]
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, float), p)
+    state, out = np.zeros(size), np.zeros((len(x), size))
+    for n in reversed(range(len(x))) if reverse else range(len(x)):
+        if mask[n]:
+            gate = x[n] @ p["input"]["kernel"] + p["input"]["bias"]
+            own = state @ p["recurrent"] + p["recurrent_bias"]
+            r, z = sigmoid(gate[:size] + own[:size]), sigmoid(gate[size : 2 * size] + own[size : 2 * size])
+            new = np.tanh(gate[2 * size :] + r * own[2 * size :])
+            state = (1 - z) * new + z * state
+        out[n] = state
+    return out
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gru_is_that_of_the_loop(reverse):
+    gru = Gru(3, reverse=reverse)
+    params = gru.init(jax.random.key(1), X, MASK)["params"]
+    params = params | {"recurrent_bias": jnp.arange(9.0) / 9}
+    found = gru.apply({"params": params}, X, MASK)
+    for b in range(B):
+        expected = loop_gru(params, np.asarray(X[b]), MASK[b], reverse)
+        np.testing.assert_allclose(found[b], expected, atol=1e-5)
+
+
+def test_mean_and_max_see_true_tokens_alone():
+    for b in range(B):
+        seen = np.asarray(X[b])[np.asarray(MASK[b])]
+        np.testing.assert_allclose(mean_pool(X, MASK)[b], seen.mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(max_pool(X, MASK)[b], seen.max(axis=0), rtol=1e-5)
+
+
+def test_gpo_weighs_each_dimensions_sorted_features():
+    gpo = Gpo()
+    params = gpo.init(jax.random.key(1), X, MASK)["params"]
+    found = gpo.apply({"params": params}, X, MASK)
+    forward, backward = params["BiGru_0"]["forward"], params["BiGru_0"]["backward"]
+    for b, count in enumerate(COUNTS):
+        codes, real = np.asarray(sinusoidal(N, 32)), np.arange(N) < count
+        hidden = (loop_gru(forward, codes, real, False) + loop_gru(backward, codes, real, True)) / 2
+        logits = (hidden @ np.asarray(params["Dense_0"]["kernel"]))[:count, 0] / 0.1
+        weights = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        seen = np.asarray(X[b])[np.asarray(MASK[b])]
+        expected = weights @ -np.sort(-seen, axis=0)
+        np.testing.assert_allclose(found[b], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_gpo_does_not_care_for_order_or_padding():
+    gpo = Gpo()
+    params = gpo.init(jax.random.key(1), X, MASK)
+    found = gpo.apply(params, X, MASK)
+    order = np.random.default_rng(0).permutation(N)
+    np.testing.assert_allclose(gpo.apply(params, X[:, order], MASK[:, order]), found, rtol=1e-5)
+    np.testing.assert_allclose(gpo.apply(params, jnp.where(MASK[..., None], X, 99.0), MASK), found, rtol=1e-5)
+    grads = jax.grad(lambda x: jnp.sum(gpo.apply(params, x, MASK) ** 2))(X)
+    assert np.all(np.isfinite(grads)) and not np.any(grads[~np.asarray(MASK)])
+
+
+def test_descending_rank_is_that_of_a_stable_sort():
+    x = np.random.default_rng(0).integers(0, 3, (B, N, D)).astype(np.float32)  # many of them equal
+    order = np.argsort(-x, axis=1, kind="stable")
+    np.testing.assert_array_equal(descending_rank(jnp.asarray(x)), np.argsort(order, axis=1))
+
+
+def test_feature_dropout_takes_the_same_features_from_all_tokens_of_an_item():
+    encoder = RegionEncoder(16, pooling="mean", drop=0.0, feature_dropout=0.5)
+    ones = {"regions": jnp.ones((B, N, 64)), "mask": MASK}
+    params = encoder.init(jax.random.key(1), ones)
+    rngs = {"dropout": jax.random.key(2)}
+    tokens = np.asarray(encoder.apply(params, ones, train=True, rngs=rngs).tokens)
+    np.testing.assert_allclose(tokens, np.repeat(tokens[:, :1], N, axis=1), rtol=1e-6)
+    assert np.ptp(tokens[:, 0], axis=0).min() > 0  # each item loses others
+    still = encoder.apply(params, ones, train=False).tokens
+    plain = RegionEncoder(16, pooling="mean", drop=0.0).apply(params, ones, train=True, rngs=rngs).tokens
+    np.testing.assert_array_equal(still, plain)
+
+
+@pytest.mark.parametrize("post_norm", [False, True])
+def test_masked_positions_are_invisible_to_attention(post_norm):
+    layer = TransformerLayer(2, 8, post_norm=post_norm)
+    x = jax.random.normal(jax.random.key(0), (B, N, 4))
+    params = layer.init(jax.random.key(1), x, MASK, False)
+    one = layer.apply(params, x, MASK, False)
+    two = layer.apply(params, jnp.where(MASK[..., None], x, 7.0), MASK, False)
+    np.testing.assert_allclose(one[MASK], two[MASK], rtol=1e-5, atol=1e-6)

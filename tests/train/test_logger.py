@@ -1,0 +1,101 @@
+"""Files that survive a resume, null for NaN, and an alarm that rings once."""
+
+import json
+
+import numpy as np
+
+from jax_itm.train import logger
+from jax_itm.train.logger import Clock, CollapseAlarm, Logger
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def scalars(loss):
+    return {"loss": loss, "step_seconds": 0.1, "weighted/triplet": 2.0}
+
+
+def test_a_resumed_run_has_every_step_once(tmp_path, capsys):
+    with Logger(str(tmp_path), 8) as log:
+        for step in (2, 4, 6):
+            log.train(step, scalars(1.0))
+        log.evaluation(4, {"rsum": 300.0, "i2t/r1": 40.0, "t2i/r1": 30.0})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "tr')  # a crash in the middle of a line
+    with Logger(str(tmp_path), 8, first_step=4) as log:
+        for step in (6, 8):
+            log.train(step, scalars(2.0))
+    found = [(line["step"], line.get("train/loss")) for line in lines(tmp_path)]
+    assert found == [(2, 1.0), (4, 1.0), (4, None), (6, 2.0), (8, 2.0)]
+    assert lines(tmp_path)[2]["val/rsum"] == 300
+    assert "validation rSum 300.0" in capsys.readouterr().out
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_tensorboard_holds_the_scalars(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    with Logger(str(tmp_path), 2) as log:
+        log.train(1, scalars(3.5))
+    data = next((tmp_path / "tensorboard").glob("events*")).read_bytes()
+    found, at = {}, 0
+    while at < len(data):  # records: length (8), crc (4), event, crc (4)
+        size = int.from_bytes(data[at : at + 8], "little")
+        for value in Event.FromString(data[at + 12 : at + 12 + size]).summary.value:
+            found[value.tag] = value.simple_value
+        at += size + 16
+    assert found["train/loss"] == 3.5 and found["train/weighted/triplet"] == 2
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+    with Logger(str(tmp_path), 1) as log:
+        log.train(1, scalars(np.nan))
+    assert lines(tmp_path)[0]["train/loss"] is None
+
+
+def test_more_than_a_day_may_be_left(tmp_path, capsys):
+    with Logger(str(tmp_path), 2161) as log:
+        log._start -= 60  # a minute for the first step
+        log.train(1, scalars(1.0))
+    assert "step 1/2161, loss 1, 100 ms/step, 1 day, 12:0" in capsys.readouterr().out
+
+
+def test_another_process_writes_nothing(tmp_path, capsys):
+    with Logger(str(tmp_path), 1, is_main=False) as log:
+        log.train(1, scalars(1.0))
+        log.message("hello")
+    assert not list(tmp_path.iterdir()) and not capsys.readouterr().out
+
+
+def test_the_alarm_rings_once_on_the_plateau_and_not_beside_it():
+    alarm = CollapseAlarm(0.2, patience=3)
+    assert not any(alarm.update(0.22, 0.01) for _ in range(9))
+    assert not any(alarm.update(0.2, 0.5) for _ in range(9))  # near negatives of healthy embeddings
+    said = [alarm.update(0.2001, 0.01) for _ in range(9)]
+    assert [k for k, text in enumerate(said) if text] == [2]
+    assert "config.optimizer.lr" in said[2]
+    assert not any(CollapseAlarm(0.0).update(0.0, 0.0) for _ in range(20))
+
+
+def test_the_clock_tells_steps_from_waiting(monkeypatch):
+    now = [10.0]
+    monkeypatch.setattr(logger.time, "perf_counter", lambda: now[0])
+
+    def batches():
+        while True:
+            now[0] += 3.0
+            yield {}
+
+    def step():
+        clock.next(source)
+        now[0] += 1.0
+
+    clock, source = Clock(4), batches()
+    step()
+    step()
+    assert clock.read(6) == (4.0, 0.75)
+    now[0] += 100
+    clock.start(6)  # an evaluation
+    step()
+    assert clock.read(7) == (4.0, 0.75)
