@@ -7,8 +7,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +16,13 @@ from tensorflow_datasets.core.constants import INCOMPLETE_PREFIX
 
 from jax_itm.data.images import MAX_PIXELS
 from jax_itm.data.prepared import VERSION, _check_name, _open, describe
-from jax_itm.data.scenes import render
-from jax_itm.data.sources.bottom_up import read_bottom_up
-from jax_itm.data.sources.coco_tfds import read_coco_captions
 from jax_itm.data.sources.entities import with_phrases
-from jax_itm.data.sources.folder import read_folder
-from jax_itm.data.sources.karpathy import PUBLISHED, read_published
-from jax_itm.data.sources.precomp import read_precomp
+from jax_itm.data.sources.karpathy import PUBLISHED
 from jax_itm.data.sources.raw import Raw
-from jax_itm.data.sources.uniter import read_uniter
+from jax_itm.data.sources.registry import OF_PICTURES, READERS, WITHOUT_SOURCE
 from jax_itm.data.tfds_builder import Builder
 from jax_itm.errors import UserError
 from jax_itm.storage import on_disk
-
-READERS: dict[str, Callable[..., Raw]] = {
-    "precomp": read_precomp,
-    "folder": read_folder,
-    "uniter": read_uniter,
-    "bottom_up_tsv": read_bottom_up,
-    **{name: partial(read_published, name) for name in PUBLISHED},
-}
-
-
-NAMES = ("scenes", *READERS)
-
-
-OF_PICTURES = ("folder", *PUBLISHED)  # their readers take `max_pixels`
-
-
-def _read_scenes() -> Raw:
-    splits = {split: partial(render.generate, split, count, 0) for split, count in render.SPLITS.items()}
-    region_dim = next(render.generate("train", 1, 0))["regions"].shape[1]
-    return Raw(splits, ("image", "regions", "boxes", "phrases"), region_dim)
-
-
-WITHOUT_SOURCE: dict[str, Callable[..., Raw]] = {"scenes": _read_scenes, "coco": read_coco_captions}
 
 
 def prepare(

@@ -13,7 +13,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow_datasets as tfds
 
-from jax_itm.data.prepare import NAMES, READERS
+from jax_itm.data.sources.registry import NAMES, READERS
 from jax_itm.data.split import Split
 from jax_itm.data.tfds_builder import spread
 from jax_itm.errors import UserError

@@ -68,7 +68,7 @@ def test_fit_is_the_same_in_every_process():
     # Hosts fit on their own: hash maps must not number their pieces differently.
     captions = [f"{a}{b}{a} {b}{a}" for a in "abcdefghij" for b in "klmnopqrst"]
     code = (
-        "from jax_itm.data.text import Tokenizer;"
+        "from jax_itm.data.tokenizer import Tokenizer;"
         f"print(*(Tokenizer.fit({captions!r}, kind, 1, 90).to_json() for kind in ('words', 'wordpiece')))"
     )
     runs = {subprocess.check_output([sys.executable, "-c", code]) for _ in range(3)}
