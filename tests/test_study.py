@@ -10,7 +10,7 @@ from jax_itm.__main__ import main as command
 from jax_itm.errors import UserError
 from jax_itm.plots.runs import minutes
 from jax_itm.study import Row, Study, check, main
-from tests.end_to_end.test_run import prepared
+from tests.helpers.tiny_run import prepared
 
 STUDY = """
 from jax_itm.study import Row, Study

@@ -18,9 +18,9 @@ import numpy as np
 
 from jax_itm.checkpoint.checkpoints import Checkpoints, found
 from jax_itm.errors import LOST
-from tests.end_to_end.test_run import params, prepared, same
 from tests.helpers import cluster
-from tests.robustness.test_faults import STEPS, command
+from tests.helpers.cluster import STEPS, command
+from tests.helpers.tiny_run import params, prepared, same
 
 
 def last(workdir: Path) -> int:

@@ -2,9 +2,9 @@
 
 Run by hand: pip install atheris && python tests/benchmarks/fuzz.py LAYOUT [-max_total_time=600 ..]
 
-LAYOUT is one of tests/test_fuzz.py; its files are the first inputs. The options are libFuzzer's. An input is
-the number of a file in one byte, and what that file holds. The first that is neither read correctly nor
-refused in one line ends the search, and is left as crash-* in the present directory.
+LAYOUT is one of tests/helpers/layouts.py; its files are the first inputs. The options are libFuzzer's. An
+input is the number of a file in one byte, followed by that file's content. The first input that is neither
+read correctly nor refused in one line ends the search, and is left as crash-* in the current directory.
 """
 
 import sys
@@ -16,8 +16,8 @@ import atheris  # pyright: ignore[reportMissingImports]: installed by hand
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 with atheris.instrument_imports(include=["jax_itm.data"], enable_loader_override=False):
+    from tests.helpers.layouts import LAYOUTS, read_all, taken
     from tests.helpers.mutate import tolerant
-    from tests.robustness.test_fuzz import LAYOUTS, read_all, taken
 
 
 def main():

@@ -8,10 +8,11 @@ from jax_itm.__main__ import main
 from jax_itm.data.prepare import prepare
 from jax_itm.data.prepared import describe, open_split
 from jax_itm.errors import UserError
-from tests.data.sources.test_bottom_up import SIX, row, write
-from tests.data.sources.test_uniter import entries, write_captions, write_lmdb, zipped
-from tests.data.test_prepare import truncated_jpeg, write_folder, write_precomp
-from tests.end_to_end.test_run import says
+from tests.helpers.bottom_up import SIX, tsv_row, write_tsv
+from tests.helpers.errors import says
+from tests.helpers.pictures import truncated_jpeg, write_folder
+from tests.helpers.precomp import write_precomp
+from tests.helpers.uniter_features import entries, write_captions, write_lmdb, zipped
 
 needs_beam = pytest.mark.skipif(
     importlib.util.find_spec("apache_beam") is None,
@@ -59,7 +60,7 @@ def test_regions(tmp_path, name):
             tmp_path / "raw" / "feat_th0.2_max100_min10", {k: zipped(v) for k, v in entries(keys).items()}
         )
     else:
-        write(tmp_path / "raw", [row("9", SIX), row("42", SIX)])
+        write_tsv(tmp_path / "raw", [tsv_row("9", SIX), tsv_row("42", SIX)])
     prepare(name, tmp_path / "plain", tmp_path / "raw")
     prepare(name, tmp_path / "beam", tmp_path / "raw", beam={})
     same(name, tmp_path / "plain", tmp_path / "beam", "regions")

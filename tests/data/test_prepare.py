@@ -1,6 +1,5 @@
 """Preparing data sets from each layout, reading them back, and refusing what is wrong."""
 
-import io
 import json
 import pickle
 import socket
@@ -13,45 +12,9 @@ from jax_itm.data.prepare import prepare
 from jax_itm.data.prepared import open_split
 from jax_itm.data.scenes import render
 from jax_itm.errors import UserError
-
-BOXES = np.array([[0, 0, 0.5, 1], [0.5, 0, 1, 1], [0, 0, 1, 1]], np.float32)
-
-
-def write_precomp(folder, splits=("train", "dev"), images=4, each=5, repeat=1, ids=True):
-    """SCAN's layout; returns the regions of each split, one row an image."""
-    folder.mkdir(exist_ok=True)
-    found = {}
-    for k, split in enumerate(splits):
-        regions = np.random.default_rng(k).normal(size=(images, 3, 8)).astype(np.float32)
-        found[split] = regions.astype(np.float16)
-        np.save(folder / f"{split}_ims.npy", np.repeat(regions, repeat, axis=0))
-        lines = [f"{split} image {i} caption {c}\n" for i in range(images) for c in range(each)]
-        (folder / f"{split}_caps.txt").write_text("".join(lines))
-        if ids:
-            names = "".join(f"{split}{i}.jpg\n" for i in range(images))
-            (folder / f"{split}_ids.txt").write_text(names)
-    np.save(folder / "boxes.npy", BOXES)
-    return found
-
-
-def picture(seed: int, size=(20, 12)) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), np.uint8)
-    return Image.fromarray(pixels)
-
-
-def write_folder(folder, count=3):
-    (folder / "images").mkdir(parents=True)
-    for k in range(count):
-        picture(k).save(folder / "images" / f"{k}.jpg")
-    return folder
-
-
-def refuses(tmp_path, name, source, message):
-    """`prepare` raises one line that matches, and leaves nothing behind."""
-    with pytest.raises(UserError, match=message) as caught:
-        prepare(name, tmp_path / "data", source)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "data").exists()
+from tests.helpers.errors import refuses
+from tests.helpers.pictures import karpathy, picture, truncated_jpeg, write_folder
+from tests.helpers.precomp import BOXES, write_precomp
 
 
 def test_precomp_round_trip(tmp_path):
@@ -272,11 +235,6 @@ def test_folder_jsonl_named_by_file(tmp_path):
     assert split.captions() == ["größe 0", "größe 1", "größe 2"]
 
 
-def karpathy(**changes):
-    image = {"filename": "0.jpg", "split": "restval", "sentences": [{"raw": "A dog"}] * 2}
-    return {"images": [image, image | {"filename": "1.jpg", "split": "test"} | changes]}
-
-
 def test_folder_karpathy(tmp_path):
     folder = write_folder(tmp_path / "raw")
     (folder / "images" / "1.jpg").rename(folder / "1.jpg")
@@ -287,12 +245,6 @@ def test_folder_karpathy(tmp_path):
     assert list(facts["splits"]) == ["train", "test"]
     split = open_split("folder", tmp_path / "data", "test", "pixels")
     np.testing.assert_array_equal(split.picture(0), Image.open(folder / "deep" / "1.jpg"))
-
-
-def truncated_jpeg() -> bytes:
-    file = io.BytesIO()
-    picture(0, (64, 64)).save(file, "JPEG")
-    return file.getvalue()[: len(file.getvalue()) // 2]
 
 
 FOLDER_FAULTS = {
@@ -384,7 +336,7 @@ def test_real_regions(tmp_path, real_data):
 
 
 def test_scenes(tmp_path, monkeypatch):
-    monkeypatch.setattr(scenes, "SPLITS", {"train": 4, "val": 2})
+    monkeypatch.setattr(render, "SPLITS", {"train": 4, "val": 2})
     facts = prepare("scenes", tmp_path / "data")
     assert {s: n["images"] for s, n in facts["splits"].items()} == {"train": 4, "val": 2}
     assert facts["holds"] == ["image", "regions", "boxes", "phrases"]

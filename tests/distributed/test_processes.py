@@ -17,8 +17,8 @@ from jax_itm import losses
 from jax_itm.distributed import preflight
 from jax_itm.distributed.cluster import Cluster, start
 from jax_itm.errors import LOST, UserError
-from tests.conftest import ROOT
-from tests.end_to_end.test_run import prepared
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_run import prepared
 
 SCRIPT = """
 import sys

@@ -19,8 +19,9 @@ from jax_itm.methods import build, example_batch
 from jax_itm.metrics import retrieval
 from jax_itm.metrics.reranking import Nearest, joined, reordered
 from jax_itm.plots.attention import attention
-from tests.end_to_end.test_run import CONFIG, QUICK, says, write_precomp
-from tests.methods.test_iais import POOL, settings
+from tests.helpers.errors import says
+from tests.helpers.iais import POOL, settings
+from tests.helpers.tiny_run import CONFIG, QUICK, write_precomp
 
 CROSS = """
 from jax_itm.config import default

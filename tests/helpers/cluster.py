@@ -113,3 +113,14 @@ def run(command: list[str], fault: Fault = NONE, limit: float = 400) -> tuple[li
         for process in both:
             process.kill()
     return [process.wait() for process in both], said
+
+
+STEPS = 16
+
+FIELDS = {"duration": f"{STEPS} steps", "evaluate.every": "4 steps", "log_every": 1}
+
+
+def command(place, workdir: str, **fields) -> list[str]:
+    fields = {"data.data_dir": place / "data", **FIELDS, **fields}
+    start = ["train", "--config", f"{place}/tiny.py:method=info_nce", "--workdir", str(place / workdir)]
+    return [*start, *(f"--config.{name}={value}" for name, value in fields.items())]

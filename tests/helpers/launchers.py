@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.helpers.paths import ROOT
 
 # A worker of the slice is a folder, which goes with the slice; what is sent to it is done there.
 GCLOUD = r"""

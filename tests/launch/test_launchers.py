@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.conftest import ROOT
 from tests.helpers.launchers import Place
+from tests.helpers.paths import ROOT
 
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / "launch" / "slurm.sbatch"])
 RUN = ("configs/dias_scenes.py:a=b", "--config.seed=1", "--config.optimizer.lr_factors=(('^text/', 0.1),)")

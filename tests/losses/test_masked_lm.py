@@ -12,7 +12,7 @@ from jax_itm.errors import UserError
 from jax_itm.losses.masked_lm import hidden_words, word_sums
 from jax_itm.methods import build
 from jax_itm.train.init_from import Start, started
-from tests.methods.test_iais import ROWS, VOCABULARY, WORDS, batch, settings
+from tests.helpers.iais import ROWS, VOCABULARY, WORDS, batch, settings
 
 ALONE = {"rank": 0.0, "iais": 0.0, "mlm": 1.0}
 

@@ -12,7 +12,7 @@ from jax_itm.losses.token_similarity import CELLS, maxmean, maxmean_pairs, token
 from jax_itm.methods import build
 from jax_itm.models.layers import TransformerLayer
 from jax_itm.models.unet import DualPath, noise_bank
-from tests.methods.test_methods import QUICK, VOCAB, batch, one_sgd_step, small
+from tests.helpers.methods import QUICK, VOCAB, batch, one_sgd_step, small
 
 
 def started(**fields):

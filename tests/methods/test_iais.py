@@ -6,45 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from jax_itm.config.load import default
 from jax_itm.distributed.mesh import by_rows, make_mesh, replicated
 from jax_itm.errors import UserError
 from jax_itm.methods import build
 from jax_itm.train.loop import check_finite
-
-POOL, ROWS, WORDS, REGIONS, DIM, VOCABULARY = 4, 32, 7, 3, 6, 20
-
-
-def settings(**method):
-    config = default("iais")
-    small = {"hidden": 16, "layers": 2, "heads": 2, "pool": POOL, "anchors": 3, "hardest": 2, "tile": 5}
-    config.method.update(small | {"dropout": 0.0} | method)
-    config.batch_size, config.data.max_words, config.data.max_regions = ROWS, WORDS, REGIONS
-    config.data.region_dim = DIM
-    return config
-
-
-def batch(rows=ROWS, seed=0):
-    rng = np.random.default_rng(seed)
-    long, many = rng.integers(4, WORDS + 1, rows), rng.integers(2, REGIONS + 1, rows)
-    corner = rng.uniform(0, 0.5, (rows, REGIONS, 2))
-    ids = np.arange(rows)
-    ids[2] = 0  # two captions of one image
-    regions = rng.normal(size=(rows, REGIONS, DIM)).astype(np.float16)
-    regions[2] = regions[0]
-    made = {
-        "image": {
-            "regions": regions,
-            "boxes": np.concatenate([corner, corner + 0.4], axis=2).astype(np.float32),
-            "mask": np.arange(REGIONS)[None] < many[:, None],
-        },
-        "text": {
-            "ids": rng.integers(4, VOCABULARY, (rows, WORDS)).astype(np.int32),
-            "mask": np.arange(WORDS)[None] < long[:, None],
-        },
-        "image_id": ids.astype(np.int32),
-    }
-    return jax.tree.map(jnp.asarray, made)
+from tests.helpers.iais import POOL, ROWS, VOCABULARY, WORDS, batch, settings
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from jax_itm.__main__ import main
 from jax_itm.data.images import read_picture
 from jax_itm.data.prepared import open_split
 from jax_itm.plots.cdds import ratio, semantics
-from tests.end_to_end.test_run import CONFIG, QUICK, says, write_precomp
+from tests.helpers.errors import says
+from tests.helpers.tiny_run import CONFIG, QUICK, write_precomp
 
 CDDS = (
     CONFIG.replace('method="dias"', 'method="cdds"')

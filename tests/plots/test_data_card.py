@@ -6,8 +6,9 @@ import numpy as np
 
 from jax_itm.__main__ import main
 from jax_itm.data.images import read_picture
-from tests.data.test_prepare import picture, write_precomp
-from tests.end_to_end.test_run import says
+from tests.helpers.errors import says
+from tests.helpers.pictures import picture
+from tests.helpers.precomp import write_precomp
 
 
 def flat(capsys) -> str:

@@ -29,39 +29,8 @@ from jax_itm.pretrained.files import find, read_weights
 from jax_itm.pretrained.preprocessor import processor
 from jax_itm.train.init_from import open_start, started
 from jax_itm.train.optimizer import build as build_optimizer
-from tests.end_to_end.test_run import write_precomp
-
-GOLDENS = Path(__file__).parents[1] / "goldens"  # made by goldens/make_towers.py
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnop"]
-RUN = """
-from jax_itm.config import default
-
-def get_config():
-    config = default("vsepp")
-    config.name, config.dim, config.batch_size, config.duration = "tiny", 8, 8, "2 steps"
-    config.text.name, config.text.frozen, config.evaluate.batch_size = "pretrained", True, 8
-    config.data.name, config.data.validation, config.data.max_words = "precomp", "dev", 8
-    config.data.max_regions, config.evaluate.every, config.log_every = 3, "2 steps", 1
-    config.method.sum_for = "1 steps"
-    config.image.pooling = config.text.pooling = "mean"  # GPO is slow to compile
-    return config
-"""
-
-
-def golden(name: str) -> dict[str, np.ndarray]:
-    with np.load(GOLDENS / f"tower_{name}.npz") as file:
-        return dict(file)
-
-
-def written(name: str, folder: Path) -> dict[str, np.ndarray]:
-    """Writes a golden tower as a directory; its inputs and outputs."""
-    arrays = golden(name)
-    weights = {k.removeprefix("weight/"): x for k, x in arrays.items() if k.startswith("weight/")}
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(str(arrays["config"]))
-    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    save_file({k: x.astype(np.float32) for k, x in weights.items()}, folder / "model.safetensors")
-    return {k: x for k, x in arrays.items() if not k.startswith("weight/")}
+from tests.helpers.golden_encoders import RUN, WORDS, golden, written
+from tests.helpers.tiny_run import write_precomp
 
 
 def loaded(side: str, folder: Path, inputs):

@@ -10,7 +10,7 @@ import pytest
 from jax_itm.data.prepare import prepare
 from jax_itm.data.prepared import open_split
 from jax_itm.errors import UserError
-from tests.data.test_prepare import write_precomp
+from tests.helpers.precomp import write_precomp
 
 # Writes half of the second split, then waits to be killed.
 HALF = """

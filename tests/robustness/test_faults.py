@@ -12,11 +12,8 @@ from jax_itm.__main__ import main
 from jax_itm.checkpoint.checkpoints import Checkpoints
 from jax_itm.distributed.mesh import make_mesh
 from jax_itm.errors import LOST
-from tests.end_to_end.test_run import params, prepared, same
-from tests.helpers.cluster import Fault, run
-
-STEPS = 16
-FIELDS = {"duration": f"{STEPS} steps", "evaluate.every": "4 steps", "log_every": 1}
+from tests.helpers.cluster import STEPS, Fault, command, run
+from tests.helpers.tiny_run import params, prepared, same
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +23,6 @@ def place(tmp_path_factory):
     status, said = run(command(place, "whole", patience=60.0))  # an evaluation's, below
     assert status == [0, 0], said
     return place
-
-
-def command(place, workdir: str, **fields) -> list[str]:
-    fields = {"data.data_dir": place / "data", **FIELDS, **fields}
-    start = ["train", "--config", f"{place}/tiny.py:method=info_nce", "--workdir", str(place / workdir)]
-    return [*start, *(f"--config.{name}={value}" for name, value in fields.items())]
 
 
 def curve(workdir) -> dict[int, float]:

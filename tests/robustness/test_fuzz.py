@@ -3,181 +3,19 @@
 The suite tries a few; pytest tests/test_fuzz.py --hypothesis-profile=long tries many, others each time.
 """
 
-import json
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jax_itm.data.images import read_picture
-from jax_itm.data.prepare import READERS, prepare
+from jax_itm.data.prepare import prepare
 from jax_itm.data.prepared import describe, open_split
-from jax_itm.data.sources.entities import with_phrases
-from jax_itm.data.sources.raw import Raw, Record, caption, image_name
 from jax_itm.errors import UserError
-from tests.data.sources.test_bottom_up import SIX, TEN
-from tests.data.sources.test_bottom_up import row as tsv_row
-from tests.data.sources.test_bottom_up import write as write_tsv
-from tests.data.sources.test_entities import annotate, flickr30k
-from tests.data.sources.test_uniter import (
-    DEFAULT,
-    FLICKR,
-    entries,
-    packed,
-    write_captions,
-    write_lmdb,
-    zipped,
-)
-from tests.data.test_prepare import karpathy, picture, write_precomp
+from tests.helpers.layouts import LAYOUTS, Files, read_all, taken
 from tests.helpers.mutate import MUTATIONS, mutated, tolerant
-
-Files = dict[str, bytes]
-
-
-def put(folder: Path, files: Files) -> Path:
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def taken(folder: Path) -> Files:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def check_record(record: Record, raw: Raw) -> None:
-    """What every later room counts on."""
-    assert set(raw.holds) <= record.keys()
-    assert image_name(record["name"], "") == record["name"]
-    assert record["captions"] and [caption(c, "") for c in record["captions"]] == record["captions"]
-    if "regions" in record:
-        assert record["regions"].dtype == np.float16 and np.isfinite(record["regions"]).all()
-        assert record["regions"].shape == (len(record["regions"]), raw.region_dim) and record["regions"].size
-    if "boxes" in record:
-        boxes = record["boxes"]
-        assert boxes.dtype == np.float32 and boxes.shape[1:] == (4,)
-        assert ((boxes >= 0) & (boxes <= 1)).all() and (boxes[:, :2] <= boxes[:, 2:]).all()
-    if "regions" in record and "boxes" in record:
-        assert len(record["boxes"]) == len(record["regions"])
-    if "image" in record:
-        image = record["image"]
-        assert (read_picture(image) if isinstance(image, bytes) else image).dtype == np.uint8
-    for phrase in record.get("phrases", ()):
-        assert 0 <= phrase["start"] < phrase["end"] <= len(record["captions"][phrase["caption"]])
-        assert 0 <= phrase["box"] < len(record["boxes"])
-
-
-def read_all(raw: Raw) -> None:
-    for read in raw.splits.values():
-        for record in read():
-            check_record(record, raw)
-
-
-class Layout(NamedTuple):
-    dataset: str
-    write: Callable[[Path], object]
-    spared: tuple[str, ...] = ()  # ends of the names of files that other layouts mutate
-    build: Callable[[Path, Files], Path] = put
-
-    def read(self, folder: Path) -> Raw:
-        raw = READERS[self.dataset](folder)
-        return with_phrases(raw, folder / "entities") if (folder / "entities").exists() else raw
-
-
-def small_pictures(folder: Path) -> None:
-    (folder / "images").mkdir(parents=True)
-    for k, kind in enumerate(("jpg", "png", "gif")):
-        picture(k, (7, 5)).save(folder / "images" / f"{k}.{kind}")
-
-
-def folder_of(name: str, text: str) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        small_pictures(folder)
-        (folder / name).write_text(text)
-
-    return write
-
-
-def databases(name: str) -> tuple[Callable[[Path], object], Callable[[Path, Files], Path]]:
-    """Captions and a database, as files: its values beside it, which then are put into it."""
-
-    def write(folder: Path) -> None:
-        encode = zipped if name.endswith("_compressed") else packed
-        put(
-            write_captions(folder, FLICKR),
-            {f"values/{k}": encode(v) for k, v in entries(FLICKR.values()).items()},
-        )
-
-    def build(folder: Path, files: Files) -> Path:
-        values = {k.removeprefix("values/"): v for k, v in files.items() if k.startswith("values/")}
-        put(folder, {k: v for k, v in files.items() if not k.startswith("values/")})
-        write_lmdb(folder / name, {k: v for k, v in values.items() if v})
-        return folder
-
-    return write, build
-
-
-def whole_database(folder: Path) -> None:
-    values = {k: packed(v) for k, v in entries(FLICKR.values()).items()}
-    write_lmdb(write_captions(folder, FLICKR) / DEFAULT, values)
-
-
-def npz_files(folder: Path) -> None:
-    put(write_captions(folder, FLICKR), {k: zipped(v) for k, v in entries(FLICKR.values()).items()})
-
-
-def with_entities(folder: Path) -> None:
-    flickr30k(folder)
-    annotate(folder / "entities", "012")
-
-
-TOKEN_LINES = "".join(f"{k}.jpg#{c}\tCaption {c} of {k} .\n" for k in range(3) for c in range(2))
-KAGGLE_LINES = "image,caption\n" + "".join(
-    f'{k}.jpg,"Caption {c} of {k} ."\n' for k in range(3) for c in range(2)
-)
-
-
-def flickr8k(name: str, text: str) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        (folder / "images").mkdir(parents=True)
-        for k, split in enumerate(("train", "dev", "test")):
-            picture(k, (7, 5)).save(folder / "images" / f"{k}.jpg")
-            (folder / f"Flickr_8k.{split}Images.txt").write_text(f"{k}.jpg\n")
-        (folder / name).write_text(text)
-
-    return write
-
-
-KARPATHY = karpathy(filename="1.png")
-ROWS = [
-    {"path": f"images/{k}.{kind}", "caption": f"A dog {k}"} for k, kind in enumerate(("jpg", "png", "gif"))
-]
-CSV = "path,caption,split\n" + "".join(f'"{r["path"]}",{r["caption"]},val\n' for r in ROWS)
-JSONL = "".join(json.dumps(row) + "\n" for row in ROWS)
-MSGPACK, COMPRESSED = databases(DEFAULT), databases("all_compressed")
-PICTURES = (".jpg", ".png", ".gif")
-SIX_LINES, TEN_LINES = [tsv_row("9", SIX), tsv_row("42", SIX)], [TEN, tsv_row("9", TEN), tsv_row("42", TEN)]
-LAYOUTS = {
-    "precomp": Layout("precomp", partial(write_precomp, images=2, each=2)),
-    "csv": Layout("folder", folder_of("a.csv", CSV)),
-    "jsonl": Layout("folder", folder_of("a.jsonl", JSONL), PICTURES),
-    "karpathy": Layout("folder", folder_of("a.json", json.dumps(KARPATHY)), PICTURES),
-    "tokens": Layout("flickr8k", flickr8k("Flickr8k.token.txt", TOKEN_LINES), PICTURES),
-    "kaggle": Layout("flickr8k", flickr8k("captions.txt", KAGGLE_LINES), PICTURES),
-    "tsv": Layout("bottom_up_tsv", partial(write_tsv, rows=SIX_LINES)),
-    "lxmert": Layout("bottom_up_tsv", partial(write_tsv, rows=TEN_LINES)),
-    "npz": Layout("uniter", npz_files),
-    "msgpack": Layout("uniter", MSGPACK[0], (), MSGPACK[1]),
-    "lmdb": Layout("uniter", whole_database, (".json", ".csv", "lock.mdb")),
-    "compressed": Layout("uniter", COMPRESSED[0], (), COMPRESSED[1]),
-    "entities": Layout("flickr30k", with_entities, (*PICTURES, ".token")),
-}
 
 
 @pytest.fixture(scope="module")

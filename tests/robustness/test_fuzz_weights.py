@@ -25,10 +25,11 @@ from jax_itm.pretrained.hf import described
 from jax_itm.pretrained.open_clip import CONFIG, description
 from jax_itm.pretrained.preprocessor import processor
 from jax_itm.train.convert import convert_uniter
-from tests.data.test_prepare import picture, write_precomp
+from tests.helpers.golden_encoders import GOLDENS, written
 from tests.helpers.mutate import MUTATIONS, mutated, tolerant
-from tests.pretrained.test_towers import GOLDENS, written
-from tests.train.test_convert import PIECES, published
+from tests.helpers.pictures import picture
+from tests.helpers.precomp import write_precomp
+from tests.helpers.uniter_weights import PIECES, published
 
 HEADER = 4000  # bytes of a .safetensors file that are mutated: the numbers behind may be any
 SEVERAL = '{"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}'

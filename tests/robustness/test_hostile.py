@@ -29,12 +29,12 @@ from jax_itm.data.sources.raw import read_json, read_table
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
 from jax_itm.pretrained.files import read_state, read_weights
-from tests.data.sources.test_bottom_up import SIX
-from tests.data.sources.test_bottom_up import row as tsv_row
-from tests.data.sources.test_bottom_up import write as write_tsv
-from tests.data.sources.test_entities import annotate, flickr30k
-from tests.data.sources.test_uniter import FLICKR, entries, packed, write_captions, write_lmdb, zipped
-from tests.data.test_prepare import picture, refuses, write_folder, write_precomp
+from tests.helpers.bottom_up import SIX, tsv_row, write_tsv
+from tests.helpers.entities import annotate, flickr30k
+from tests.helpers.errors import refuses
+from tests.helpers.pictures import picture, write_folder
+from tests.helpers.precomp import write_precomp
+from tests.helpers.uniter_features import FLICKR, entries, packed, write_captions, write_lmdb, zipped
 
 
 class Trap:

@@ -13,7 +13,7 @@ from jax_itm.methods import build
 from jax_itm.models.unet import Unet
 from jax_itm.models.uniter import Uniter
 from jax_itm.train import step
-from tests.methods.test_methods import VOCAB, batch, one_sgd_step, small
+from tests.helpers.methods import VOCAB, batch, one_sgd_step, small
 
 TOWERS = {
     "image.name": "vit",

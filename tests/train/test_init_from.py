@@ -12,7 +12,7 @@ from jax_itm.config.load import default
 from jax_itm.errors import UserError
 from jax_itm.methods import build, example_batch
 from jax_itm.train.init_from import Start, open_start, started
-from tests.train.test_convert import HIDDEN, PIECES, POSITIONS, REGION, published
+from tests.helpers.uniter_weights import HIDDEN, PIECES, POSITIONS, REGION, published
 
 DESCRIBED = {
     "model_type": "bert",

@@ -14,9 +14,9 @@ from jax_itm.data.prepared import open_split
 from jax_itm.evaluation import evaluate
 from jax_itm.inference.token_cache import attached
 from jax_itm.models.towers import Bert
-from tests.end_to_end.test_run import write_precomp
 from tests.helpers.cluster import run
-from tests.pretrained.test_towers import RUN, written
+from tests.helpers.golden_encoders import RUN, written
+from tests.helpers.tiny_run import write_precomp
 
 
 @pytest.fixture(scope="module")

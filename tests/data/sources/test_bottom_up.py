@@ -1,50 +1,20 @@
 """Region features in tab-separated base64, as bottom-up attention and LXMERT write them."""
 
-import base64
-import json
-
 import numpy as np
 import pytest
 
 from jax_itm.data.prepare import prepare
 from jax_itm.data.prepared import open_split
-from tests.data.test_prepare import refuses
-
-NAMES = ("COCO_train2014_000000000009.jpg", "COCO_val2014_000000000042.jpg")
-SIX = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
-TEN = ("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf", *SIX[3:])
-BOXES = np.array([[0, 0, 200, 100], [50, 20, 150.5, 80], [0, 50, 200, 100.5]], np.float32)
-
-
-def text(array) -> str:
-    return base64.b64encode(array.tobytes()).decode()
-
-
-def row(image_id, fields, **changes) -> list[str]:
-    """A line's cells, of a picture 200 wide and 100 high."""
-    features = np.full((3, 5), int(image_id[-2:]), np.float32)
-    cells = {"id": image_id, "w": "200", "h": "100", "num_boxes": "3", "boxes": text(BOXES)}
-    cells |= {"features": text(features)} | changes
-    return [cells.get(field.removeprefix("image_").removeprefix("img_"), "AAAA") for field in fields]
-
-
-def write(folder, rows, captions=NAMES, name="features.tsv"):
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_text("".join("\t".join(cells) + "\n" for cells in rows))
-    images = [
-        {"filename": image, "filepath": "val2014", "split": split, "sentences": [{"raw": f"Of {image}"}] * 5}
-        for image, split in zip(captions, ("train", "test", "test"), strict=False)
-    ]
-    (folder / "dataset_coco.json").write_text(json.dumps({"images": images}))
-    return folder
+from tests.helpers.bottom_up import BOXES, NAMES, SIX, TEN, text, tsv_row, write_tsv
+from tests.helpers.errors import refuses
 
 
 @pytest.mark.parametrize("fields", [SIX, TEN])
 @pytest.mark.parametrize("named", ["9", "000000000009", NAMES[0].removesuffix(".jpg")])
 @pytest.mark.parametrize("header", [False, True])
 def test_layouts(tmp_path, fields, named, header):
-    raw = write(tmp_path / "raw", [fields] * header + [row("77", fields), row("42", fields)])
-    write(raw, [row(named, fields), row("42", fields, boxes="AAAA")], name="more.tsv")
+    raw = write_tsv(tmp_path / "raw", [fields] * header + [tsv_row("77", fields), tsv_row("42", fields)])
+    write_tsv(raw, [tsv_row(named, fields), tsv_row("42", fields, boxes="AAAA")], name="more.tsv")
     facts = prepare("bottom_up_tsv", tmp_path / "data", raw)
     assert facts["splits"]["test"] == {"images": 1, "captions": 5}
     for split, value in (("train", 9), ("test", 42)):
@@ -54,10 +24,10 @@ def test_layouts(tmp_path, fields, named, header):
         np.testing.assert_allclose(record["boxes"], expected, rtol=1e-6)
 
 
-nine = lambda **changes: [row("9", SIX, **changes), row("42", SIX)]
+nine = lambda **changes: [tsv_row("9", SIX, **changes), tsv_row("42", SIX)]
 FAULTS = {
-    "fields": ([row("9", SIX)[:5]], r"features\.tsv:1: 5 fields, must be 6 or 10"),
-    "cut": ([row("9", SIX), row("42", SIX)[:4]], r"features\.tsv:2: 4 fields, must be 6"),
+    "fields": ([tsv_row("9", SIX)[:5]], r"features\.tsv:1: 5 fields, must be 6 or 10"),
+    "cut": ([tsv_row("9", SIX), tsv_row("42", SIX)[:4]], r"features\.tsv:2: 4 fields, must be 6"),
     "header": ([("image_id", "features"), ("9", "")], r"features\.tsv:1: needs the fields img_id, img_w"),
     "num_boxes": (nine(num_boxes="none"), r"features\.tsv:1: num_boxes is 'none', must be 1 or more"),
     "zero": (nine(num_boxes="0"), "num_boxes is '0', must be 1 or more"),
@@ -71,18 +41,21 @@ FAULTS = {
     "order": (nine(boxes=text(BOXES[:, [2, 3, 0, 1]])), "boxes: row 0 is not x1 y1 x2 y2"),
     "overflow": (nine(features=text(np.full((3, 5), 1e9, np.float32))), "a region is not finite in float16"),
     "sizes": (nine(features=text(BOXES)), r"features\.tsv:2: features of size 5, the first image's 4"),
-    "missing": ([row("9", SIX)], r"no features of val2014/COCO_val2014.* in features\.tsv \(1 of 2 images"),
+    "missing": (
+        [tsv_row("9", SIX)],
+        r"no features of val2014/COCO_val2014.* in features\.tsv \(1 of 2 images",
+    ),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_refuses(tmp_path, fault):
     rows, message = FAULTS[fault]
-    refuses(tmp_path, "bottom_up_tsv", write(tmp_path / "raw", rows), message)
+    refuses(tmp_path, "bottom_up_tsv", write_tsv(tmp_path / "raw", rows), message)
 
 
 def test_refuses_without_files(tmp_path):
-    raw = write(tmp_path / "raw", [row("9", SIX)])
+    raw = write_tsv(tmp_path / "raw", [tsv_row("9", SIX)])
     (raw / "features.tsv").unlink()
     refuses(tmp_path, "bottom_up_tsv", raw, r"raw: no \.tsv file of features")
 

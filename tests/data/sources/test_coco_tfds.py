@@ -9,7 +9,8 @@ from jax_itm.data.images import read_picture
 from jax_itm.data.prepare import prepare
 from jax_itm.data.prepared import open_split
 from jax_itm.errors import UserError
-from tests.data.test_prepare import picture, refuses
+from tests.helpers.errors import refuses
+from tests.helpers.pictures import picture
 
 
 def example(number: int, captions: int, text: str):

@@ -8,7 +8,8 @@ from PIL import Image
 
 from jax_itm.data.prepare import prepare
 from jax_itm.data.prepared import open_split
-from tests.data.test_prepare import picture, refuses
+from tests.helpers.errors import refuses
+from tests.helpers.pictures import picture
 
 F30K = ["36979.jpg", "65567.jpg", "81641.jpg", "134206.jpg"]
 

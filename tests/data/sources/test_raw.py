@@ -9,7 +9,7 @@ from jax_itm.data.prepared import open_split
 from jax_itm.data.sources.raw import caption, image_name
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
-from tests.data.test_prepare import write_folder
+from tests.helpers.pictures import write_folder
 
 KEPT = {
     " A dog. \n": "A dog.",

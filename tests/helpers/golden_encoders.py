@@ -1,0 +1,40 @@
+"""The pretrained encoders of tests/goldens, as directories that a run can start from."""
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+GOLDENS = Path(__file__).parents[1] / "goldens"  # made by goldens/make_towers.py
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnop"]
+
+RUN = """
+from jax_itm.config import default
+
+def get_config():
+    config = default("vsepp")
+    config.name, config.dim, config.batch_size, config.duration = "tiny", 8, 8, "2 steps"
+    config.text.name, config.text.frozen, config.evaluate.batch_size = "pretrained", True, 8
+    config.data.name, config.data.validation, config.data.max_words = "precomp", "dev", 8
+    config.data.max_regions, config.evaluate.every, config.log_every = 3, "2 steps", 1
+    config.method.sum_for = "1 steps"
+    config.image.pooling = config.text.pooling = "mean"  # GPO is slow to compile
+    return config
+"""
+
+
+def golden(name: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDENS / f"tower_{name}.npz") as file:
+        return dict(file)
+
+
+def written(name: str, folder: Path) -> dict[str, np.ndarray]:
+    """Writes a golden tower as a directory; its inputs and outputs."""
+    arrays = golden(name)
+    weights = {k.removeprefix("weight/"): x for k, x in arrays.items() if k.startswith("weight/")}
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(str(arrays["config"]))
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    save_file({k: x.astype(np.float32) for k, x in weights.items()}, folder / "model.safetensors")
+    return {k: x for k, x in arrays.items() if not k.startswith("weight/")}

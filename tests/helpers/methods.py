@@ -1,0 +1,76 @@
+"""A small config of any method, a batch for it, and one update."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jax_itm.checkpoint.state import init_state
+from jax_itm.config.load import default
+from jax_itm.distributed.mesh import make_mesh, shard_rows
+from jax_itm.methods import build
+from jax_itm.train import step
+
+VOCAB, B = 30, 16
+
+
+def small(method="info_nce", **fields):
+    config = default(method)
+    with config.unlocked():
+        config.dim, config.batch_size = 16, B
+        config.data.max_words, config.data.max_regions, config.data.region_dim = 6, 5, 12
+        config.image.boxes = True
+        config.text.word_dim, config.text.width, config.text.layers = 8, 16, 1
+        config.image.width, config.image.layers, config.image.heads = 12, 1, 2
+        config.data.image_size, config.image.patch = 16, 8
+        if method == "iais":
+            sizes = {"hidden": 16, "layers": 2, "heads": 2, "dropout": 0.0}
+            config.method.update(sizes | {"pool": 4, "anchors": 4, "hardest": 2, "tile": 8})
+        if method == "cdds":
+            config.image.pooling = config.text.pooling = "mean"
+            config.text.name = "bow"
+            config.method.update({"layers": 1, "heads": 2, "mlp": 2, "noises": 2})
+        config.update_from_flattened_dict(fields)
+    return config
+
+
+def batch(view="regions", seed=0):
+    rng = np.random.default_rng(seed)
+    if view == "pixels":
+        image = {"pixels": rng.integers(0, 256, (B, 16, 16, 3), np.uint8)}
+    else:
+        corners = np.sort(rng.random((B, 5, 2, 2)), axis=2)
+        image = {
+            "regions": rng.normal(size=(B, 5, 12)).astype(np.float16),
+            "boxes": corners.reshape(B, 5, 4).astype(np.float32),
+            "mask": np.arange(5) < rng.integers(2, 6, (B, 1)),
+        }
+    text = {
+        "ids": rng.integers(1, VOCAB, (B, 6)).astype(np.int32),
+        "mask": np.arange(6) < rng.integers(2, 7, (B, 1)),
+    }
+    whole = {"image": image, "text": text, "image_id": np.repeat(np.arange(B // 2), 2)}
+    return jax.tree.map(jnp.asarray, whole)
+
+
+def awake(params):
+    """With a little noise on each: what starts at zero passes no gradient on to what is before it."""
+    leaves, tree = jax.tree.flatten(params)
+    rng = np.random.default_rng(0)
+    return tree.unflatten([x + jnp.asarray(0.02 * rng.normal(size=x.shape), x.dtype) for x in leaves])
+
+
+def one_sgd_step(config, devices, data):
+    mesh, method = make_mesh(devices), build(config, VOCAB, 100)
+    with jax.set_mesh(mesh):
+        params = awake(jax.jit(method.init)(jax.random.key(0), data))
+        optimizer = optax.sgd(0.1)  # Adam would hide a wrong scale
+        state = init_state(params, optimizer, False, mesh, config.fsdp)
+        update = step.train_step(method, optimizer, mesh, 0, 0.0, state)
+        state, terms = update(state, shard_rows(mesh, data))
+    assert terms.pop("faulty") == -1  # no row of the batch
+    return jax.device_get((state.params, terms))
+
+
+# Encoders that are quick to compile: of them a loss sees embeddings and tokens alone.
+QUICK = {"text.name": "bow", "text.pooling": "mean", "image.pooling": "mean"}
