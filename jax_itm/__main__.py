@@ -21,7 +21,8 @@ from jax_itm.errors import UserError
 def run_prepare(args: argparse.Namespace, overrides: list[str]) -> int:
     """Builds a data set, named directly or by a config."""
     from jax_itm import config
-    from jax_itm.data.prepare import NAMES, prepare
+    from jax_itm.data.prepare import prepare
+    from jax_itm.data.sources.registry import NAMES
     from jax_itm.plots.data_card import card
 
     name, source, data_dir = args.dataset, args.source, args.data_dir

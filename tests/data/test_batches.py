@@ -134,10 +134,10 @@ def test_pixels_are_resized(data_dir, tokenizer):
 
 
 EARLY = """
-from jax_itm.data.builders import open_split
-from jax_itm.data.frames import Frame
-from jax_itm.data.pipeline import train_batches
-from jax_itm.data.text import Tokenizer
+from jax_itm.data.prepared import open_split
+from jax_itm.data.image_transforms import Frame
+from jax_itm.data.batches import train_batches
+from jax_itm.data.tokenizer import Tokenizer
 
 def main():
     split = open_split("precomp", {data_dir!r}, "train", "regions")
