@@ -14,7 +14,7 @@ from absl import logging
 
 from jax_itm.cli.arguments import parser
 from jax_itm.config.fields import DATA
-from jax_itm.distributed.cluster import is_main, start
+from jax_itm.distributed.cluster import is_main_process, start
 from jax_itm.errors import UserError
 
 
@@ -84,9 +84,9 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
     """Evaluates a run on a split, prints the table, writes the JSON."""
     import jax_itm
     from jax_itm.distributed import preflight
-    from jax_itm.distributed.watchdog import together
+    from jax_itm.distributed.watchdog import watchdog
     from jax_itm.plots.runs import table
-    from jax_itm.storage import place
+    from jax_itm.storage import as_path
 
     if (args.mode == "rerank") != bool(args.rerank_from):
         raise UserError("--mode rerank and --rerank_from RUN: each needs the other")
@@ -98,16 +98,16 @@ def run_evaluate(args: argparse.Namespace, _) -> int:
     matcher = jax_itm.load(args.workdir, score=args.score)
     given = {f"--{k}": v for k, v in vars(args).items() if k not in ("data_dir", "process_id")}
     preflight.check(matcher.mesh, matcher.config, given, args.start_timeout)
-    with together(matcher.config.patience):
+    with watchdog(matcher.config.patience):
         result = _evaluated(args, matcher)
-    if not is_main():
+    if not is_main_process():
         return 0
     print(table([result]))
     print("{pairs:,} pairs scored in {seconds:.1f} s.".format(**result["cost"]))
     if args.isd:
         print("ISD: " + ", ".join(f"{name} {value:.4g}" for name, value in result["isd"].items()))
     if args.out:
-        out = place(args.out)
+        out = as_path(args.out)
         partial = out.with_name(out.name + ".partial")
         partial.write_text(json.dumps(result, indent=2) + "\n")
         partial.replace(out)

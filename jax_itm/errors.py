@@ -1,41 +1,40 @@
-"""The one error that a user may meet, and how names are listed in it."""
+"""The one error that a user meets, and how names are listed in it."""
 
 from collections.abc import Iterable
 
-LONGEST = 1000  # letters of an error
+MAX_MESSAGE = 1000  # characters of an error message
 
-
-LOST = 75  # exit status of a process that misses another: sysexits' "temporary failure, try again"
+LOST = 75  # exit status of a process that has lost another: sysexits' "temporary failure, try again"
 
 
 class UserError(Exception):
-    """An error that the user can cause and mend: one line naming the field, file or value.
+    """An error that the user can cause and mend: one line that names the field, file or value.
 
-    The command prints it without a traceback and exits with status 2. What it quotes of a file may hold
-    anything: letters that do not print, such as line breaks and a terminal's commands, are told by their
-    codes, and the middle of a long line is left out.
+    The command prints it without a traceback and exits with status 2. What it quotes of a file may contain
+    anything: characters that do not print, such as line breaks and terminal control sequences, are shown as
+    escape codes, and the middle of a long message is left out.
 
     Attributes:
-        status: the exit status.
+        status: the exit status of the command.
     """
 
     status = 2
 
     def __init__(self, message: str):
-        told = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
-        if len(told) > LONGEST:
-            told = f"{told[: LONGEST // 2]} .. {told[-LONGEST // 2 :]}"
-        super().__init__(told)
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+        if len(text) > MAX_MESSAGE:
+            text = f"{text[: MAX_MESSAGE // 2]} .. {text[-MAX_MESSAGE // 2 :]}"
+        super().__init__(text)
 
 
-class Missing(UserError):
-    """Another process was not there in time: the same command may succeed later, as launchers try."""
+class PeerTimeout(UserError):
+    """Another process did not show up in time: the same command may succeed when it is run again."""
 
     status = LOST
 
 
 def listed(names: Iterable[str], most: int = 6) -> str:
-    """Names for an error: the first few, and how many more."""
+    """Names for an error message: the first few, and how many more there are."""
     names = sorted(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

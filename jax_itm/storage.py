@@ -1,4 +1,4 @@
-"""Where a run's files lie: a folder, or a bucket (gs://BUCKET/RUN)."""
+"""Where the files of a run are stored: a local directory or a bucket (gs://BUCKET/RUN)."""
 
 import importlib.util
 import os
@@ -9,60 +9,65 @@ from etils import epath
 
 from jax_itm.errors import UserError
 
-os.environ.setdefault("EPATH_USE_TF", "0")  # etils reads buckets by gcsfs, so that no TensorFlow is needed
+# etils reads buckets with gcsfs, so that no TensorFlow is needed; it looks once, at its first path.
+os.environ.setdefault("EPATH_USE_TF", "0")
 
 
-def in_bucket(where: str | os.PathLike) -> bool:
-    """Whether `where` names a bucket."""
-    return "://" in os.fspath(where)
+def is_bucket(location: str | os.PathLike) -> bool:
+    """Whether `location` names a bucket."""
+    return "://" in os.fspath(location)
 
 
-def place(where: str | os.PathLike) -> epath.Path:
-    """A path that reads and writes on disk and in buckets alike.
+def as_path(location: str | os.PathLike) -> epath.Path:
+    """A path that reads and writes local files and buckets alike.
 
     Raises:
-        UserError: it names a bucket of another kind than Google's, or gcsfs is not installed.
+        UserError: it names a bucket that is not on Google Cloud Storage, or gcsfs is not installed.
     """
-    if in_bucket(where):
-        if not os.fspath(where).startswith("gs://"):
-            raise UserError(f"{where}: of buckets, only gs:// can be read and written")
+    if is_bucket(location):
+        if not os.fspath(location).startswith("gs://"):
+            raise UserError(f"{location}: the only buckets that can be read and written are gs://")
         if importlib.util.find_spec("gcsfs") is None:
-            raise UserError(f"{where}: needs the package gcsfs: pip install -e .[gcs]")
-    return epath.Path(where)
+            raise UserError(f"{location}: needs the package gcsfs: pip install -e .[gcs]")
+    return epath.Path(location)
 
 
-def on_disk(where: str | os.PathLike, option: str) -> Path:
-    """The folder `where`; UserError for a bucket, whose files can be read only where it is mounted."""
-    if in_bucket(where):
+def local_path(location: str | os.PathLike, option: str) -> Path:
+    """The path `location`, which must be local.
+
+    Raises:
+        UserError: it is a bucket; `option` is the option that named it.
+    """
+    if is_bucket(location):
         raise UserError(
-            f"{option} {where}: data are read from a disk; mount the bucket (gcsfuse), or copy it with"
-            f" `gcloud storage rsync --recursive {where} DIR`, and name that folder"
+            f"{option} {location}: data are read from a local disk; mount the bucket (gcsfuse), or copy it"
+            f" with `gcloud storage rsync --recursive {location} DIR`, and name that directory"
         )
-    return Path(where)
+    return Path(location)
 
 
-class Growing:
-    """A folder of files that grow, such as logs.
+class AppendableFolder:
+    """A folder of files that are appended to, such as logs.
 
-    A bucket's files cannot be appended to: they grow in a local folder, and are copied by `keep`.
+    Files in a bucket cannot be appended to: they are written in a local folder and copied there by `sync`.
 
     Attributes:
-        path: the local folder, to write in.
+        path: the local folder to write in.
     """
 
-    def __init__(self, where: str):
-        self._bucket = place(where) if in_bucket(where) else None
-        self.path = Path(tempfile.mkdtemp(prefix="jax_itm-")) if self._bucket else Path(where)
+    def __init__(self, location: str):
+        self._bucket = as_path(location) if is_bucket(location) else None
+        self.path = Path(tempfile.mkdtemp(prefix="jax_itm-")) if self._bucket else Path(location)
 
     def fetch(self, name: str) -> Path:
-        """The local path of the file `name`, brought from the bucket where it is there."""
+        """The local path of the file `name`, copied from the bucket if it exists there."""
         local = self.path / name
         if self._bucket and (remote := self._bucket / name).exists():
             local.write_bytes(remote.read_bytes())
         return local
 
-    def keep(self) -> None:
-        """Copies all files to the bucket."""
+    def sync(self) -> None:
+        """Copies all files to the bucket, if there is one."""
         if not self._bucket:
             return
         for local in self.path.rglob("*"):

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped, UInt
 
-from jax_itm.errors import LOST, Missing, UserError
+from jax_itm.errors import LOST, PeerTimeout, UserError
 
 Batch = dict[str, Any]
 Inputs = Mapping[str, Any]  # batch["image"] or batch["text"]
@@ -40,10 +40,10 @@ __all__ = [
     "Float",
     "Inputs",
     "Int",
-    "Missing",
     "NamedTuple",
     "PRNGKeyArray",
     "Params",
+    "PeerTimeout",
     "PyTree",
     "Shaped",
     "Terms",

@@ -9,7 +9,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from jax_itm.data.prepared import open_split
 from jax_itm.errors import UserError
-from jax_itm.storage import Growing, place
+from jax_itm.storage import AppendableFolder, as_path
 from jax_itm.train.logger import Logger
 
 
@@ -54,13 +54,13 @@ def test_logs_in_a_bucket_hold_every_step_once(buckets):
     assert len((buckets / "mine/runs/a/metrics.jsonl").read_text().splitlines()) == 2
     with Logger(where, 6, first_step=2) as log:
         log.train(4, scalars(2.0))
-    lines = [json.loads(line) for line in (place(where) / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (as_path(where) / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 4] and lines[1]["val/rsum"] == 300
     assert len(list((buckets / "mine/runs/a/tensorboard").glob("events*"))) >= 1
 
 
 def test_a_file_in_a_bucket_is_replaced_whole(buckets):
-    out = place("gs://mine/result.json")
+    out = as_path("gs://mine/result.json")
     for text in ("first", "second"):
         partial = out.with_name(out.name + ".partial")
         partial.write_text(text)
@@ -69,19 +69,21 @@ def test_a_file_in_a_bucket_is_replaced_whole(buckets):
 
 
 def test_a_folder_is_written_in_place(tmp_path):
-    growing = Growing(str(tmp_path))
-    assert growing.path == tmp_path and growing.fetch("metrics.jsonl") == tmp_path / "metrics.jsonl"
-    growing.keep()
+    folder = AppendableFolder(str(tmp_path))
+    assert folder.path == tmp_path and folder.fetch("metrics.jsonl") == tmp_path / "metrics.jsonl"
+    folder.sync()
     assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_read_is_refused():
-    with pytest.raises(UserError, match="s3://b/run: of buckets, only gs:// can be read and written"):
-        place("s3://b/run")
     with pytest.raises(
-        UserError, match=r"--data_dir gs://b/data: data are read from a disk; mount the bucket"
+        UserError, match="s3://b/run: the only buckets that can be read and written are gs://"
+    ):
+        as_path("s3://b/run")
+    with pytest.raises(
+        UserError, match=r"--data_dir gs://b/data: data are read from a local disk; mount the bucket"
     ):
         open_split("scenes", "gs://b/data", "test", "regions")
     if not importlib.util.find_spec("gcsfs"):
         with pytest.raises(UserError, match="gs://b/run: needs the package gcsfs"):
-            place("gs://b/run")
+            as_path("gs://b/run")

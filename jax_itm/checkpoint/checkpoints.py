@@ -1,46 +1,65 @@
-"""Checkpoints: the only room that imports Orbax.
+"""Writing, reading and choosing checkpoints.
 
-A checkpoint is a set of named items: `params`, `opt_state` (not of converted weights), `ema` (where
-kept), `data` (the step: the data's whole state), `config` and `tokenizer` (JSON). They are written
-asynchronously, with digests of their files; the newest two are kept, as one may get damaged, and the best by
-validation rSum. Reading elsewhere takes `config` and `tokenizer` first and then `params` (or `ema`) alone,
-onto whatever devices there are.
+A checkpoint is a set of named items: `params`, `opt_state` (absent from converted weights), `ema` (if the
+run keeps averages), `data` (the step, which is the whole state of the data), `config` and `tokenizer` (JSON).
+They are written asynchronously, with checksums of their files. The newest two are kept, because one may get
+damaged, and the best by validation rSum. To restore a run elsewhere, `config` and `tokenizer` are read first
+and then `params` (or `ema`) alone, onto whatever devices there are.
 """
 
 import contextlib
+import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers as policies
 
+from jax_itm import config as config_lib
 from jax_itm.checkpoint import checksums
 from jax_itm.checkpoint.state import State
+from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
-from jax_itm.storage import place
-from jax_itm.types import Params, PyTree
+from jax_itm.storage import as_path
+from jax_itm.types import Config, Params, PyTree
 
 METRIC = "rsum"
+JSON_ITEMS = ("data", "config", "tokenizer")
 
 # By default every replica writes its slice of every array, and a program is compiled for each slice, which
-# takes far longer than it saves where arrays are small.
+# takes far longer than it saves if arrays are small.
 _level = logging.get_verbosity()
-logging.set_verbosity(logging.ERROR)  # Orbax warns of what is meant here
+logging.set_verbosity(logging.ERROR)  # Orbax warns that its own handler is replaced, which is intended
 ocp.type_handlers.register_type_handler(
     jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**22), override=True
 )
 logging.set_verbosity(_level)
 
 
-def _rsum(metrics: dict[str, float]) -> float:
-    return metrics[METRIC]
+class Intact(NamedTuple):
+    """The newest checkpoint whose files are what was written.
+
+    Attributes:
+        step: of the checkpoint.
+        warning: what is wrong with newer ones; "" if nothing is.
+    """
+
+    step: int
+    warning: str
 
 
-def found(workdir: str) -> bool:
-    """Whether a run has saved anything."""
-    path = place(workdir) / "checkpoints"
+class Description(NamedTuple):
+    """What is needed to build the model of a checkpoint."""
+
+    config: Config
+    tokenizer: Tokenizer
+
+
+def has_checkpoint(workdir: str) -> bool:
+    """Whether a run has saved anything in `workdir`."""
+    path = as_path(workdir) / "checkpoints"
     return path.exists() and bool(ocp.utils.checkpoint_steps(path))
 
 
@@ -48,109 +67,126 @@ class Checkpoints:
     """The checkpoints of one work directory; read-only unless `create`."""
 
     def __init__(self, workdir: str, create: bool = False):
-        path = place(workdir).absolute()
-        if not create and not found(workdir):
-            raise UserError(f"{workdir}: no checkpoint there; train one first")
-        keep = policies.AnyPreservationPolicy(
+        if not create and not has_checkpoint(workdir):
+            raise UserError(f"{workdir}: no checkpoint there; train a run first")
+        self.workdir = workdir
+        self.folder = as_path(workdir).absolute() / "checkpoints"
+        self._writing = 0  # the step that is being written
+        items: dict[str, ocp.CheckpointHandler] = {name: ocp.JsonCheckpointHandler() for name in JSON_ITEMS}
+        items |= {name: ocp.StandardCheckpointHandler() for name in ("params", "opt_state", "ema")}
+        self.manager = ocp.CheckpointManager(self.folder, options=self._options(create), item_handlers=items)
+
+    def _options(self, create: bool) -> ocp.CheckpointManagerOptions:
+        rsum = lambda metrics: metrics[METRIC]
+        kept = policies.AnyPreservationPolicy(
             [
                 policies.LatestN(2),
-                policies.BestN(get_metric_fn=_rsum, n=1, keep_checkpoints_without_metrics=False),
+                policies.BestN(get_metric_fn=rsum, n=1, keep_checkpoints_without_metrics=False),
             ]
         )
-        options = ocp.CheckpointManagerOptions(
-            best_fn=_rsum,
+        return ocp.CheckpointManagerOptions(
+            best_fn=rsum,
             best_mode="max",
-            preservation_policy=keep,
+            preservation_policy=kept,
             create=create,
             read_only=not create,
-            save_interval_steps=1 if create else 0,  # what read_only sets, with a warning
-            cleanup_tmp_directories=create,  # what a process that was killed left half-written
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._written),
-        )
-        self.workdir, self.folder, self._writing = workdir, path / "checkpoints", 0
-        self.manager = ocp.CheckpointManager(
-            self.folder,
-            options=options,
-            item_handlers={
-                "params": ocp.StandardCheckpointHandler(),
-                "opt_state": ocp.StandardCheckpointHandler(),
-                "ema": ocp.StandardCheckpointHandler(),
-                "data": ocp.JsonCheckpointHandler(),
-                "config": ocp.JsonCheckpointHandler(),
-                "tokenizer": ocp.JsonCheckpointHandler(),
-            },
+            save_interval_steps=1 if create else 0,  # read_only sets 0 itself, but with a warning
+            cleanup_tmp_directories=create,  # what a killed process left half-written
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
         )
 
     @property
-    def last(self) -> int:
+    def latest(self) -> int:
         """The newest step that was saved; 0 before the first."""
         return self.manager.latest_step() or 0
 
     @property
     def best(self) -> int:
-        """The step with the best validation rSum; the newest where none was evaluated."""
-        return self.manager.best_step() or self.last
+        """The step with the best validation rSum; the newest if none was evaluated."""
+        return self.manager.best_step() or self.latest
 
-    def newest_whole(self) -> tuple[int, str]:
-        """The newest step whose files are what was written, and a line on those that are not.
+    def newest_intact(self) -> Intact:
+        """The newest checkpoint that is not damaged.
 
         Raises:
-            UserError: there is none.
+            UserError: all are damaged.
         """
-        lines = []
+        damages = []
         for step in sorted(self.manager.all_steps(), reverse=True):
             try:
-                checksums.check(self.folder / str(step))
+                checksums.verify(self.folder / str(step))
             except UserError as error:
-                lines.append(str(error))
+                damages.append(str(error))
                 continue
-            return step, "; ".join([*lines, f"going on from step {step}"]) if lines else ""
-        raise UserError(f"{self.workdir}: no checkpoint is whole: {'; '.join(lines)}")
+            return Intact(step, "; ".join([*damages, f"resuming from step {step}"]) if damages else "")
+        raise UserError(f"{self.workdir}: all checkpoints are damaged: {'; '.join(damages)}")
 
-    def drop_after(self, step: int) -> None:
-        """Deletes damaged checkpoints after `step`, whose steps are about to be taken again."""
+    def delete_after(self, step: int) -> None:
+        """Deletes the (damaged) checkpoints after `step`, because their steps are about to be repeated."""
         for later in [each for each in self.manager.all_steps() if each > step]:
             self.manager.delete(later)
 
-    def _written(self) -> None:
-        """Called on one process when all files of a checkpoint are there, before it gets its name."""
-        final = self.folder / str(self._writing)  # where Orbax writes in place, as in a bucket
-        for folder in [final] if final.exists() else self.folder.glob(f"{self._writing}.*"):
-            checksums.write(folder)
-
-    def save(self, state: State, config: dict, tokenizer: dict, metrics: dict[str, float] | None) -> None:
-        """Writes the state after `state.step` updates, in the background; without `opt_state` where None.
+    def save(
+        self, state: State, config: Config, tokenizer: Tokenizer, metrics: dict[str, float] | None
+    ) -> None:
+        """Writes the state after `state.step` updates, in the background; `opt_state` may be None.
 
         Raises:
-            UserError: this one or the one before could not be written.
+            UserError: this checkpoint or the one before could not be written.
         """
         step = int(state.step)
         items: dict[str, Any] = {
-            "params": ocp.args.StandardSave(state.params),  # type: ignore[call-arg]
             "data": ocp.args.JsonSave({"step": step}),  # type: ignore[call-arg]
-            "config": ocp.args.JsonSave(config),  # type: ignore[call-arg]
-            "tokenizer": ocp.args.JsonSave(tokenizer),  # type: ignore[call-arg]
+            "config": ocp.args.JsonSave(config.to_dict()),  # type: ignore[call-arg]
+            "tokenizer": ocp.args.JsonSave(json.loads(tokenizer.to_json())),  # type: ignore[call-arg]
         }
-        for name, tree in (("opt_state", state.opt_state), ("ema", state.ema)):
+        for name in ("params", "opt_state", "ema"):
+            tree = getattr(state, name)
             if tree is not None:
                 items[name] = ocp.args.StandardSave(tree)  # type: ignore[call-arg]
-        with self._errors():
+        with self._write_errors():
             self.manager.wait_until_finished()
             self._writing = step
             self.manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Makes one line of what goes wrong in writing, such as a full disk."""
-        try:
-            yield
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            last = max(ocp.utils.checkpoint_steps(self.folder), default=0)
-            kept = f"checkpoint {last} is kept" if last else "there is none before"
+    def read_description(self, step: int) -> Description:
+        """The config and the tokenizer that were saved with `step`."""
+        checksums.verify(self.folder / str(step), "config", "tokenizer")
+        items = self._read(step, config=ocp.args.JsonRestore(), tokenizer=ocp.args.JsonRestore())
+        config = config_lib.from_dict(items["config"])
+        return Description(config, Tokenizer.from_json(json.dumps(items["tokenizer"])))
+
+    def restore_state(self, step: int, like: State) -> State:
+        """The state at `step`, with the shardings of `like`, which may be abstract (`abstract_state`)."""
+        if self.manager.item_metadata(step).get("opt_state") is None:
             raise UserError(
-                f"{self.workdir}: checkpoint {self._writing} could not be written, {kept}: {reason}"
-            ) from error
+                f"{self.workdir}: converted weights without optimizer state, from which no run resumes; train"
+                " in another --workdir, starting from these weights (config.start)"
+            )
+        trees = {"params": like.params, "opt_state": like.opt_state}
+        if like.ema is not None:
+            trees["ema"] = like.ema
+        restore = ocp.args.StandardRestore
+        items = {name: restore(jax.tree.map(_abstract, tree)) for name, tree in trees.items()}  # type: ignore[call-arg]
+        read = self._read(step, data=ocp.args.JsonRestore(), **items)
+        count = jax.device_put(jax.numpy.int32(read["data"]["step"]), like.step.sharding)
+        return State(count, read["params"], read["opt_state"], read.get("ema"))
+
+    def restore_params(self, step: int, like: PyTree, averaged: bool) -> Params:
+        """The parameters at `step` (or their averages), with the shardings of the abstract `like`."""
+        item = "ema" if averaged else "params"
+        checksums.verify(self.folder / str(step), item)
+        return self._read(step, **{item: ocp.args.StandardRestore(like)})[item]  # type: ignore[call-arg]
+
+    def close(self) -> None:
+        """Waits until everything is written.
+
+        Raises:
+            UserError: a checkpoint could not be written.
+        """
+        with self._write_errors():
+            self.manager.wait_until_finished()
+        self.manager.close()
 
     def _read(self, step: int, **items: Any) -> Any:
         try:
@@ -161,47 +197,25 @@ class Checkpoints:
                 f"{self.workdir}: checkpoint {step} does not fit its config or is damaged: {reason}"
             ) from error
 
-    def description(self, step: int) -> tuple[dict, dict]:
-        """The config and the tokenizer that were saved with `step`."""
-        checksums.check(self.folder / str(step), "config", "tokenizer")
-        read = self._read(step, config=ocp.args.JsonRestore(), tokenizer=ocp.args.JsonRestore())
-        return read["config"], read["tokenizer"]
+    def _write_checksums(self) -> None:
+        """Called in one process when all files of a checkpoint are there, before it gets its final name."""
+        final = self.folder / str(self._writing)  # exists if Orbax writes in place, as in a bucket
+        for folder in [final] if final.exists() else self.folder.glob(f"{self._writing}.*"):
+            checksums.write(folder)
 
-    def state(self, step: int, like: State) -> State:
-        """The whole state at `step`, on the devices and with the shardings of `like`."""
-        if self.manager.item_metadata(step).get("opt_state") is None:
+    @contextlib.contextmanager
+    def _write_errors(self) -> Iterator[None]:
+        """Makes one line of what goes wrong in writing, such as a full disk."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            latest = max(ocp.utils.checkpoint_steps(self.folder), default=0)
+            kept = f"checkpoint {latest} is kept" if latest else "there is none before it"
             raise UserError(
-                f"{self.workdir}: holds converted weights and no optimiser's state to go on with; train in"
-                " another --workdir, from these by config.start"
-            )
-        params, opt_state, ema = jax.tree.map(_abstract, (like.params, like.opt_state, like.ema))
-        items = {
-            "params": ocp.args.StandardRestore(params),  # type: ignore[call-arg]
-            "opt_state": ocp.args.StandardRestore(opt_state),  # type: ignore[call-arg]
-            "data": ocp.args.JsonRestore(),
-        }
-        if like.ema is not None:
-            items["ema"] = ocp.args.StandardRestore(ema)  # type: ignore[call-arg]
-        read = self._read(step, **items)
-        count = jax.device_put(jax.numpy.int32(read["data"]["step"]), like.step.sharding)
-        return State(count, read["params"], read["opt_state"], read.get("ema"))
-
-    def params(self, step: int, like: PyTree, averaged: bool) -> Params:
-        """The parameters at `step` (or their average), with the shardings of abstract `like`."""
-        item = "ema" if averaged else "params"
-        checksums.check(self.folder / str(step), item)
-        return self._read(step, **{item: ocp.args.StandardRestore(like)})[item]  # type: ignore[call-arg]
-
-    def close(self) -> None:
-        """Waits for what is being written.
-
-        Raises:
-            UserError: it could not be.
-        """
-        with self._errors():
-            self.manager.wait_until_finished()
-        self.manager.close()
+                f"{self.workdir}: checkpoint {self._writing} could not be written, {kept}: {reason}"
+            ) from error
 
 
-def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+def _abstract(array: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)

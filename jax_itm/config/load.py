@@ -151,7 +151,44 @@ def to_json(config: Config) -> str:
     return json.dumps(config.to_dict(), indent=2)
 
 
+# What may change when a run resumes: where files are and how results are computed, never what is computed.
+MAY_CHANGE_ON_RESUME = {
+    "data.data_dir",
+    "data.max_pixels",  # checked when the data set was prepared
+    "data.source",
+    "data.workers",
+    "image.path",  # a pretrained encoder is read when a run starts, and is the run's own from then on
+    "text.path",
+    "evaluate.batch_size",
+    "log_every",
+    "fsdp",
+    "remat",
+    "patience",
+    "similarity.form",
+    "similarity.tile",
+}
+# What may differ between hosts: where their files are, and how many processes read them.
+MAY_DIFFER_BETWEEN_HOSTS = {"data.data_dir", "data.source", "data.workers", "image.path", "text.path"}
+
+
+def resumable_fields(config: Config) -> set[str]:
+    """The fields that may change when a run resumes."""
+    del config
+    return MAY_CHANGE_ON_RESUME
+
+
+def host_fields(config: Config) -> set[str]:
+    """The fields that may differ between the hosts of a run."""
+    del config
+    return MAY_DIFFER_BETWEEN_HOSTS
+
+
 def from_json(text: str) -> Config:
+    """The config of a saved run (`from_dict`)."""
+    return from_dict(json.loads(text))
+
+
+def from_dict(saved: dict[str, Any]) -> Config:
     """The config of a saved run; fields that it is too old to have get their defaults.
 
     So a new field's default is what runs did before there was one.
@@ -167,5 +204,5 @@ def from_json(text: str) -> Config:
             return saved
         return defaults | {name: over(defaults.get(name), value) for name, value in saved.items()}
 
-    saved: Any = tuples(json.loads(text))
-    return ConfigDict(over(default(saved["method"]["name"]).to_dict(), saved)).lock()
+    config: Any = tuples(saved)
+    return ConfigDict(over(default(config["method"]["name"]).to_dict(), config)).lock()

@@ -22,7 +22,7 @@ from jax_itm.data.sources.raw import Raw
 from jax_itm.data.sources.registry import OF_PICTURES, READERS, WITHOUT_SOURCE
 from jax_itm.data.tfds_builder import Builder
 from jax_itm.errors import UserError
-from jax_itm.storage import on_disk
+from jax_itm.storage import local_path
 
 
 def prepare(
@@ -56,7 +56,7 @@ def prepare(
     places = {option: str(Path(where).resolve()) for option, where in given.items() if where}
     for option in places if name not in READERS else ():
         raise UserError(f"--{option} {given[option]}: {name} is generated, it takes no {option}")
-    path = on_disk(data_dir, "--data_dir") / name / VERSION
+    path = local_path(data_dir, "--data_dir") / name / VERSION
     reused = path.exists()
     if reused:
         known = _open(path).info.metadata

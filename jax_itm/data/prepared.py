@@ -17,7 +17,7 @@ from jax_itm.data.sources.registry import NAMES, READERS
 from jax_itm.data.split import Split
 from jax_itm.data.tfds_builder import spread
 from jax_itm.errors import UserError
-from jax_itm.storage import on_disk
+from jax_itm.storage import local_path
 
 VERSION = "1.0.0"
 
@@ -63,7 +63,7 @@ def describe(name: str, data_dir: str | Path) -> dict[str, Any]:
 
 def _prepared(name: str, data_dir: str | Path) -> Path:
     _check_name(name)
-    path = on_disk(data_dir, "--data_dir") / name / VERSION
+    path = local_path(data_dir, "--data_dir") / name / VERSION
     if not path.exists():
         source = " --source DIR" if name in READERS else ""
         raise UserError(

@@ -1,1 +1,1 @@
-"""The mesh, and what several processes do together."""
+"""Several devices and several processes: the mesh, how a run starts and checks itself, and the watchdog."""

@@ -5,28 +5,29 @@ import socket
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from jax.sharding import Mesh
 
 from jax_itm.distributed.mesh import make_mesh
-from jax_itm.errors import Missing, UserError
+from jax_itm.errors import PeerTimeout, UserError
 
-# What JAX knows a launcher by, and how many processes that has started.
+T = TypeVar("T")
+
+# By which variable JAX recognises a launcher, and which one holds the number of processes it has started.
 LAUNCHERS = (("SLURM_STEP_NODELIST", "SLURM_NTASKS"), ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"))
-
 
 EVERYWHERE = "run the same command on every host (TPU VM: --worker=all, SLURM: srun)"
 
 
 class Cluster(NamedTuple):
-    """Where this process meets the others; None where the cluster says it.
+    """Where this process meets the others; what is None is detected from the environment.
 
     Attributes:
         coordinator: "host:port" of process 0.
-        num_processes: how many there are.
-        process_id: which this one is, from 0.
+        num_processes: how many processes there are.
+        process_id: the number of this process, from 0.
         start_timeout: seconds to wait for the others.
     """
 
@@ -36,85 +37,108 @@ class Cluster(NamedTuple):
     start_timeout: int = 300
 
 
-ALONE = Cluster()
+AUTODETECT = Cluster()
 
 
-def start(cluster: Cluster = ALONE) -> Mesh:
-    """Joins the other processes where there are any, and returns a mesh over all devices.
+def is_main_process() -> bool:
+    """Whether this process writes logs and results."""
+    return jax.process_index() == 0
 
-    They are those that `cluster` names, or those that Cloud TPU, SLURM (srun), Open MPI (mpirun) or
-    Kubernetes (an indexed Job) announce, as `jax.distributed.initialize` reads it. On a single machine
+
+def is_single_process() -> bool:
+    """Whether the run has no other process."""
+    return jax.process_count() == 1
+
+
+def start(cluster: Cluster = AUTODETECT) -> Mesh:
+    """Joins the other processes, if there are any, and returns a mesh over all devices.
+
+    The others are those that `cluster` names, or those that Cloud TPU, SLURM (srun), Open MPI (mpirun) or
+    Kubernetes (an indexed Job) announce, as `jax.distributed.initialize` reads them. On a single machine
     nothing is done.
 
     Raises:
-        UserError: half of `cluster` is given, or (Missing) the others were not all there in time.
+        UserError: `cluster` is incomplete or wrong.
+        PeerTimeout: the other processes did not show up in time.
     """
-    where = None if jax.distributed.is_initialized() else _meeting(cluster)
-    if where is not None:
-        me = f"process {cluster.process_id} of {cluster.num_processes}" if where else "this process"
-        print(f"{me} waits for the others, {cluster.start_timeout} s at most", flush=True)
-        limit = cluster.start_timeout + 600  # JAX's own ends the process with a stack trace of C++
-        join = partial(jax.distributed.initialize, **where, initialization_timeout=limit)
-        within(cluster.start_timeout, join, lambda: f"{me}: {_missing(cluster)}")
+    arguments = None if jax.distributed.is_initialized() else _initialize_arguments(cluster)
+    if arguments is not None:
+        name = f"process {cluster.process_id} of {cluster.num_processes}" if arguments else "this process"
+        print(f"{name} waits for the others, {cluster.start_timeout} s at most", flush=True)
+        # Longer than ours: JAX's own timeout ends the process with a C++ stack trace.
+        timeout = cluster.start_timeout + 600
+        join = partial(jax.distributed.initialize, **arguments, initialization_timeout=timeout)
+        with_timeout(cluster.start_timeout, join, lambda: f"{name}: {_timeout_message(cluster)}")
     return make_mesh()
 
 
-def within(seconds: int, call: Callable[[], Any], late: Callable[[], str]) -> Any:
-    """What `call` returns; where it takes longer, Missing with `late()`. Ctrl-C works meanwhile."""
-    done: dict[str, Any] = {}
+def with_timeout(seconds: int, call: Callable[[], T], message: Callable[[], str]) -> T:
+    """The value of `call()`, which runs in a thread so that Ctrl-C works meanwhile.
+
+    Raises:
+        PeerTimeout: it took longer than `seconds` (the error is `message()`), or the network failed.
+        UserError: it failed for another reason.
+    """
+    result: list[T] = []
+    errors: list[Exception] = []
 
     def run() -> None:
         try:
-            done["value"] = call()
+            result.append(call())
         except Exception as error:  # of JAX, of the network, of what a cluster's environment lacks
-            done["error"] = error
+            errors.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(seconds)
-    if not done:
-        raise Missing(late())
-    if error := done.get("error"):
-        said = " ".join(str(error).split())[:300] or type(error).__name__
-        kind = Missing if isinstance(error, RuntimeError | OSError) else UserError
-        raise kind(f"cannot join the other processes: {said}") from error
-    return done["value"]
+    if errors:
+        error = errors[0]
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        kind = PeerTimeout if isinstance(error, RuntimeError | OSError) else UserError
+        raise kind(f"cannot join the other processes: {reason}") from error
+    if not result:
+        raise PeerTimeout(message())
+    return result[0]
 
 
-def _meeting(cluster: Cluster) -> dict[str, Any] | None:
-    """What `jax.distributed.initialize` is to be told; None on a single machine."""
-    coordinator, count, me, timeout = cluster
+def _initialize_arguments(cluster: Cluster) -> dict[str, Any] | None:
+    """The arguments for `jax.distributed.initialize`; None on a single machine."""
+    coordinator, count, index, timeout = cluster
     if timeout < 1:
         raise UserError(f"--start_timeout {timeout}: must be at least 1 second")
-    if coordinator is None and count is None and me is None:
-        return {} if _announced() else None
-    if coordinator is None or count is None or me is None:
+    if coordinator is None and count is None and index is None:
+        return {} if _is_announced() else None
+    if coordinator is None or count is None or index is None:
         raise UserError("--coordinator, --num_processes, --process_id: each needs the other two")
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdigit():
         raise UserError(f"--coordinator {coordinator}: must be HOST:PORT of process 0")
-    if not 0 <= me < count:
-        raise UserError(f"--process_id {me}: must be from 0 to --num_processes {count} less one")
+    if not 0 <= index < count:
+        raise UserError(f"--process_id {index}: must be from 0 to {count - 1}, below --num_processes")
     if count == 1:
         return None
-    return {"coordinator_address": coordinator, "num_processes": count, "process_id": me}
+    return {"coordinator_address": coordinator, "num_processes": count, "process_id": index}
 
 
-def _announced() -> bool:
-    env, nodes = os.environ, os.environ.get("SLURM_JOB_NUM_NODES", "1")
-    if nodes != "1" and "SLURM_STEP_NODELIST" not in env:
-        raise UserError(f"SLURM has given {nodes} nodes, and this process uses one alone: start it with srun")
+def _is_announced() -> bool:
+    """Whether the environment says that this process is one of several."""
+    environment = os.environ
+    nodes = environment.get("SLURM_JOB_NUM_NODES", "1")
+    if nodes != "1" and "SLURM_STEP_NODELIST" not in environment:
+        raise UserError(
+            f"SLURM has allocated {nodes} nodes, but this process would use only one: start it with srun"
+        )
     return (
-        env.get("TPU_ML_PLATFORM") == "JAX"  # `import jax` says so where it finds TPU chips and libtpu
-        or ("KUBERNETES_SERVICE_HOST" in env and "JOB_COMPLETION_INDEX" in env)
-        or "JAX_COORDINATOR_ADDRESS" in env
-        or any(mark in env and env.get(count, "1") != "1" for mark, count in LAUNCHERS)
+        environment.get("TPU_ML_PLATFORM") == "JAX"  # set by `import jax` if it finds TPU chips and libtpu
+        or ("KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment)
+        or "JAX_COORDINATOR_ADDRESS" in environment
+        or any(mark in environment and environment.get(count, "1") != "1" for mark, count in LAUNCHERS)
     )
 
 
-def _missing(cluster: Cluster) -> str:
-    """What to do where the others were not all there in time."""
-    late = f"not all processes were there after {cluster.start_timeout} s (--start_timeout)"
+def _timeout_message(cluster: Cluster) -> str:
+    """What to do if the other processes did not all show up in time."""
+    late = f"not all processes had started after {cluster.start_timeout} s (--start_timeout)"
     if not cluster.coordinator:
         return f"{late}; {EVERYWHERE}"
     host, _, port = cluster.coordinator.rpartition(":")
@@ -123,8 +147,3 @@ def _missing(cluster: Cluster) -> str:
         return f"{late}; {EVERYWHERE}, each with its own --process_id"
     except OSError as error:
         return f"{late}, and --coordinator {cluster.coordinator} cannot be reached ({error}); {EVERYWHERE}"
-
-
-def is_main() -> bool:
-    """Whether this process writes the logs."""
-    return jax.process_index() == 0

@@ -1,4 +1,4 @@
-"""Distributed start, the mesh, and arrays from host to devices and back."""
+"""The mesh, the shardings used on it, and arrays between the host and the devices."""
 
 import jax
 import numpy as np
@@ -7,82 +7,100 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jax_itm.errors import UserError
 from jax_itm.sharded.collectives import AXIS
-from jax_itm.types import PyTree
+from jax_itm.types import Array, PyTree
 
-SPLIT_SIZE = 2**12  # numbers in an array below which splitting it saves nothing
+MIN_SHARDED_SIZE = 2**12  # elements; sharding a smaller array saves nothing
 
 
 def make_mesh(devices: int | None = None) -> Mesh:
-    """A mesh over the first `devices` devices (all by default), one axis.
+    """A mesh with one axis over the first `devices` devices, by default over all of them.
 
-    Linen needs Auto axes; JAX's default became Explicit in 0.9.
+    Linen needs Auto axes; JAX's default is Explicit since 0.9.
     """
-    chosen = jax.devices()[: devices or len(jax.devices())]
+    available = jax.devices()
+    chosen = available[: devices or len(available)]
     return jax.make_mesh((len(chosen),), (AXIS,), axis_types=(AxisType.Auto,), devices=chosen)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of parameters: all of it on every device."""
+    """The sharding of an array that every device holds in full."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def placed(mesh: Mesh, tree: PyTree, fsdp: bool) -> PyTree:
-    """The sharding of every array of a training state; of arrays or their shapes.
-
-    With `fsdp` an array of at least `SPLIT_SIZE` numbers is split over the devices along its longest axis
-    that they divide (Rajbhandari et al., ZeRO, 2020; Zhao et al., FSDP, 2023): parameters, moments and
-    averages have the same shapes, and so lie together. All else is on every device.
-    """
-
-    def one(x) -> NamedSharding:
-        even = [axis for axis, size in enumerate(x.shape) if size % mesh.size == 0]
-        if not fsdp or x.size < SPLIT_SIZE or not even:
-            return replicated(mesh)
-        axis = max(even, key=lambda axis: x.shape[axis])
-        return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
-
-    return jax.tree.map(one, tree)
-
-
-def by_rows(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: axis 0 split over the devices."""
+def batch_sharded(mesh: Mesh) -> NamedSharding:
+    """The sharding of a batch: axis 0 is split over the devices."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
-def for_host(mesh: Mesh) -> NamedSharding:
-    """The sharding of results that each process reads: by rows where one process has all devices."""
-    return by_rows(mesh) if jax.process_count() == 1 else replicated(mesh)
+def state_sharding(mesh: Mesh, state: PyTree, fsdp: bool) -> PyTree:
+    """The sharding of every array of a training state.
+
+    With `fsdp`, an array of at least `MIN_SHARDED_SIZE` elements is split over the devices along the longest
+    of its axes that they divide (Rajbhandari et al., ZeRO, 2020; Zhao et al., FSDP, 2023). Parameters, their
+    moments and their averages have equal shapes and are therefore sharded alike. All other arrays are
+    replicated.
+
+    Args:
+        mesh: the devices.
+        state: arrays or their shapes.
+        fsdp: whether to split large arrays.
+
+    Returns:
+        A tree like `state` with a sharding for each array.
+    """
+
+    def sharding(array: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
+        divisible = [axis for axis, size in enumerate(array.shape) if size % mesh.size == 0]
+        if not fsdp or array.size < MIN_SHARDED_SIZE or not divisible:
+            return replicated(mesh)
+        longest = max(divisible, key=lambda axis: array.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * longest, AXIS))
+
+    return jax.tree.map(sharding, state)
 
 
-def shard_rows(mesh: Mesh, local: PyTree) -> PyTree:
-    """Global arrays from each process's own rows (its contiguous slice of the global batch)."""
-    sharding = by_rows(mesh)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), local)
+def host_readable(mesh: Mesh) -> NamedSharding:
+    """The sharding of results that every process reads: split only if one process has all the devices."""
+    return batch_sharded(mesh) if jax.process_count() == 1 else replicated(mesh)
 
 
-def shard_whole(mesh: Mesh, batch: PyTree) -> PyTree:
-    """Global arrays from a batch that every process holds whole."""
-    sharding = by_rows(mesh)
-    return jax.tree.map(
-        lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index]), batch
-    )
+def shard_local_batch(mesh: Mesh, rows: PyTree) -> PyTree:
+    """A global batch from each process's own `rows`: its contiguous slice of every array."""
+    sharding = batch_sharded(mesh)
+    make = jax.make_array_from_process_local_data
+    return jax.tree.map(lambda array: make(sharding, np.asarray(array)), rows)
 
 
-def whole(tree: PyTree) -> PyTree:
-    """Arrays on this host, of arrays of which other processes may hold parts: all must call it together."""
+def shard_global_batch(mesh: Mesh, batch: PyTree) -> PyTree:
+    """A global batch from a `batch` of which every process has all rows."""
+    sharding = batch_sharded(mesh)
+    make = jax.make_array_from_callback
+    return jax.tree.map(lambda array: make(array.shape, sharding, lambda index: array[index]), batch)
 
-    def one(x) -> np.ndarray:
-        if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
-            x = multihost_utils.process_allgather(x, tiled=True)
-        return np.asarray(x)
 
-    return jax.tree.map(one, tree)
+def per_device(mesh: Mesh, value: int) -> Array:
+    """An int32 array (devices,), batch-sharded: each process's `value` in the entries of its devices."""
+    local = np.full(len(mesh.local_devices), value, np.int32)
+    return jax.make_array_from_process_local_data(batch_sharded(mesh), local)
+
+
+def to_host(tree: PyTree) -> PyTree:
+    """Numpy arrays of full size from arrays that may be split over processes, all of which must call this."""
+
+    def full(array: jax.Array | np.ndarray) -> np.ndarray:
+        if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
+            array = multihost_utils.process_allgather(array, tiled=True)
+        return np.asarray(array)
+
+    return jax.tree.map(full, tree)
 
 
 def check_batch(batch_size: int, devices: int, field: str, micro_batches: int = 1) -> None:
-    """Raises UserError where a batch, or its micro-batches, cannot be split evenly."""
+    """Raises UserError if a batch, or each of its micro-batches, cannot be split evenly over the devices."""
     unit = devices * micro_batches
     if batch_size % unit:
-        near = max(unit, batch_size // unit * unit)
+        nearest = max(unit, batch_size // unit * unit)
         parts = f" times {micro_batches} micro-batches" if micro_batches > 1 else ""
-        raise UserError(f"{field}={batch_size}: {devices} devices{parts} do not divide it; {near} would do")
+        raise UserError(
+            f"{field}={batch_size}: not divisible by {devices} devices{parts}; the nearest that is: {nearest}"
+        )

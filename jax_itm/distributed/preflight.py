@@ -1,4 +1,4 @@
-"""Before the first step: each process says what it is, and all must be equal but for where things lie."""
+"""Before the first step, every process describes itself; all must agree, except on where their files are."""
 
 import hashlib
 import json
@@ -13,87 +13,91 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jax_itm.config.load import flatten
-from jax_itm.distributed.cluster import within
+from jax_itm.config.load import flatten, host_fields
+from jax_itm.distributed.cluster import is_single_process, with_timeout
 from jax_itm.errors import UserError
 from jax_itm.types import Config
 from jax_itm.version import __version__
 
-# Fields that may differ from host to host: where things lie, and how many processes read them.
-LOCAL = ("data.data_dir", "data.source", "data.workers", "image.path", "text.path")
-
 
 def check(mesh: Mesh, config: Config, options: dict[str, Any], timeout: int) -> None:
-    """Prints a line about this process; among several, compares it with the others.
+    """Prints a line about this process and, if there are several, compares it with the others.
 
     Args:
         mesh: over the devices of all processes.
-        config: the run's.
+        config: of the run.
         options: of the command, {"--workdir": ..}.
-        timeout: seconds to wait for the others' answers.
+        timeout: seconds to wait for the answers of the others.
 
     Raises:
-        UserError: a process has another number of devices, other versions, code, options or config. The
-            line names the process and what differs; all processes raise it.
+        UserError: a process differs in its devices, versions, code, options or config. The message names the
+            process and the difference; all processes raise it.
     """
-    devices, versions = jax.local_devices(), _versions()
-    said = ", ".join(f"{name} {number}" for name, number in versions.items())
-    me, count = jax.process_index(), jax.process_count()
+    devices = jax.local_devices()
+    versions = _versions()
+    versions_text = ", ".join(f"{name} {number}" for name, number in versions.items())
+    axes = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    process = f"process {jax.process_index()} of {jax.process_count()}"
     print(
-        f"process {me} of {count}: {len(devices)} x {devices[0].device_kind}, mesh"
-        f" {', '.join(f'{axis}={size}' for axis, size in mesh.shape.items())}; {said}",
+        f"{process}: {len(devices)} x {devices[0].device_kind}, mesh {axes}; {versions_text}",
         flush=True,
     )
-    if count == 1:
+    if is_single_process():
         return
     _check_devices(mesh)
-    fields = {f"config.{k}": v for k, v in flatten(config).items() if k not in LOCAL}
-    facts = {**versions, "the code": _code(), **options, **fields}
+    may_differ = host_fields(config)
+    fields = {f"config.{name}": value for name, value in flatten(config).items() if name not in may_differ}
+    facts = json.dumps({**versions, "the code": _code_hash(), **options, **fields}, default=str)
     late = lambda: (
-        f"process {me} of {count}: no answer from the others after {timeout} s (--start_timeout);"
-        f" this one has {said}, and all need the same"
+        f"{process}: no answer from the others after {timeout} s (--start_timeout);"
+        f" this one has {versions_text}, and all need the same"
     )
-    compare(within(timeout, lambda: _gather(json.dumps(facts, default=str)), late))
+    compare(with_timeout(timeout, lambda: _gather(facts), late))
 
 
-def compare(told: list[str]) -> None:
-    """Raises UserError where a process told other facts (JSON, process by process) than the first."""
-    first = json.loads(told[0])
-    for k, text in enumerate(told):
+def compare(facts: list[str]) -> None:
+    """Raises UserError if the facts of a process (JSON, one text each) differ from those of the first."""
+    first = json.loads(facts[0])
+    for process, text in enumerate(facts):
         other = json.loads(text)
         names = [name for name in first | other if first.get(name) != other.get(name)]
         if names:
-            name, more = names[0], f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            name = names[0]
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise UserError(
-                f"process {k} has {name}={other.get(name)!r}, process 0 {first.get(name)!r}{more};"
+                f"process {process} has {name}={other.get(name)!r}, process 0 has {first.get(name)!r}{more};"
                 " run the same command with the same code and packages on every host"
             )
 
 
 def _versions() -> dict[str, str]:
-    known = {name: version(name) for name in ("jax", "jaxlib", "flax")}
-    return {**known, "jax_itm": __version__, "python": platform.python_version()}
+    packages = {name: version(name) for name in ("jax", "jaxlib", "flax")}
+    return {**packages, "jax_itm": __version__, "python": platform.python_version()}
 
 
-def _code() -> str:
-    """What tells this package's files from others."""
-    digest, here = hashlib.sha256(), Path(__file__).parents[1]
-    for file in sorted(here.rglob("*.py")):
-        digest.update(str(file.relative_to(here)).encode() + file.read_bytes())
-    return digest.hexdigest()[:12]
+def _code_hash() -> str:
+    """A hash of all source files of this package."""
+    code = hashlib.sha256()
+    package = Path(__file__).parents[1]
+    for file in sorted(package.rglob("*.py")):
+        code.update(str(file.relative_to(package)).encode() + file.read_bytes())
+    return code.hexdigest()[:12]
 
 
 def _check_devices(mesh: Mesh) -> None:
-    """Raises UserError where processes have unequal numbers or kinds of devices."""
-    held = Counter((device.process_index, device.device_kind) for device in mesh.devices.flat)
-    has = {k: f"{count} x {kind}" for (k, kind), count in sorted(held.items())}
-    for k, devices in has.items():
-        if devices != has[0]:
-            raise UserError(f"process {k} has {devices}, process 0 {has[0]}: all need the same devices")
+    """Raises UserError if processes have different numbers or kinds of devices."""
+    counts = Counter((device.process_index, device.device_kind) for device in mesh.devices.flat)
+    devices_of = {process: f"{count} x {kind}" for (process, kind), count in sorted(counts.items())}
+    for process, devices in devices_of.items():
+        if devices != devices_of[0]:
+            raise UserError(
+                f"process {process} has {devices}, process 0 has {devices_of[0]}:"
+                " all processes need the same devices"
+            )
 
 
 def _gather(text: str) -> list[str]:
-    """Every process's text, in the order of the processes."""
+    """The text of every process, in the order of the processes."""
     data = np.frombuffer(text.encode(), np.uint8)
     sizes = multihost_utils.process_allgather(np.int32(len(data)))
     rows = multihost_utils.process_allgather(np.pad(data, (0, int(sizes.max()) - len(data))))

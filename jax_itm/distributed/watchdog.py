@@ -1,9 +1,9 @@
-"""Several processes and one that is gone: the others stop with a line, and never wait for ever.
+"""If one of several processes is lost, the others end with one line instead of waiting for ever.
 
-A process that dies breaks the collectives of the others, which is an error there. One that hangs leaves
-them waiting: then the run stands still everywhere, and each process sees of itself that nothing has moved
-for `config.patience` seconds. Either way a process leaves at once, without the usual goodbye, for which it
-would wait for the others; the checkpoint before is whole, and the same command goes on from it.
+A process that dies breaks the collectives of the others, which raises an error there. One that hangs leaves
+them waiting: the whole run stands still, and each process notices that it has had no heartbeat for
+`config.patience` seconds. In both cases a process exits at once, without the usual shutdown, which would wait
+for the others. The last complete checkpoint stays valid, and the same command resumes from it.
 """
 
 import contextlib
@@ -13,104 +13,116 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NoReturn
 
 import jax
 
+from jax_itm.distributed.cluster import is_single_process
 from jax_itm.errors import LOST, UserError
 
-GOODBYE_SECONDS = 5  # for which a process that ends with an error waits for others with the same error
-_moved = 0.0
+BARRIER_SECONDS = 5  # for which a process that ends with an error waits for others with the same error
+RESTART = "start all processes again with the same command"
+
+_last_heartbeat = 0.0
 
 
-class Interrupts:
-    """Remembers the first Ctrl-C or SIGTERM, so that the loop can save; a second Ctrl-C is at once."""
+class StopSignal:
+    """Catches the first Ctrl-C or SIGTERM so that the run can save; a second Ctrl-C interrupts at once.
+
+    Attributes:
+        number: of the signal; 0 while there was none.
+    """
 
     def __init__(self):
-        self.signal = 0
+        self.number = 0
+        self._previous: dict[signal.Signals, Callable[..., Any] | int | None] = {}
 
-    def __enter__(self) -> "Interrupts":
-        self._old = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+    def __enter__(self) -> "StopSignal":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._catch)
         return self
 
-    def _note(self, number: int, _) -> None:
-        self.signal = number
+    def _catch(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def __exit__(self, *_) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler or signal.SIG_DFL)  # None: JAX's own of distributed runs
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)  # None: JAX's own in distributed runs
 
 
-def moved() -> None:
-    """Says that this process got on: a step, or a batch of an evaluation."""
-    global _moved
-    _moved = time.monotonic()
+def heartbeat() -> None:
+    """Records that this process has made progress: a step, or a batch of an evaluation."""
+    global _last_heartbeat
+    _last_heartbeat = time.monotonic()
 
 
-def alone(error: BaseException) -> bool:
-    """Whether after this error a process must not wait for the others, to end a save together, say."""
-    return jax.process_count() > 1 and not isinstance(error, UserError)
-
-
-def _leave(status: int, line: str) -> None:
-    print(f"jax_itm: {line}", file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(status)
-
-
-def _who() -> str:
-    return f"process {jax.process_index()} of {jax.process_count()}"
-
-
-def _watch(patience: float, done: threading.Event) -> None:
-    while not done.wait(min(patience / 10, 1)):
-        if time.monotonic() - _moved > patience:
-            _leave(
-                LOST,
-                f"{_who()}: nothing has moved for {patience:g} s (config.patience): another process hangs or"
-                " is gone; start all of them again with the same command",
-            )
+def others_may_be_lost(error: BaseException) -> bool:
+    """Whether, after `error`, this process must not wait for the others, for example to finish a save."""
+    return not is_single_process() and not isinstance(error, UserError)
 
 
 @contextlib.contextmanager
-def together(patience: float) -> Iterator[None]:
-    """Inside, an error or a standstill of one of several processes ends each of them; of one: nothing.
+def watchdog(patience: float) -> Iterator[None]:
+    """If one of several processes fails or hangs inside, all of them end. A single process is not watched.
 
     Args:
-        patience: seconds without `moved`, compilation included, after which a process leaves; 0: none.
+        patience: seconds without a `heartbeat`, compilation included, after which a process exits; 0 waits
+            for ever.
     """
-    if jax.process_count() == 1:
+    if is_single_process():
         yield
         return
     done = threading.Event()
-    moved()
+    heartbeat()
     if patience:
         threading.Thread(target=_watch, args=(patience, done), daemon=True).start()
     try:
         yield
     except (UserError, OSError) as error:
-        _goodbye()
-        _leave(2, str(error))
+        _wait_for_equal_errors()
+        _exit(2, str(error))
     except BaseException as error:
-        reason = " ".join(str(error).split())
-        if not isinstance(error, jax.errors.JaxRuntimeError) and "gloo" not in reason.lower():
-            traceback.print_exc()
-            _leave(1, f"{_who()}: stopped by the error above")
-        _leave(
-            LOST,
-            f"{_who()}: another process is gone, or its devices failed ({reason[:200]}); start all of them"
-            " again with the same command",
-        )
+        _exit_after(error)
     finally:
         done.set()
 
 
-def _goodbye() -> None:
-    """Waits shortly for the others: the first process's end would cut off what they say of the same error."""
-    from jax._src import distributed  # jax.distributed shows no client
+def _watch(patience: float, done: threading.Event) -> None:
+    while not done.wait(min(patience / 10, 1)):
+        if time.monotonic() - _last_heartbeat > patience:
+            _exit(
+                LOST,
+                f"{_name()}: no progress for {patience:g} s (config.patience): another process hangs or is"
+                f" lost; {RESTART}",
+            )
+
+
+def _exit_after(error: BaseException) -> NoReturn:
+    """Ends the process: another one is lost if a collective failed; otherwise the error is our own."""
+    reason = " ".join(str(error).split())
+    if isinstance(error, jax.errors.JaxRuntimeError) or "gloo" in reason.lower():
+        _exit(LOST, f"{_name()}: another process is lost, or its devices failed ({reason[:200]}); {RESTART}")
+    traceback.print_exc()
+    _exit(1, f"{_name()}: stopped by the error above")
+
+
+def _exit(status: int, message: str) -> NoReturn:
+    print(f"jax_itm: {message}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def _name() -> str:
+    return f"process {jax.process_index()} of {jax.process_count()}"
+
+
+def _wait_for_equal_errors() -> None:
+    """Waits briefly for the others: after the first exit they cannot report the same error any more."""
+    from jax._src import distributed  # jax.distributed exposes no client
 
     with contextlib.suppress(Exception):
         client: Any = distributed.global_state.client
-        client.wait_at_barrier("jax_itm_goodbye", timeout_in_ms=1000 * GOODBYE_SECONDS)
+        client.wait_at_barrier("jax_itm_exit", timeout_in_ms=1000 * BARRIER_SECONDS)

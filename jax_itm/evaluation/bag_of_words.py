@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_itm.distributed.watchdog import moved
+from jax_itm.distributed.watchdog import heartbeat
 from jax_itm.errors import UserError
 from jax_itm.inference.matcher import Matcher
 from jax_itm.metrics import retrieval
@@ -70,7 +70,7 @@ def _bags(matcher: Matcher, captions: list[str]) -> Iterator[np.ndarray]:
         ids, mask = matcher.tokenizer.encode(captions[start : start + CHUNK], matcher.config.data.max_words)
         bags = np.zeros((len(ids), len(matcher.tokenizer)), np.float32)
         np.add.at(bags, (np.arange(len(ids))[:, None], ids), mask)
-        moved()
+        heartbeat()
         yield bags
 
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from jax_itm.data.image_transforms import frame_of
 from jax_itm.data.images import collate_images
-from jax_itm.distributed.mesh import shard_whole
-from jax_itm.distributed.watchdog import moved
+from jax_itm.distributed.mesh import shard_global_batch
+from jax_itm.distributed.watchdog import heartbeat
 from jax_itm.errors import UserError
 from jax_itm.evaluation.evaluate import check_fits
 from jax_itm.inference.matcher import Matcher
@@ -51,8 +51,8 @@ def isd(matcher: Matcher, split) -> dict[str, float]:
         boxes = np.zeros((rows, PHRASES, batch["image"]["mask"].shape[1]), bool)
         if phrased:
             _mark(matcher, split, captions, chosen, first, marks, boxes)
-        moved()
-        given = shard_whole(matcher.mesh, (batch, marks, boxes, real))
+        heartbeat()
+        given = shard_global_batch(matcher.mesh, (batch, marks, boxes, real))
         for name, value in _distances(matcher.method, matcher.params, *given).items():
             total[name] = total.get(name, 0.0) + float(value)
     pairs = total["pairs"]

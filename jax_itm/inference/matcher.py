@@ -1,6 +1,5 @@
 """The Matcher: a trained run, restored on whatever devices there are, without TensorFlow."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from jax_itm.data.sources.precomp import as_boxes, half
 from jax_itm.data.sources.raw import plain
 from jax_itm.data.token_cache import Tokens, padded
 from jax_itm.data.tokenizer import Tokenizer
-from jax_itm.distributed.mesh import make_mesh, replicated, shard_whole
-from jax_itm.distributed.watchdog import moved
+from jax_itm.distributed.mesh import make_mesh, replicated, shard_global_batch
+from jax_itm.distributed.watchdog import heartbeat
 from jax_itm.errors import UserError
 from jax_itm.inference.steps import embed_steps, pair_step, score_step
 from jax_itm.methods import Method, build, example_batch
@@ -132,8 +131,8 @@ class Matcher:
     def _run(self, encode, batches: Iterable[tuple[dict[str, np.ndarray], int]]) -> PyTree:
         parts = []
         for batch, real in batches:
-            moved()
-            encoded = encode(self.params, shard_whole(self.mesh, batch))
+            heartbeat()
+            encoded = encode(self.params, shard_global_batch(self.mesh, batch))
             parts.append(jax.tree.map(lambda x, n=real: x[:n], encoded))
         if not parts:
             raise UserError("nothing to encode: the list is empty")
@@ -145,7 +144,7 @@ class Matcher:
 
     def score_block(self, images: PyTree, texts: PyTree, first: bool = False) -> jax.Array:
         """The same, left on the devices, which share the images; `first`: the method's fast score."""
-        moved()
+        heartbeat()
         rows = jax.tree.leaves(images)[0].shape[0]
         missing = -rows % self.mesh.size
         pad = lambda x: jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
@@ -158,7 +157,7 @@ class Matcher:
             raise UserError(f"{self.config.method.name} is no cross-encoder: it scores no single pairs")
         found = []
         for start in range(0, len(image), self.batch_rows):
-            moved()
+            heartbeat()
             part = slice(start, start + self.batch_rows)
             take = lambda tree, at: jax.tree.map(lambda x: x[np.resize(at, self.batch_rows)], tree)
             chosen = take(images, image[part]), take(texts, text[part])
@@ -205,17 +204,15 @@ def load(workdir: str, step: int | None = None, devices: int | None = None, scor
     """
     checkpoints = Checkpoints(workdir)
     chosen = checkpoints.best if step is None else step
-    saved, vocabulary = checkpoints.description(chosen)
-    config = config_lib.from_json(json.dumps(saved))
+    config, tokenizer = checkpoints.read_description(chosen)
     if score:
         config = _with_score(config, score)
-    tokenizer = Tokenizer.from_json(json.dumps(vocabulary))
     method, mesh = build(config, len(tokenizer)), make_mesh(devices)
     shapes = jax.eval_shape(method.init, jax.random.key(0), example_batch(config))
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), shapes
     )
-    params = checkpoints.params(chosen, abstract, averaged=config.ema > 0)
+    params = checkpoints.restore_params(chosen, abstract, averaged=config.ema > 0)
     checkpoints.close()
     return Matcher(config, method, tokenizer, mesh, params, chosen)
 

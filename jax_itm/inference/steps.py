@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 from jax.sharding import Mesh
 
-from jax_itm.distributed.mesh import by_rows, for_host, replicated
+from jax_itm.distributed.mesh import batch_sharded, host_readable, replicated
 from jax_itm.methods import Method
 from jax_itm.types import Array, Params, PyTree
 
@@ -13,7 +13,7 @@ from jax_itm.types import Array, Params, PyTree
 def embed_steps(method: Method, mesh: Mesh) -> tuple[Callable, Callable]:
     """`encode_image` and `encode_text`, each (params, rows) -> embeddings on every device."""
     shardings = {
-        "in_shardings": (None, by_rows(mesh)),  # parameters stay where they are
+        "in_shardings": (None, batch_sharded(mesh)),  # parameters stay where they are
         "out_shardings": replicated(mesh),
     }
     return jax.jit(method.encode_image, **shardings), jax.jit(method.encode_text, **shardings)
@@ -22,7 +22,7 @@ def embed_steps(method: Method, mesh: Mesh) -> tuple[Callable, Callable]:
 def score_step(score: Callable, mesh: Mesh) -> Callable[[Params, PyTree, PyTree], Array]:
     """One block of a method's `score`s, (params, images, texts) -> (i, t), the images split over devices."""
     split = _splitter(mesh)
-    return jax.jit(lambda params, i, t: score(params, split(i), t), out_shardings=for_host(mesh))
+    return jax.jit(lambda params, i, t: score(params, split(i), t), out_shardings=host_readable(mesh))
 
 
 def pair_step(method: Method, mesh: Mesh) -> Callable[[Params, PyTree, PyTree], Array] | None:
@@ -31,8 +31,8 @@ def pair_step(method: Method, mesh: Mesh) -> Callable[[Params, PyTree, PyTree], 
     if score_pairs is None:
         return None
     score = lambda params, images, texts: score_pairs(params, *split((images, texts)))
-    return jax.jit(score, out_shardings=for_host(mesh))
+    return jax.jit(score, out_shardings=host_readable(mesh))
 
 
 def _splitter(mesh: Mesh) -> Callable[[PyTree], PyTree]:
-    return lambda tree: jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, by_rows(mesh)), tree)
+    return lambda tree: jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, batch_sharded(mesh)), tree)

@@ -8,7 +8,7 @@ from flax.traverse_util import flatten_dict
 from jax_itm.data import token_cache
 from jax_itm.data.split import Split
 from jax_itm.data.tokenizer import Tokenizer
-from jax_itm.distributed.mesh import whole
+from jax_itm.distributed.mesh import to_host
 from jax_itm.errors import UserError
 from jax_itm.types import Config, Params
 
@@ -40,7 +40,7 @@ def attached(
     """
     made = [split.with_tokens({}) for split in splits]
     for side in cached_sides(config):
-        tower = whole(flatten_dict(params[side]["tower"], sep="/"))
+        tower = to_host(flatten_dict(params[side]["tower"], sep="/"))
         key = _key(config, side, tower, tokenizer)
         for split in made:
             found = token_cache.find(_place(split, side, key))

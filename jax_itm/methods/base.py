@@ -2,18 +2,40 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
 from jax_itm import losses
-from jax_itm.arrays import Encoded, l2_normalise
+from jax_itm.arrays import Encoded, Maps, l2_normalise
 from jax_itm.durations import steps_of
 from jax_itm.losses import distribution_sampling
 from jax_itm.methods.encoders import encoder
 from jax_itm.sharded.tiles import Plan
 from jax_itm.types import Array, Batch, Float, Inputs, Params, PRNGKeyArray, PyTree, Terms
+
+
+class Aux(NamedTuple):
+    """What a loss tells beside its value.
+
+    Attributes:
+        terms: the loss terms as they are, `weighted/NAME` as they were summed, and diagnostics.
+        stats: the new `params["stats"]`, estimated rather than learnt, such as batch normalisation's; {} for
+            none.
+    """
+
+    terms: Terms
+    stats: PyTree
+
+
+@runtime_checkable
+class HasMaps(Protocol):
+    """A method with attention among the words and regions of a pair."""
+
+    def maps(self, params: Params, batch: Batch) -> Maps:
+        """The attention maps of matched rows, from the language side."""
+        ...
 
 
 @runtime_checkable
@@ -33,8 +55,12 @@ class Method(Protocol):
         """Float32 parameters for inputs shaped like `batch`."""
         ...
 
-    def loss(self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array) -> tuple[Array, Terms]:
-        """The weighted sum of the loss terms, and the terms as they are, with diagnostics."""
+    def loss(self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array) -> tuple[Array, Aux]:
+        """The weighted sum of the loss terms, and what else there is to tell."""
+        ...
+
+    def project(self, params: Params) -> Params:
+        """The parameters after an update, those with a limit brought back to it."""
         ...
 
     def encode_image(self, params: Params, image: Inputs) -> PyTree:
@@ -68,6 +94,11 @@ def register(name: str, defaults: Callable[[], dict[str, Any]]) -> Callable[[Any
 def weighted(terms: Terms, weights: Mapping[str, float]) -> Float[Array, ""]:
     """The sum of `weights[name] * terms[name]`; terms without a weight are diagnostics."""
     return jnp.sum(jnp.stack([weights[name] * terms[name] for name in weights if weights[name]]))
+
+
+def weighted_terms(terms: Terms, weights: Mapping[str, float]) -> Terms:
+    """The terms that have a weight, times it, as `weighted/NAME`."""
+    return {f"weighted/{name}": weights[name] * terms[name] for name in weights if name in terms}
 
 
 def even_length(tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
@@ -146,7 +177,7 @@ class DualEncoder:
         )
         return apply(self.image, "image", image, keys[0]), apply(self.text, "text", text, keys[1])
 
-    def loss(self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array) -> tuple[Array, Terms]:
+    def loss(self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array) -> tuple[Array, Aux]:
         """Encodes micro-batch by micro-batch, then takes one loss over the whole batch.
 
         Averaging the losses of micro-batches would be another loss: each pair would meet fewer
@@ -171,7 +202,12 @@ class DualEncoder:
             even = lambda one: one._replace(tokens=even_length(one.tokens))
             terms |= self.sampled(params["loss"], even(image), even(text), batch, terms_rng).terms
         diagnostics = {"gap": losses.gap(*jax.lax.stop_gradient((image.embedding, text.embedding)))}
-        return weighted(terms, weights), terms | diagnostics
+        terms |= weighted_terms(terms, self.options.weights.to_dict())
+        return weighted(terms, weights), Aux(terms | diagnostics, {})
+
+    def project(self, params: Params) -> Params:
+        """The parameters as they are."""
+        return params
 
     def encode_image(self, params: Params, image: Inputs) -> Float[Array, "i d"]:
         """L2-normalised float32 embeddings."""

@@ -16,7 +16,7 @@ from jax_itm.errors import UserError
 from jax_itm.losses import attention_alignment, mining
 from jax_itm.losses.masked_lm import word_terms
 from jax_itm.losses.mining import Negatives
-from jax_itm.methods.base import register, weighted
+from jax_itm.methods.base import Aux, register, weighted, weighted_terms
 from jax_itm.models.uniter import Embedded, Matched, Uniter
 from jax_itm.types import Array, Batch, Float, Inputs, Int, Params, PRNGKeyArray, PyTree, Terms
 
@@ -201,7 +201,7 @@ class Iais:
             return attention_alignment.singular(maps, options.singular_softmax)
         return attention_alignment.distributed(maps)
 
-    def loss(self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array) -> tuple[Array, Terms]:
+    def loss(self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array) -> tuple[Array, Aux]:
         """`rank`, `iais` and `mlm`, those that have a weight, and what tells how they stand."""
         weights = self.options.weights.to_dict()
         texts, images = self._embed(params, batch)
@@ -215,7 +215,11 @@ class Iais:
             terms |= word_terms(*given, share=self.options.masked, **sizes)
         if weights["rank"] or weights["iais"]:
             terms |= self._ranked(params, texts, images, batch["image_id"], rng, step)
-        return weighted(terms, weights), terms
+        return weighted(terms, weights), Aux(terms | weighted_terms(terms, weights), {})
+
+    def project(self, params: Params) -> Params:
+        """The parameters as they are."""
+        return params
 
     def _ranked(self, params, texts, images, image_id, rng: PRNGKeyArray, step: Array) -> Terms:
         """`rank`, and `iais` with its schedule's weight in it; `language` and `vision` are means a pair."""

@@ -11,7 +11,7 @@ import numpy as np
 from jax_itm.arrays import Encoded, l2_normalise, mean_pool
 from jax_itm.data.image_transforms import frame_of
 from jax_itm.data.images import collate_images
-from jax_itm.distributed.mesh import shard_whole
+from jax_itm.distributed.mesh import shard_global_batch
 from jax_itm.errors import UserError
 from jax_itm.evaluation.evaluate import check_fits
 from jax_itm.inference.matcher import Matcher
@@ -102,7 +102,7 @@ def _components(matcher: Matcher, method: Cdds, split) -> tuple[Any, Any]:
     def of(side: str, count: int, batch) -> Encoded:
         last = count - 1  # it fills the last batch up
         chosen = [np.minimum(np.arange(start, start + rows), last) for start in range(0, count, rows)]
-        found = [run(matcher.params, side, shard_whole(matcher.mesh, batch(at))) for at in chosen]
+        found = [run(matcher.params, side, shard_global_batch(matcher.mesh, batch(at))) for at in chosen]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *found)
 
     captions = split.captions()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from etils import epath
 
 from jax_itm.errors import UserError
-from jax_itm.storage import place
+from jax_itm.storage import as_path
 
 # Okabe and Ito's palette, told apart with any colour vision; grey is for baselines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -128,7 +128,7 @@ def report(workdirs: Sequence[str], out: str) -> str:
         UserError: a file is missing or is not what `train` or `evaluate` wrote.
     """
     check_png(out)
-    runs = [_run(place(workdir)) for workdir in workdirs]
+    runs = [_run(as_path(workdir)) for workdir in workdirs]
     for same in _grouped(runs, lambda run: run.result["protocol"]["run"]):
         if any(run.config != same[0].config for run in same):  # not seeds of one run
             for run in same:

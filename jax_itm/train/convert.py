@@ -1,6 +1,5 @@
 """Published weights made a run: a directory that `load`, `evaluate` and a training run start from."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm import config as config_lib
-from jax_itm.checkpoint.checkpoints import Checkpoints, found
+from jax_itm.checkpoint.checkpoints import Checkpoints, has_checkpoint
 from jax_itm.checkpoint.state import State
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
@@ -100,7 +99,7 @@ def convert_clip(source: str, workdir: str, config: Config = None) -> str:
 
 
 def _check_new(workdir: str) -> None:
-    if found(workdir):
+    if has_checkpoint(workdir):
         raise UserError(f"{workdir}: holds a run's checkpoints already; name another directory")
     if Path(workdir).exists() and not Path(workdir).is_dir():
         raise UserError(f"{workdir}: is a file, not a directory")
@@ -110,7 +109,7 @@ def _write(params: Params, config: Config, tokenizer: Tokenizer, workdir: str) -
     checkpoints = Checkpoints(workdir, create=True)
     try:
         state = State(jnp.int32(0), params, None, params if config.ema else None)
-        checkpoints.save(state, config.to_dict(), json.loads(tokenizer.to_json()), None)
+        checkpoints.save(state, config, tokenizer, None)
     finally:
         checkpoints.close()
     (Path(workdir) / "config.json").write_text(config_lib.to_json(config))

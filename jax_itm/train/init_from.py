@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from jax_itm.checkpoint.checkpoints import found
+from jax_itm.checkpoint.checkpoints import has_checkpoint
 from jax_itm.data.sources.raw import read_table
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
@@ -50,7 +50,7 @@ def open_start(config: Config) -> Start | None:
     where = config.start
     if not where:
         return _open_towers(config)
-    if found(where):
+    if has_checkpoint(where):
         run = load(where)
         keep_towers(config, run.config)
         return Start(f"config.start={where}", flatten_dict(run.params, sep="/"), True, run.tokenizer)

@@ -1,4 +1,4 @@
-"""What a run says: a progress bar, `metrics.jsonl`, TensorBoard scalars, its clock, the collapse alarm."""
+"""What a run reports: a progress bar, `metrics.jsonl`, TensorBoard scalars, pace, and a collapse alarm."""
 
 import json
 import math
@@ -12,24 +12,27 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
-from jax_itm.storage import Growing
-from jax_itm.types import Batch
+from jax_itm.storage import AppendableFolder
+from jax_itm.types import Batch, NamedTuple
 
-QUIET_SECONDS = 10.0  # between progress lines where the output is no terminal
+LINE_SECONDS = 10.0  # between progress lines if the output is no terminal
 
 
 class Logger:
-    """Writes scalars of training and validation; on the main process only.
+    """Writes the scalars of training and validation, on the main process only.
 
-    A resumed run goes on in the same files: lines past `first_step` are dropped first, since those
-    steps are taken again.
+    A resumed run appends to the same files. Lines after `first_step` are dropped first, because those steps
+    are repeated.
     """
 
     def __init__(self, workdir: str, total_steps: int, first_step: int = 0, is_main: bool = True):
-        self.total, self.is_main = total_steps, is_main
-        self._start, self._first, self._last_line = time.monotonic(), first_step, -math.inf
+        self.total_steps = total_steps
+        self.is_main = is_main
+        self._start = time.monotonic()
+        self._first_step = first_step
+        self._last_line = -math.inf
         self._console = Console(highlight=False, soft_wrap=True)
-        self._live = is_main and sys.stdout.isatty()
+        self._has_bar = is_main and sys.stdout.isatty()
         self._bar = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=30),
@@ -38,14 +41,14 @@ class Logger:
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
             console=self._console,
-            disable=not self._live,
+            disable=not self._has_bar,
         )
         self._task = self._bar.add_task("", total=total_steps, completed=first_step)
         if not is_main:
             return
-        self._files = Growing(workdir)
+        self._files = AppendableFolder(workdir)
         path = self._files.fetch("metrics.jsonl")
-        _keep_until(path, first_step)
+        _drop_lines_after(path, first_step)
         self._jsonl = path.open("a")
         self._tensorboard = SummaryWriter(str(self._files.path / "tensorboard"), purge_step=first_step + 1)
 
@@ -53,32 +56,33 @@ class Logger:
         self._bar.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
         if self.is_main:
             self._jsonl.close()
             self._tensorboard.close()
-            self._files.keep()
+            self._files.sync()
 
     def train(self, step: int, scalars: dict[str, float]) -> None:
-        """Logs scalars of a training step and moves the bar to it."""
+        """Logs the scalars of a training step and moves the bar to it."""
         self._write(step, "train", scalars)
         text = f"loss {scalars['loss']:.4g}, {1000 * scalars['step_seconds']:.0f} ms/step"
         self._bar.update(self._task, completed=step, description=text)
         now = time.monotonic()
-        if self.is_main and not self._live and now - self._last_line >= QUIET_SECONDS:
+        if self.is_main and not self._has_bar and now - self._last_line >= LINE_SECONDS:
             self._last_line = now
-            each = (now - self._start) / (step - self._first)
-            left = timedelta(seconds=round(each * (self.total - step)))
-            self._console.print(f"step {step}/{self.total}, {text}, {left} left")
+            seconds_per_step = (now - self._start) / (step - self._first_step)
+            left = timedelta(seconds=round(seconds_per_step * (self.total_steps - step)))
+            self._console.print(f"step {step}/{self.total_steps}, {text}, {left} left")
 
     def evaluation(self, step: int, scalars: dict[str, float]) -> None:
-        """Logs and prints scalars of a validation; a bucket's files are brought up to date."""
+        """Logs and prints the scalars of a validation; copies the files if they belong in a bucket."""
         self._write(step, "val", scalars)
         if self.is_main:
             self._tensorboard.flush()
-            self._files.keep()
-        i2t, t2i = scalars["i2t/r1"], scalars["t2i/r1"]
+            self._files.sync()
+        i2t = scalars["i2t/r1"]
+        t2i = scalars["t2i/r1"]
         self.message(f"step {step}: validation rSum {scalars['rsum']:.1f}, R@1 i2t {i2t:.1f}, t2i {t2i:.1f}")
 
     def message(self, text: str) -> None:
@@ -89,15 +93,15 @@ class Logger:
     def _write(self, step: int, prefix: str, scalars: dict[str, float]) -> None:
         if not self.is_main:
             return
-        named = {f"{prefix}/{name}": float(value) for name, value in scalars.items()}
-        for name, value in named.items():
+        values = {f"{prefix}/{name}": float(value) for name, value in scalars.items()}
+        for name, value in values.items():
             self._tensorboard.add_scalar(name, value, step)
-        line = {k: v if math.isfinite(v) else None for k, v in named.items()}
-        self._jsonl.write(json.dumps({"step": step} | line) + "\n")
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._jsonl.write(json.dumps({"step": step} | finite) + "\n")
         self._jsonl.flush()
 
 
-def _keep_until(path: Path, step: int) -> None:
+def _drop_lines_after(path: Path, step: int) -> None:
     """Drops the lines after `step`, and a last line that a crash cut short."""
     if not path.exists():
         return
@@ -113,49 +117,70 @@ def _keep_until(path: Path, step: int) -> None:
     partial.replace(path)
 
 
+class Pace(NamedTuple):
+    """How fast a run trains.
+
+    Attributes:
+        step_seconds: mean time of a step.
+        data_wait_fraction: fraction of that time spent waiting for data.
+    """
+
+    step_seconds: float
+    data_wait_fraction: float
+
+
 class Clock:
-    """Seconds a step, and the share of the time in which no batch was ready."""
+    """Measures the pace of the steps since `start`."""
 
     def __init__(self, step: int):
         self.start(step)
 
     def start(self, step: int) -> None:
-        """Forgets what was before `step`."""
-        self._step, self._since, self._waited = step, time.perf_counter(), 0.0
+        """Measures from `step` on."""
+        self._step = step
+        self._since = time.perf_counter()
+        self._waited = 0.0
 
     def next(self, batches: Iterator[Batch]) -> Batch:
-        """The next batch, the wait for it counted."""
-        asked = time.perf_counter()
+        """The next batch; the wait for it is counted."""
+        before = time.perf_counter()
         batch = next(batches)
-        self._waited += time.perf_counter() - asked
+        self._waited += time.perf_counter() - before
         return batch
 
-    def read(self, step: int) -> tuple[float, float]:
-        """Seconds of each step since `start` to `step`, and the share of waiting; starts anew."""
-        spent = time.perf_counter() - self._since
-        seconds, share = spent / (step - self._step), self._waited / spent
+    def read(self, step: int) -> Pace:
+        """The pace since `start` up to `step`; then starts again."""
+        elapsed = time.perf_counter() - self._since
+        pace = Pace(elapsed / (step - self._step), self._waited / elapsed)
         self.start(step)
-        return seconds, share
+        return pace
 
 
 class CollapseAlarm:
-    """Says once that a triplet loss sits on its collapse plateau.
+    """Warns once that a triplet loss stays at its collapse plateau.
 
-    When all embeddings are one point every hinge is the margin, and its gradient is nearly zero. The
-    hinge alone does not tell: near negatives, well chosen, keep it close to the margin too.
+    When all embeddings have become one point, every hinge equals the margin, and its gradient is nearly zero.
+    The hinge alone does not show this: well-chosen near negatives keep it close to the margin as well.
     """
 
     def __init__(self, margin: float, patience: int = 25):
-        self.margin, self.patience, self._seen = margin, patience, 0
+        self.margin = margin
+        self.patience = patience
+        self._count = 0
 
     def update(self, hinge: float, gap: float) -> str | None:
-        """Takes the mean hinge of an anchor and `losses.gap` at a log point; returns the warning."""
+        """The warning, if it is time for it.
+
+        Args:
+            hinge: the mean hinge of an anchor at a log point.
+            gap: `losses.gap` at the same point.
+        """
         at_plateau = self.margin > 0 and abs(hinge - self.margin) <= 0.05 * self.margin and gap < 0.02
-        self._seen = self._seen + 1 if at_plateau else 0
-        if self._seen != self.patience:
+        self._count = self._count + 1 if at_plateau else 0
+        if self._count != self.patience:
             return None
         return (
-            f"warning: the triplet loss has sat at its margin, {self.margin}, for {self.patience} log"
-            " points: all embeddings have become one. Try a lower config.optimizer.lr, a longer"
-            " config.optimizer.warmup, or all negatives first (config.method.sum_for)"
+            f"warning: the triplet loss has stayed at its margin, {self.margin}, for {self.patience} log"
+            " points: all embeddings have collapsed to one. Try a lower config.optimizer.lr, a longer"
+            " config.optimizer.warmup, or start with all negatives (config.method.sum_for)"
         )

@@ -1,128 +1,165 @@
-"""The optimiser: schedule, clipping, AdamW, and rules over parameter paths.
+"""The optimizer: schedule, clipping, AdamW, and rules over parameter paths.
 
-A parameter's path is its keys joined by "/", such as "text/gru/forward/input/kernel". A pattern is a
-regular expression searched in it; one that matches no parameter is an error, since it would silently
-leave alone what it was meant for.
+The path of a parameter is its keys joined by "/", such as "text/gru/forward/input/kernel". A pattern is a
+regular expression that is searched in it. A pattern that matches no parameter is an error, because it would
+silently have no effect on what it was written for.
 """
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from jax_itm.checkpoint.state import split_stats
 from jax_itm.durations import steps_of
 from jax_itm.errors import UserError
-from jax_itm.types import Params, PyTree
+from jax_itm.types import Array, Config, Params, PyTree
+
+BACKBONE = "tower"  # the submodule of an encoder that holds a pretrained model, in parameter paths
 
 
 def paths(params: Params) -> PyTree:
-    """A tree like `params` with each leaf's path."""
+    """A tree like `params` with the path of each leaf."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: "/".join(str(getattr(key, "key", key)) for key in path), params
     )
 
 
 def matching(params: Params, patterns: tuple[str, ...], field: str) -> PyTree:
-    """A tree of booleans: whether any of `patterns` is found in the leaf's path."""
+    """A tree of booleans: whether any of `patterns` matches the path of the leaf.
+
+    Raises:
+        UserError: a pattern of `field` is no regular expression or matches no path.
+    """
     names = paths(params)
+    leaves = jax.tree.leaves(names)
     for pattern in patterns:
         try:
-            found = any(re.search(pattern, name) for name in jax.tree.leaves(names))
+            matches = any(re.search(pattern, name) for name in leaves)
         except re.error as error:
             raise UserError(f"{field}: {pattern!r} is no regular expression ({error})") from error
-        if not found:
-            raise UserError(
-                f"{field}: {pattern!r} matches no parameter path, such as {jax.tree.leaves(names)[0]!r}"
-            )
-    return jax.tree.map(lambda name: any(re.search(p, name) for p in patterns), names)
+        if not matches:
+            raise UserError(f"{field}: {pattern!r} matches no parameter path, such as {leaves[0]!r}")
+    return jax.tree.map(lambda name: any(re.search(pattern, name) for pattern in patterns), names)
 
 
-def schedule(config, total: int, to_steps: Callable[[str], int]) -> optax.Schedule:
-    """The learning rate of `config.optimizer` at each step of a run of `total` steps."""
-    warmup = to_steps(config.warmup)
-    if config.schedule == "cosine":
-        main = optax.cosine_decay_schedule(config.lr, max(total - warmup, 1))
-    elif config.schedule == "linear":
-        main = optax.linear_schedule(config.lr, 0.0, max(total - warmup, 1))
-    elif config.schedule == "step":
-        drops = {to_steps(at) - warmup: config.step_factor for at in config.step_at}
-        main = optax.piecewise_constant_schedule(config.lr, drops)
+def schedule(options: Config, total_steps: int, to_steps: Callable[[str], int]) -> optax.Schedule:
+    """The learning rate at each step.
+
+    Args:
+        options: `config.optimizer`.
+        total_steps: of the run.
+        to_steps: converts a duration ("2 epochs") to steps.
+
+    Returns:
+        step -> learning rate: a linear warm-up, then the main schedule, never below `options.floor`.
+    """
+    warmup = to_steps(options.warmup)
+    decay_steps = max(total_steps - warmup, 1)
+    if options.schedule == "cosine":
+        main = optax.cosine_decay_schedule(options.lr, decay_steps)
+    elif options.schedule == "linear":
+        main = optax.linear_schedule(options.lr, 0.0, decay_steps)
+    elif options.schedule == "step":
+        drops = {to_steps(duration) - warmup: options.step_factor for duration in options.step_at}
+        main = optax.piecewise_constant_schedule(options.lr, drops)
     else:
-        main = optax.constant_schedule(config.lr)
+        main = optax.constant_schedule(options.lr)
     if warmup:
-        main = optax.join_schedules([optax.linear_schedule(0.0, config.lr, warmup), main], [warmup])
-    return lambda count: jnp.maximum(main(count), config.floor)
+        main = optax.join_schedules([optax.linear_schedule(0.0, options.lr, warmup), main], [warmup])
+    return lambda step: jnp.maximum(main(step), options.floor)
 
 
 def bert_adam(
-    rate: optax.Schedule, b1: float, b2: float, eps: float, weight_decay: float, mask
+    learning_rate: optax.Schedule,
+    b1: float,
+    b2: float,
+    eps: float,
+    weight_decay: float,
+    mask: Callable[[PyTree], PyTree],
 ) -> optax.GradientTransformation:
     """AdamW as in the first releases of the transformers library, with which UNITER and IAIS train.
 
         p <- p - rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps);   p <- p - rate weight_decay p
 
-    So `eps` is not corrected for the first steps' small v, and the decay acts on the new parameters.
+    So `eps` is not corrected for the small v of the first steps, and the decay acts on the new parameters.
     """
 
-    def init(params):
+    def init(params: Params) -> optax.ScaleByAdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)
         return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
 
-    def update(updates, state: Any, params=None):
-        count, at = optax.safe_increment(state.count), rate(state.count)
-        mu = optax.tree.update_moment(updates, state.mu, b1, 1)
-        nu = optax.tree.update_moment(updates, state.nu, b2, 2)
-        scale = at * jnp.sqrt(1 - b2**count) / (1 - b1**count)
+    def update(
+        grads: PyTree, state: optax.ScaleByAdamState, params: Params | None = None
+    ) -> tuple[PyTree, optax.ScaleByAdamState]:
+        count = optax.safe_increment(state.count)
+        rate = jnp.asarray(learning_rate(state.count))
+        mu = optax.tree.update_moment(grads, state.mu, b1, 1)
+        nu = optax.tree.update_moment(grads, state.nu, b2, 2)
+        scale = rate * jnp.sqrt(1 - b2**count) / (1 - b1**count)
 
-        def one(m, v, p, decayed):
-            decay = at * weight_decay * decayed
+        def change(m: Array, v: Array, p: Array, is_decayed: bool) -> Array:
+            decay = rate * weight_decay * is_decayed
             return -(1 - decay) * scale * m / (jnp.sqrt(v) + eps) - decay * p
 
-        updates = jax.tree.map(one, mu, nu, params, mask(params))
+        updates = jax.tree.map(change, mu, nu, params, mask(params))
         return updates, optax.ScaleByAdamState(count, mu, nu)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(init, update)  # type: ignore[arg-type]  # optax types states as trees
 
 
 def build(
-    config, params: Params, total: int, epoch_examples: int
+    config: Config, params: Params, total_steps: int, epoch_examples: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimiser that `config.optimizer` describes, and its schedule.
+    """The optimizer that `config.optimizer` describes, of the trainable parameters, and its learning rate.
 
-    Frozen parameters keep no optimiser state and count in no norm.
+    Frozen parameters have no optimizer state and do not count in the gradient norm that is clipped. Estimates
+    (`split_stats`) are not the optimizer's.
+
+    Args:
+        config: of the run.
+        params: all parameters or their shapes.
+        total_steps: of the run.
+        epoch_examples: examples in an epoch.
     """
     options = config.optimizer
-    rate = schedule(options, total, lambda d: steps_of(d, config.batch_size, epoch_examples))
-    decayed = matching(params, options.decay_on, "config.optimizer.decay_on")
-    towers = tuple(f"^{side}/tower/" for side in ("image", "text") if config[side].frozen)
-    frozen = matching(params, (*options.freeze, *towers), "config.optimizer.freeze")
+    trainable, _ = split_stats(params)
+    to_steps = lambda duration: steps_of(duration, config.batch_size, epoch_examples)
+    learning_rate = schedule(options, total_steps, to_steps)
+    decayed = matching(trainable, options.decay_on, "config.optimizer.decay_on")
+    factors = _lr_factors(trainable, options.lr_factors)
+    adam = {"adamw": optax.adamw, "bert_adam": bert_adam}[options.name](
+        learning_rate,
+        *options.betas,
+        eps=options.eps,
+        weight_decay=options.weight_decay,
+        mask=lambda tree: _mask_like(decayed, tree),
+    )
+    scaled = optax.stateless(
+        lambda updates, _: jax.tree.map(lambda u, factor: u * factor, updates, _mask_like(factors, updates))
+    )
+    clip = [optax.clip_by_global_norm(options.clip)] if options.clip else []
+    backbones = tuple(f"^{side}/{BACKBONE}/" for side in ("image", "text") if config[side].frozen)
+    frozen = matching(trainable, (*options.freeze, *backbones), "config.optimizer.freeze")
+    labels = jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", frozen)
+    trained = optax.chain(*clip, adam, scaled)
+    return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, labels), learning_rate
+
+
+def _lr_factors(params: Params, rules: tuple[tuple[str, float], ...]) -> PyTree:
+    """The factor on the learning rate of each parameter; the last of `rules` that matches counts."""
     factors = jax.tree.map(lambda _: 1.0, params)
-    for pattern, factor in options.lr_factors:
-        hit = matching(params, (pattern,), "config.optimizer.lr_factors")
-        factors = jax.tree.map(lambda old, is_hit, f=factor: f if is_hit else old, factors, hit)
-    steps = [optax.clip_by_global_norm(options.clip)] if options.clip else []
-    adam = {"adamw": optax.adamw, "bert_adam": bert_adam}[options.name]
-    steps += [
-        adam(
-            rate,
-            *options.betas,
-            eps=options.eps,
-            weight_decay=options.weight_decay,
-            mask=lambda tree: _like(decayed, tree),
-        ),
-        optax.stateless(
-            lambda updates, _: jax.tree.map(lambda u, f: u * f, updates, _like(factors, updates))
-        ),
-    ]
-    labels = jax.tree.map(lambda off: "frozen" if off else "trained", frozen)
-    transform = optax.partition({"trained": optax.chain(*steps), "frozen": optax.set_to_zero()}, labels)
-    return transform, rate
+    for pattern, factor in rules:
+        matches = matching(params, (pattern,), "config.optimizer.lr_factors")
+        choose = lambda old, is_match, factor=factor: factor if is_match else old
+        factors = jax.tree.map(choose, factors, matches)
+    return factors
 
 
-def _like(tree: PyTree, masked: PyTree) -> PyTree:
-    """`tree` with optax's placeholder wherever `partition` has one."""
-    is_mask = lambda x: isinstance(x, optax.MaskedNode)
-    return jax.tree.map(lambda m, t: m if is_mask(m) else t, masked, tree, is_leaf=is_mask)
+def _mask_like(tree: PyTree, masked: PyTree) -> PyTree:
+    """`tree` with optax's placeholder wherever `partition` has put one in `masked`."""
+    is_placeholder = lambda x: isinstance(x, optax.MaskedNode)
+    replace = lambda placeholder, value: placeholder if is_placeholder(placeholder) else value
+    return jax.tree.map(replace, masked, tree, is_leaf=is_placeholder)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jax_itm.checkpoint.checkpoints import Checkpoints, found
+from jax_itm.checkpoint.checkpoints import Checkpoints, has_checkpoint
 from jax_itm.errors import LOST
 from tests.helpers import cluster
 from tests.helpers.cluster import STEPS, command
@@ -24,11 +24,11 @@ from tests.helpers.tiny_run import params, prepared, same
 
 
 def last(workdir: Path) -> int:
-    """The newest step that can be read; every checkpoint there is must be whole."""
-    if not found(str(workdir)):
+    """The newest step that was saved; no checkpoint may be damaged."""
+    if not has_checkpoint(str(workdir)):
         return 0
-    step, line = Checkpoints(str(workdir)).newest_whole()
-    assert not line, line
+    step, warning = Checkpoints(str(workdir)).newest_intact()
+    assert not warning, warning
     return step
 
 

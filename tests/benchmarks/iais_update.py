@@ -21,7 +21,7 @@ from turns import medians
 
 from jax_itm.checkpoint.state import init_state
 from jax_itm.config.load import default
-from jax_itm.distributed.mesh import make_mesh, shard_rows
+from jax_itm.distributed.mesh import make_mesh, per_device, shard_local_batch
 from jax_itm.methods import build, example_batch
 from jax_itm.train import step
 from jax_itm.train.optimizer import build as build_optimizer
@@ -45,8 +45,8 @@ def by_pair(method, params, batch):
 
     def one(pair):
         row = lambda tree, k: jax.tree.map(lambda x: x[k][None], tree)
-        given = {"text": row(batch["text"], pair[0]), "image": row(batch["image"], pair[1])}
-        return method.model.apply({"params": params}, given)[0]
+        inputs = {"text": row(batch["text"], pair[0]), "image": row(batch["image"], pair[1])}
+        return method.model.apply({"params": params}, inputs)[0]
 
     return jax.lax.map(one, (text, image), batch_size=options.tile)
 
@@ -60,7 +60,7 @@ def main():
     config, mesh = settings(args.hidden, args.layers), make_mesh(1)
     options, method = config.method, build(config, VOCABULARY, 145_000)
     local = jax.device_get(filled(example_batch(config, config.batch_size), jax.random.key(0)))
-    batch = shard_rows(mesh, local)
+    batch = shard_local_batch(mesh, local)
     with jax.set_mesh(mesh):
         params = jax.jit(method.init)(jax.random.key(0), example_batch(config))
         optimizer, _ = build_optimizer(config, params, 5_000, 145_000)
@@ -71,30 +71,31 @@ def main():
             texts, images = method._embed(params, batch)
             return [method.mine(params, texts, images, batch["image_id"], side) for side in (True, False)]
 
-        held = [jax.tree.map(jnp.copy, state)]
+        signal = per_device(mesh, 0)
+        states = [jax.tree.map(jnp.copy, state)]  # the update takes the memory of the one before
 
-        def whole():
-            held[0], scalars = update(held[0], batch)
-            return scalars
+        def whole_update():
+            states[0], terms, _ = update(states[0], batch, signal)
+            return terms
 
         mining = jax.jit(mine)
         anew = jax.jit(lambda params, batch: by_pair(method, params, batch))
-        found = medians(
+        seconds = medians(
             {
                 "mining": lambda: mining(params, batch),
                 "mining, embedded by pair": lambda: anew(params, batch),
-                "the whole update": whole,
+                "the whole update": whole_update,
             },
             args.turns,
         )
     mined = 2 * options.anchors * options.pool
-    pair = found["mining, embedded by pair"] / mined
-    learnt = 2 * options.anchors * (1 + options.hardest)
+    pair = seconds["mining, embedded by pair"] / mined
+    trained = 2 * options.anchors * (1 + options.hardest)
     counts = {"mining": f"{mined:,}", "mining, embedded by pair": f"{mined:,}"}
-    counts["the whole update"] = f"{mined:,} + {learnt:,} with gradient"
+    counts["the whole update"] = f"{mined:,} + {trained:,} with gradient"
     print(f"hidden {args.hidden}, {args.layers} layers; a forward pass of one pair: {1e6 * pair:.0f} us\n")
     print("| | pairs | seconds | in forward passes |\n| --- | ---: | ---: | ---: |")
-    for name, median in found.items():
+    for name, median in seconds.items():
         print(f"| {name} | {counts[name]} | {median:.2f} | {median / pair:,.0f} |")
 
 

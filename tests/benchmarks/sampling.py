@@ -21,7 +21,7 @@ from turns import medians
 from jax_itm import config as config_lib
 from jax_itm.arrays import Encoded, l2_normalise, mean_pool
 from jax_itm.checkpoint.state import init_state
-from jax_itm.distributed.mesh import make_mesh, shard_rows
+from jax_itm.distributed.mesh import make_mesh, per_device, shard_local_batch
 from jax_itm.losses import distribution_sampling
 from jax_itm.methods import build, example_batch
 from jax_itm.train import step
@@ -47,10 +47,12 @@ def training(config, mesh):
     optimizer, _ = build_optimizer(config, params, 1000, 20_000)
     state = init_state(params, optimizer, False, mesh)
     update = step.train_step(method, optimizer, mesh, 0, 0.0)
-    batch, held = shard_rows(mesh, jax.device_get(local)), [state]
+    batch = shard_local_batch(mesh, jax.device_get(local))
+    signal = per_device(mesh, 0)
+    states = [state]  # the update takes the memory of the one before
 
     def once():
-        held[0], terms = update(held[0], batch)
+        states[0], terms, _ = update(states[0], batch, signal)
         return terms
 
     return once

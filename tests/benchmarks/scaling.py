@@ -29,7 +29,7 @@ from train_step import EXAMPLES, VOCABULARY, filled  # beside this file
 
 from configs.dias_f30k import get_config
 from jax_itm.checkpoint.state import init_state
-from jax_itm.distributed.mesh import make_mesh, shard_rows
+from jax_itm.distributed.mesh import make_mesh, per_device, shard_local_batch
 from jax_itm.methods import build, example_batch
 from jax_itm.train import step
 from jax_itm.train.optimizer import build as build_optimizer
@@ -48,13 +48,13 @@ LINKS = {
 
 def size_of(shapes: str) -> int:
     """Bytes of the array or tuple that an instruction gives."""
-    found = 0
+    total = 0
     for kind, axes in SHAPE.findall(shapes):
         items = 1
         for axis in filter(None, axes.split(",")):
             items *= int(axis)
-        found += items * (1 if kind == "pred" else int(re.sub(r"\D", "", kind)) // 8)
-    return found
+        total += items * (1 if kind == "pred" else int(re.sub(r"\D", "", kind)) // 8)
+    return total
 
 
 def sent(kind: str, size: float, devices: int) -> float:
@@ -74,24 +74,25 @@ def count(text: str, devices: int) -> tuple[dict[str, float], set[str]]:
         elif line.startswith("  "):
             inside.append(line)
 
-    def walk(name: str) -> dict[str, float]:
+    def collect(name: str) -> dict[str, float]:
         total = defaultdict(float)
         for line in bodies[name]:
-            if found := COLLECTIVE.search(line):
-                names.add(found[1])
-                whole = devices if found[3] == "reduce-scatter" else 1  # of which the result is a part
-                total[found[3]] += whole * size_of(found[2])
+            if collective := COLLECTIVE.search(line):
+                instruction, shapes, kind = collective.groups()
+                names.add(instruction)
+                parts = devices if kind == "reduce-scatter" else 1  # the result is one part of the array
+                total[kind] += parts * size_of(shapes)
                 continue
             called = [name for group in CALLED.findall(line) for name in re.findall(r"%([\w.\-]+)", group)]
             known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', line)
-            for each in map(walk, called):
+            for each in map(collect, called):
                 if each and " while(" in line and not known:
                     sys.exit(f"a loop with collectives has no known number of turns:{line}")
                 for kind, size in each.items():
                     total[kind] += size * (int(known[1]) if known else 1)
         return total
 
-    return walk(main), names
+    return collect(main), names
 
 
 def exchange(folder: str, names: set[str], devices: int, seconds: float) -> float:
@@ -109,24 +110,25 @@ def measure(devices: int, args: argparse.Namespace) -> tuple[float, float, dict[
         config.batch_size = args.rows * devices
     method = build(config, VOCABULARY, EXAMPLES)
     rng = jax.random.key(0)
-    batch = shard_rows(mesh, jax.device_get(filled(example_batch(config, config.batch_size), rng)))
+    batch = shard_local_batch(mesh, jax.device_get(filled(example_batch(config, config.batch_size), rng)))
     with jax.set_mesh(mesh):
         params = jax.jit(method.init)(rng, example_batch(config))
         optimizer, _ = build_optimizer(config, params, 10_000, EXAMPLES)
         state = init_state(params, optimizer, config.ema > 0, mesh)
         update = step.train_step(method, optimizer, mesh, config.seed, config.ema)
-        update = update.lower(state, batch).compile()
-        moved, names = count(update.as_text(), devices)
-        state, _ = jax.block_until_ready(update(state, batch))
+        signal = per_device(mesh, 0)
+        update = update.lower(state, batch, signal).compile()
+        sizes, names = count(update.as_text(), devices)
+        state, *_ = jax.block_until_ready(update(state, batch, signal))
         times = []
         with tempfile.TemporaryDirectory() as folder:
             with jax.profiler.trace(folder):
                 for _ in range(args.steps):
                     start = time.perf_counter()
-                    state, _ = jax.block_until_ready(update(state, batch))
+                    state, *_ = jax.block_until_ready(update(state, batch, signal))
                     times.append(time.perf_counter() - start)
             share = exchange(folder, names, devices, sum(times))
-    return statistics.median(times), share, moved
+    return statistics.median(times), share, sizes
 
 
 def main() -> None:
@@ -138,17 +140,17 @@ def main() -> None:
     meshes = [int(word) for word in args.devices.split(",")]
     if len(meshes) < 2 or meshes[-2] < 2:
         parser.error("--devices: the last two must be of several devices, since one exchanges nothing")
-    found = {devices: measure(devices, args) for devices in meshes}
-    kinds = sorted({kind for _, _, moved in found.values() for kind in moved})
+    results = {devices: measure(devices, args) for devices in meshes}
+    kinds = sorted({kind for _, _, sizes in results.values() for kind in sizes})
     print(f"| devices | rows | seconds | exchange | {' | '.join(f'{kind}, MB' for kind in kinds)} |")
     print("| ---: " * (4 + len(kinds)) + "|")
-    for devices, (seconds, share, moved) in found.items():
-        each = " | ".join(f"{sent(kind, moved.get(kind, 0), devices) / 1e6:.2f}" for kind in kinds)
+    for devices, (seconds, share, sizes) in results.items():
+        each = " | ".join(f"{sent(kind, sizes.get(kind, 0), devices) / 1e6:.2f}" for kind in kinds)
         print(f"| {devices} | {args.rows * devices} | {seconds:.3f} | {share:.0%} | {each} |")
     a, b = meshes[-2:]
     reached = 0.0
     for kind in kinds:
-        before, last = (found[devices][2].get(kind, 0) for devices in (a, b))
+        before, last = (results[devices][2].get(kind, 0) for devices in (a, b))
         reached += sent(kind, last + (last - before) / (b - a) * (args.chips - b), args.chips)
     print(f"\nESTIMATE for {args.chips} chips: a device sends {reached / 1e6:.1f} MB a step")
     for name, speed in LINKS.items():

@@ -31,7 +31,7 @@ from jax.sharding import PartitionSpec
 from memory import peak  # beside this file
 
 from jax_itm import losses
-from jax_itm.distributed.mesh import by_rows, make_mesh
+from jax_itm.distributed.mesh import batch_sharded, make_mesh
 from jax_itm.losses.dimension import dimension_correlation, dimension_loss
 from jax_itm.losses.spatial import spatial_losses
 from jax_itm.sharded.collectives import AXIS
@@ -152,7 +152,7 @@ def embeddings(batch, dim):
 def prepared(loss, v, t, devices):
     """A compiled value-and-gradient call on its devices, and its temporary MiB a device."""
     mesh = make_mesh(devices)
-    rows = by_rows(mesh)
+    rows = batch_sharded(mesh)
     with jax.set_mesh(mesh):
         given = jax.device_put((v, t, np.arange(len(v), dtype=np.int32)), rows)
         of = jax.value_and_grad(loss, argnums=(0, 1))

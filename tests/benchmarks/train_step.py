@@ -19,7 +19,7 @@ from turns import medians  # beside this file
 
 from configs.dias_f30k import get_config
 from jax_itm.checkpoint.state import init_state
-from jax_itm.distributed.mesh import make_mesh, shard_rows
+from jax_itm.distributed.mesh import make_mesh, per_device, shard_local_batch
 from jax_itm.methods import build, example_batch
 from jax_itm.train import step
 from jax_itm.train.optimizer import build as build_optimizer
@@ -45,7 +45,7 @@ def main():
     with config.unlocked():
         config.data.region_dim = 2048
     method = build(config, VOCABULARY, EXAMPLES)
-    batch = shard_rows(
+    batch = shard_local_batch(
         mesh, jax.device_get(filled(example_batch(config, config.batch_size), jax.random.key(0)))
     )
     with jax.set_mesh(mesh):
@@ -62,19 +62,20 @@ def main():
             return jnp.sum(image.embedding) + jnp.sum(text.embedding)
 
         bare = jax.jit(jax.grad(embed))
-        held = [state]
+        signal = per_device(mesh, 0)
+        states = [state]  # the update takes the memory of the one before
 
-        def whole():
-            held[0], _ = jax.block_until_ready(update(held[0], batch))
+        def whole_step():
+            states[0], *_ = jax.block_until_ready(update(states[0], batch, signal))
 
         calls = {
-            "the whole step": whole,
+            "the whole step": whole_step,
             "bare encoders": lambda: jax.block_until_ready(bare(params, batch, jax.random.key(1))),
         }
-        found = medians(calls, args.turns)
+        seconds = medians(calls, args.turns)
     print("| | seconds | times the encoders |\n| --- | ---: | ---: |")
-    for name, median in found.items():
-        print(f"| {name} | {median:.3f} | {median / found['bare encoders']:.3f} |")
+    for name, median in seconds.items():
+        print(f"| {name} | {median:.3f} | {median / seconds['bare encoders']:.3f} |")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ port, me = sys.argv[1:]
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=int(me))
 from jax_itm import losses
-from jax_itm.distributed.mesh import make_mesh, shard_rows
+from jax_itm.distributed.mesh import make_mesh, shard_local_batch
 from jax_itm.sharded.tiles import Plan
 
 mesh = make_mesh()
@@ -35,7 +35,7 @@ assert mesh.size == 8
 v, t = np.random.default_rng(0).normal(size=(2, 32, 8)).astype(np.float32)
 mine = slice(16 * int(me), 16 * int(me) + 16)
 with jax.set_mesh(mesh):
-    given = shard_rows(mesh, (v[mine], t[mine], np.arange(32, dtype=np.int32)[mine]))
+    batch = shard_local_batch(mesh, (v[mine], t[mine], np.arange(32, dtype=np.int32)[mine]))
     for form in ("ring", "gather"):
         plan = Plan(form, 3)
         for loss in (
@@ -43,7 +43,7 @@ with jax.set_mesh(mesh):
             lambda v, t, i: losses.triplet_hardest(v, t, i, 0.2, plan),
         ):
             norm = lambda v, t, i: jnp.sum(jax.grad(loss)(v, t, i) ** 2)
-            print("found", float(jax.jit(loss)(*given)), float(jax.jit(norm)(*given)), flush=True)
+            print("result", float(jax.jit(loss)(*batch)), float(jax.jit(norm)(*batch)), flush=True)
 """
 
 
@@ -72,7 +72,7 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def at_once(script: str, arguments: list[list[str]], devices: int) -> tuple[list[int], list[str]]:
+def run_together(script: str, arguments: list[list[str]], devices: int) -> tuple[list[int], list[str]]:
     """The exit statuses and outputs of processes that run `script` at the same time."""
     flags = f"--xla_force_host_platform_device_count={devices}"
     cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
@@ -85,17 +85,17 @@ def at_once(script: str, arguments: list[list[str]], devices: int) -> tuple[list
         for each in arguments
     ]
     try:
-        said = [process.communicate(timeout=600)[0] for process in processes]
+        outputs = [process.communicate(timeout=600)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    return [process.returncode for process in processes], said
+    return [process.returncode for process in processes], outputs
 
 
 def test_two_processes_compute_the_losses_of_one():
     port = free_port()
-    status, said = at_once(SCRIPT, [[port, str(me)] for me in (0, 1)], devices=4)
-    assert status == [0, 0], said
+    status, outputs = run_together(SCRIPT, [[port, str(me)] for me in (0, 1)], devices=4)
+    assert status == [0, 0], outputs
     v, t = jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 8)), jnp.float32)
     ids, expected = jnp.arange(32), []
     for loss in (
@@ -103,10 +103,10 @@ def test_two_processes_compute_the_losses_of_one():
         lambda v: losses.triplet_hardest(v, t, ids, 0.2),
     ):
         expected.append([float(loss(v)), float(jnp.sum(jax.grad(loss)(v) ** 2))])
-    for text in said:
-        lines = [line.split()[1:] for line in text.splitlines() if line.startswith("found")]
-        found = [[float(word) for word in line] for line in lines]
-        np.testing.assert_allclose(found, expected * 2, rtol=1e-5)
+    for text in outputs:
+        lines = [line.split()[1:] for line in text.splitlines() if line.startswith("result")]
+        values = [[float(word) for word in line] for line in lines]
+        np.testing.assert_allclose(values, expected * 2, rtol=1e-5)
 
 
 def test_two_processes_train_and_evaluate_one_run_and_refuse_another_config(tmp_path):
@@ -128,35 +128,35 @@ def test_two_processes_train_and_evaluate_one_run_and_refuse_another_config(tmp_
         evaluate = ["evaluate", "--workdir", str(run), "--split", "dev", "--out", str(result), *group.split()]
         return json.dumps([[*train, f"--config.dim={16 + me}"], train, evaluate])
 
-    status, said = at_once(COMMANDS, [[commands(me)] for me in (0, 1)], devices=2)
-    assert status == [0, 0], said
-    for me, text in enumerate(said):
+    status, outputs = run_together(COMMANDS, [[commands(me)] for me in (0, 1)], devices=2)
+    assert status == [0, 0], outputs
+    for me, text in enumerate(outputs):
         assert [line for line in text.splitlines() if line.startswith("status")] == [
             "status 2",
             "status 0",
             "status 0",
         ], text
-        assert "process 1 has config.dim=17, process 0 16; run the same" in text
+        assert "process 1 has config.dim=17, process 0 has 16; run the same" in text
         assert f"process {me} of 2: 2 x cpu, mesh data=4; jax {jax.__version__}" in text
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert Counter("val/rsum" in line for line in lines)[True] == 1  # by one process alone
     assert json.loads(result.read_text())["protocol"]["step"] == 2
-    assert "rSum" in said[0] and "rSum  " not in said[1]
+    assert "rSum" in outputs[0] and "rSum  " not in outputs[1]
     assert jax_itm.load(str(run)).step == 2
 
 
-def test_missing_process_is_said_in_time():
+def test_missing_process_is_reported_in_time():
     ports = free_port(), free_port()
-    status, said = at_once(START, [[ports[me], str(me)] for me in (0, 1)], devices=1)
-    assert status == [LOST, LOST], said
-    for me, text in enumerate(said):
-        assert f"process {me} of 2: not all processes were there after 2 s (--start_timeout)" in text
+    status, outputs = run_together(START, [[ports[me], str(me)] for me in (0, 1)], devices=1)
+    assert status == [LOST, LOST], outputs
+    for me, text in enumerate(outputs):
+        assert f"process {me} of 2: not all processes had started after 2 s (--start_timeout)" in text
         assert "run the same command on every host" in text
-    assert "cannot be reached" in said[1] and "cannot be reached" not in said[0]
+    assert "cannot be reached" in outputs[1] and "cannot be reached" not in outputs[0]
 
 
 @pytest.mark.parametrize(
-    ("given", "parts"),
+    ("cluster", "message"),
     [
         (Cluster("host:1", 2), "--coordinator, --num_processes, --process_id: each needs the other two"),
         (Cluster("host", 2, 0), "--coordinator host: must be HOST:PORT"),
@@ -164,9 +164,9 @@ def test_missing_process_is_said_in_time():
         (Cluster(start_timeout=0), "--start_timeout 0: must be at least 1"),
     ],
 )
-def test_bad_options_are_refused(given, parts):
-    with pytest.raises(UserError, match=parts):
-        start(given)
+def test_bad_options_are_refused(cluster, message):
+    with pytest.raises(UserError, match=message):
+        start(cluster)
 
 
 @pytest.mark.parametrize(
@@ -192,12 +192,12 @@ def test_clusters_are_found(monkeypatch, env, several):
 
 def test_batch_script_without_srun_is_refused(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "4")
-    with pytest.raises(UserError, match=r"SLURM has given 4 nodes.*start it with srun"):
+    with pytest.raises(UserError, match=r"SLURM has allocated 4 nodes.*start it with srun"):
         start()
 
 
-def test_difference_is_told_by_process_and_name():
-    told = [json.dumps({"jax": number, "python": "3.11"}) for number in ("0.10.2", "0.10.2", "0.11.0")]
-    preflight.compare(told[:2])
-    with pytest.raises(UserError, match=r"process 2 has jax='0.11.0', process 0 '0.10.2'; run the same"):
-        preflight.compare(told)
+def test_difference_is_reported_by_process_and_name():
+    facts = [json.dumps({"jax": number, "python": "3.11"}) for number in ("0.10.2", "0.10.2", "0.11.0")]
+    preflight.compare(facts[:2])
+    with pytest.raises(UserError, match=r"process 2 has jax='0.11.0', process 0 has '0.10.2'; run the same"):
+        preflight.compare(facts)

@@ -19,6 +19,7 @@ from jax_itm.__main__ import main
 from jax_itm.checkpoint.checkpoints import Checkpoints
 from jax_itm.distributed.mesh import make_mesh
 from jax_itm.methods.dias import Dias
+from jax_itm.train import loop
 from jax_itm.train.logger import Logger
 from tests.helpers.errors import says
 from tests.helpers.tiny_run import QUICK, params, params_of_best, prepared, same, train, write_precomp
@@ -70,21 +71,21 @@ def test_the_numbers_are_those_of_validation(place, tmp_path):
     assert 100 < result["baselines"][0]["rsum"] <= 600
 
 
-def test_stopping_and_going_on_changes_nothing_on_one_device(place, monkeypatch):
-    monkeypatch.setattr(parallel, "start", lambda *_: make_mesh(1))
+def test_stopping_and_resuming_changes_nothing_on_one_device(place, monkeypatch):
+    monkeypatch.setattr(loop, "start", lambda *_: make_mesh(1))
     fields = ("--config.ema=0.9", "--config.evaluate.every=4 steps", "--config.duration=20 steps")
     assert train(place, "whole", *fields) == 0
     log = Logger.train
 
-    def stops_at_ten(self, step, scalars):
+    def stop_at_ten(self, step, scalars):
         log(self, step, scalars)
         if step == 10:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Logger, "train", stops_at_ten)
+        patch.setattr(Logger, "train", stop_at_ten)
         assert train(place, "parts", *fields) == 128 + signal.SIGTERM
-    assert Checkpoints(str(place / "parts")).last == 12
+    assert Checkpoints(str(place / "parts")).latest == 12
     assert train(place, "parts", *fields) == 0
     same(params(place / "whole"), params(place / "parts"))
     lines = [json.loads(x) for x in (place / "parts/metrics.jsonl").read_text().splitlines()]
@@ -94,8 +95,8 @@ def test_stopping_and_going_on_changes_nothing_on_one_device(place, monkeypatch)
 def test_a_run_starts_from_another(place, capsys):
     """With a rate of 0 its parameters are the other's, and so is its tokenizer; a misfit is one line."""
     start = f"--config.start={place}/run"
-    still = ("--config.duration=1 steps", "--config.optimizer.lr=0.0", "--config.evaluate.images=2")
-    assert train(place, "tuned", start, *still, "--config.seed=3", "--config.data.min_count=9") == 0
+    unchanged = ("--config.duration=1 steps", "--config.optimizer.lr=0.0", "--config.evaluate.images=2")
+    assert train(place, "tuned", start, *unchanged, "--config.seed=3", "--config.data.min_count=9") == 0
     jax.tree.map(np.testing.assert_array_equal, params(place / "tuned"), params_of_best(place / "run"))
     lines = [json.loads(x) for x in (place / "tuned/metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["val/i2t/meanr"] <= 6  # of two images with ten captions, not of all
@@ -107,7 +108,7 @@ def test_a_run_starts_from_another(place, capsys):
 
 
 def test_sigterm_saves_and_exits(place, capsys):
-    """A real process and a real signal; then a run may not go on with another schedule."""
+    """A real process and a real signal; then the run may not resume with another schedule."""
     command = [sys.executable, "-m", "jax_itm", "train", "--config", f"{place}/tiny.py"]
     command += ["--workdir", str(place / "killed"), f"--config.data.data_dir={place}/data"]
     command += ["--config.duration=100000 steps", "--config.evaluate.every=100000 steps", *QUICK]
@@ -124,8 +125,8 @@ def test_sigterm_saves_and_exits(place, capsys):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM and "Traceback" not in output
-    stopped = Checkpoints(str(place / "killed")).last
-    assert stopped is not None and stopped >= 5
+    stopped = Checkpoints(str(place / "killed")).latest
+    assert 5 <= stopped < 100_000
     assert train(place, "killed", f"--config.duration={stopped + 5} steps", *QUICK) == 2
     assert "was started with '100000 steps'" in capsys.readouterr().err
 
@@ -198,7 +199,7 @@ def test_wrong_inputs_are_one_line(place, tmp_path, capsys):
     says(capsys, main(["evaluate", "--workdir", str(tmp_path / "none")]), "none: no checkpoint there")
     assert not (tmp_path / "none").exists()
     says(capsys, main(["evaluate", "--workdir", run]), "no split 'test'", "dev")
-    says(capsys, train(place, "no", "--config.batch_size=12"), "batch_size=12: 8 devices do not divide it")
+    says(capsys, train(place, "no", "--config.batch_size=12"), "batch_size=12: not divisible by 8 devices")
     says(capsys, train(place, "no", "--config.batch_sise=16"), "did you mean 'batch_size'")
     says(
         capsys,
@@ -236,7 +237,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good(place, 
         "triplet is nan",
         "checkpoint 10 is kept",
     )
-    assert Checkpoints(str(place / "sick")).last == 10
+    assert Checkpoints(str(place / "sick")).latest == 10
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(params(place / "sick")))
 
 

@@ -9,52 +9,58 @@ from pathlib import Path
 from typing import NamedTuple
 
 SCRIPT = """
-import os, sys, threading
+import itertools, os, sys, threading
 import jax
-count, me, port, fault, *command = sys.argv[1:]
+count, process, port, fault, *command = sys.argv[1:]
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-late = {"heartbeat_timeout_seconds": 1000}  # so that only our own watch can tell
 jax.distributed.initialize(
-    f"localhost:{port}", int(count), int(me), cluster_detection_method="deactivate", **late
+    f"localhost:{port}",
+    int(count),
+    int(process),
+    cluster_detection_method="deactivate",
+    heartbeat_timeout_seconds=1000,  # so that only our own watchdog notices
 )
 from jax._src.distributed import global_state
-client = global_state.client
 from jax_itm.inference import matcher
-from jax_itm.train import loop as train
+from jax_itm.train import loop, step
 from jax_itm.__main__ import main
 
-kind, at, delay, whose = fault.split(":")
-read, place = train.Run.read, train.Run.placed
+kind, at, delay, faulty_process = fault.split(":")
+is_faulty = process == faulty_process
+batches = itertools.count()
 
-def reads(self, scalars, step):
-    if kind.isdigit() and step == int(at) and me == whose:
+def read(run, outcome, original=loop.read):
+    if is_faulty and kind.isdigit() and outcome and outcome.step == int(at):
         threading.Timer(float(delay), os.kill, (os.getpid(), int(kind))).start()
-    return read(self, scalars, step)
+    return original(run, outcome)
 
-def places(self, batch, asked):
-    if kind == "nan" and int(self.state.step) == int(at) and me == whose:
-        batch["image"]["regions"][1, 0, 0] = float("nan")
-    return place(self, batch, asked)
+def training_batches(run, first_step, original=loop.training_batches):
+    for step, batch in enumerate(original(run, first_step), first_step):
+        if is_faulty and kind == "nan" and step == int(at):
+            batch["image"]["regions"][1, 0, 0] = float("nan")
+        yield batch
 
-def compiled(*given, make=train.step.train_step):
-    update, ready = make(*given), []
+def train_step(*args, original=step.train_step):
+    update = original(*args)
+    compiled = []
 
-    def step(*given):
-        if not ready:  # Gloo waits 30 s for a process that still compiles, which a busy machine exceeds
-            ready.append(update.lower(*given).compile())
-            client.wait_at_barrier("compiled", timeout_in_ms=300_000)
-        return ready[0](*given)
+    def compiled_update(*args):
+        if not compiled:  # Gloo waits 30 s for a process that still compiles, too little on a busy machine
+            compiled.append(update.lower(*args).compile())
+            global_state.client.wait_at_barrier("compiled", timeout_in_ms=300_000)
+        return compiled[0](*args)
 
-    return step
+    return compiled_update
 
-batches = iter(range(1_000_000))
-
-def moves(moved=matcher.moved):
-    moved()
-    if command[0] == "evaluate" and kind.isdigit() and next(batches) == int(at) and me == whose:
+def heartbeat(original=matcher.heartbeat):
+    original()
+    if command[0] == "evaluate" and is_faulty and kind.isdigit() and next(batches) == int(at):
         os.kill(os.getpid(), int(kind))
 
-train.Run.read, train.Run.placed, train.step.train_step, matcher.moved = reads, places, compiled, moves
+loop.read = read
+loop.training_batches = training_batches
+step.train_step = train_step
+matcher.heartbeat = heartbeat
 sys.exit(main(command))
 """
 
@@ -75,10 +81,10 @@ NONE = Fault()
 
 
 def run(command: list[str], fault: Fault = NONE, limit: float = 400) -> tuple[list[int], list[str]]:
-    """Two processes, until both have ended; one that is stopped (SIGSTOP) is killed last.
+    """Runs two processes until both have ended; one that is stopped (SIGSTOP) is killed last.
 
     Returns:
-        Their exit statuses and what they said; the error "hung" for one that outlives `limit` seconds.
+        Their exit statuses and outputs; the output "hung" for one that outlives `limit` seconds.
     """
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -87,32 +93,31 @@ def run(command: list[str], fault: Fault = NONE, limit: float = 400) -> tuple[li
     flags = "--xla_force_host_platform_device_count=4"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
     environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(root / ".cache" / "jax"))
-    told = ":".join(map(str, fault))
-    both = [
+    processes = [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, "2", str(me), port, told, *command],
+            [sys.executable, "-c", SCRIPT, "2", str(index), port, ":".join(map(str, fault)), *command],
             cwd=root,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for me in (0, 1)
+        for index in (0, 1)
     ]
-    order = sorted((0, 1), key=lambda me: fault.kind == signal.SIGSTOP and me == fault.process)
-    said = ["", ""]
+    is_stopped = lambda index: fault.kind == signal.SIGSTOP and index == fault.process
+    outputs = ["", ""]
     try:
-        for me in order:
-            if fault.kind == signal.SIGSTOP and me == fault.process:
-                both[me].kill()
+        for index in sorted((0, 1), key=is_stopped):
+            if is_stopped(index):
+                processes[index].kill()
             try:
-                said[me] = both[me].communicate(timeout=limit)[0]
+                outputs[index] = processes[index].communicate(timeout=limit)[0]
             except subprocess.TimeoutExpired:
-                said[me] = "hung"
+                outputs[index] = "hung"
     finally:
-        for process in both:
+        for process in processes:
             process.kill()
-    return [process.wait() for process in both], said
+    return [process.wait() for process in processes], outputs
 
 
 STEPS = 16

@@ -7,7 +7,7 @@ import optax
 
 from jax_itm.checkpoint.state import init_state
 from jax_itm.config.load import default
-from jax_itm.distributed.mesh import make_mesh, shard_rows
+from jax_itm.distributed.mesh import make_mesh, per_device, shard_local_batch
 from jax_itm.methods import build
 from jax_itm.train import step
 
@@ -67,8 +67,8 @@ def one_sgd_step(config, devices, data):
         optimizer = optax.sgd(0.1)  # Adam would hide a wrong scale
         state = init_state(params, optimizer, False, mesh, config.fsdp)
         update = step.train_step(method, optimizer, mesh, 0, 0.0, state)
-        state, terms = update(state, shard_rows(mesh, data))
-    assert terms.pop("faulty") == -1  # no row of the batch
+        state, terms, status = update(state, shard_local_batch(mesh, data), per_device(mesh, 0))
+    assert status.first_nonfinite_row == -1
     return jax.device_get((state.params, terms))
 
 

@@ -61,7 +61,7 @@ def params_of_best(workdir: Path):
 
 
 def params(workdir: Path):
-    return jax.tree.map(np.asarray, jax_itm.load(str(workdir), step=Checkpoints(str(workdir)).last).params)
+    return jax.tree.map(np.asarray, jax_itm.load(str(workdir), step=Checkpoints(str(workdir)).latest).params)
 
 
 def same(a, b):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jax_itm.distributed.mesh import by_rows, make_mesh
+from jax_itm.distributed.mesh import batch_sharded, make_mesh
 from jax_itm.losses import contrastive
 from jax_itm.sharded.negatives import choose
 from jax_itm.sharded.tiles import Plan
@@ -109,7 +109,7 @@ def walked(loss, v, t, ids, devices, plan, dtype=np.float64):
     with jax.set_mesh(mesh):
         given = [jnp.asarray(x, dtype) for x in (v, t)]
         if len(v) % devices == 0:
-            given = jax.device_put(given, by_rows(mesh))
+            given = jax.device_put(given, batch_sharded(mesh))
         of = jax.jit(jax.value_and_grad(lambda v, t: loss(v, t, jnp.asarray(ids), plan), argnums=(0, 1)))
         return jax.device_get(of(*given))
 
@@ -221,7 +221,7 @@ def test_drawn_negatives_follow_their_weights():
 
 def compiled(name, batch, devices, d=64, tile=32):
     mesh = make_mesh(devices)
-    rows = by_rows(mesh)
+    rows = batch_sharded(mesh)
     with jax.set_mesh(mesh):
         x = jax.ShapeDtypeStruct((batch, d), jnp.float32, sharding=rows)
         ids = jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=rows)

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jax_itm.data.tokenizer import Tokenizer
-from jax_itm.distributed.mesh import by_rows, make_mesh, replicated
+from jax_itm.distributed.mesh import batch_sharded, make_mesh, replicated
 from jax_itm.errors import UserError
 from jax_itm.losses.masked_lm import hidden_words, word_sums
 from jax_itm.methods import build
@@ -61,9 +61,11 @@ def one_step(config, devices):
     with jax.set_mesh(mesh):
         params = jax.jit(method.init, out_shardings=replicated(mesh))(jax.random.key(0), given)
         loss = lambda p, b: method.loss(p, b, jax.random.key(1), jnp.int32(0))
-        step = jax.jit(jax.grad(loss, has_aux=True), in_shardings=(replicated(mesh), by_rows(mesh)))
-        grads, terms = step(params, jax.device_put(given, by_rows(mesh)))
-        return jax.device_get((optax.apply_updates(params, jax.tree.map(lambda g: -0.1 * g, grads)), terms))
+        step = jax.jit(jax.grad(loss, has_aux=True), in_shardings=(replicated(mesh), batch_sharded(mesh)))
+        grads, aux = step(params, jax.device_put(given, batch_sharded(mesh)))
+        return jax.device_get(
+            (optax.apply_updates(params, jax.tree.map(lambda g: -0.1 * g, grads)), aux.terms)
+        )
 
 
 def test_micro_batches_change_nothing():

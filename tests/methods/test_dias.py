@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jax_itm.arrays import Encoded, l2_normalise
-from jax_itm.distributed.mesh import by_rows, make_mesh
+from jax_itm.distributed.mesh import batch_sharded, make_mesh
 from jax_itm.losses.dimension import attended_pairs, dimension_correlation, dimension_loss
 from jax_itm.losses.spatial import spatial_losses
 from jax_itm.sharded.tiles import Plan
@@ -214,6 +214,6 @@ def test_equal_on_any_devices(devices, plan, soft):
     b = 15 if devices == 3 else B
     mesh = make_mesh(devices)
     with jax.set_mesh(mesh):
-        spread = both_losses(soft, plan)(*jax.device_put(pairs(b=b), by_rows(mesh)), ALPHA)
+        spread = both_losses(soft, plan)(*jax.device_put(pairs(b=b), batch_sharded(mesh)), ALPHA)
     check = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5)
     jax.tree.map(check, on_one_device(b, soft), spread)

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jax_itm.distributed.mesh import by_rows, make_mesh, replicated
+from jax_itm.distributed.mesh import batch_sharded, make_mesh, replicated
 from jax_itm.errors import UserError
 from jax_itm.methods import build
 from jax_itm.train.loop import check_finite
@@ -87,8 +87,8 @@ def test_mining_takes_the_hardest_of_other_images(made, by_image):
 def test_an_anchor_without_negatives_adds_nothing(made):
     method, params, given = made
     alone = given | {"image_id": jnp.zeros(ROWS, jnp.int32)}
-    value, terms = jax.jit(method.loss)(params, alone, jax.random.key(0), jnp.int32(0))
-    assert terms["rank"] == 0
+    value, aux = jax.jit(method.loss)(params, alone, jax.random.key(0), jnp.int32(0))
+    assert aux.terms["rank"] == 0
     assert np.isfinite(value)
 
 
@@ -102,14 +102,14 @@ def test_one_and_eight_devices_agree(made, alignment):
         mesh = make_mesh(devices)
 
         def update(params, batch):
-            (_, terms), grads = jax.value_and_grad(method.loss, has_aux=True)(
+            (_, aux), grads = jax.value_and_grad(method.loss, has_aux=True)(
                 params, batch, jax.random.key(5), jnp.int32(1)
             )
-            return terms, optax.apply_updates(params, jax.tree.map(lambda g: -0.1 * g, grads))
+            return aux.terms, optax.apply_updates(params, jax.tree.map(lambda g: -0.1 * g, grads))
 
         whole = replicated(mesh)
         with jax.set_mesh(mesh):
-            step = jax.jit(update, in_shardings=(whole, by_rows(mesh)), out_shardings=whole)
+            step = jax.jit(update, in_shardings=(whole, batch_sharded(mesh)), out_shardings=whole)
             stepped.append(jax.device_get(step(jax.device_put(params, whole), given)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), *stepped)
     assert stepped[0][0]["rank"] > 0
@@ -162,8 +162,8 @@ def test_bfloat16_keeps_float32_parameters_scores_and_maps(made):
     scores, whole = (jax.jit(lambda m=m: m.score(params, *encoded(m)))() for m in (half, method))
     assert scores.dtype == jnp.float32
     assert np.corrcoef(scores.ravel(), whole.ravel())[0, 1] > 0.99
-    _, terms = jax.jit(half.loss)(params, given, jax.random.key(0), jnp.int32(1))
-    assert all(x.dtype == jnp.float32 and np.isfinite(x) for x in terms.values())
+    _, aux = jax.jit(half.loss)(params, given, jax.random.key(0), jnp.int32(1))
+    assert all(x.dtype == jnp.float32 and np.isfinite(x) for x in aux.terms.values())
 
 
 def test_micro_batches_change_memory_alone(made):

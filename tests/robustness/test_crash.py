@@ -15,17 +15,17 @@ from tests.helpers.precomp import write_precomp
 # Writes half of the second split, then waits to be killed.
 HALF = """
 import sys, time
-from jax_itm.data import builders, writer
+from jax_itm.data import prepare, tfds_builder
 
-def stall(self, split, _inner=writer.Builder._generate_examples):
-    for k, example in enumerate(_inner(self, split)):
+def stall(self, split, original=tfds_builder.Builder._generate_examples):
+    for k, example in enumerate(original(self, split)):
         if split == "dev" and k == 2:
             print("half", flush=True, file=sys.stderr)
             time.sleep(600)
         yield example
 
-writer.Builder._generate_examples = stall
-builders.prepare("precomp", sys.argv[1], sys.argv[2])
+tfds_builder.Builder._generate_examples = stall
+prepare.prepare("precomp", sys.argv[1], sys.argv[2])
 """
 
 

@@ -280,5 +280,5 @@ def test_a_converted_run_is_not_gone_on_with(place):
     convert(place, published(), config=settings())
     matcher = jax_itm.load(str(place / "run"))
     state = State(matcher.params["rank_output"]["bias"], matcher.params, matcher.params, None)
-    with pytest.raises(UserError, match="no optimiser's state"):
-        Checkpoints(str(place / "run")).state(0, state)
+    with pytest.raises(UserError, match="without optimizer state"):
+        Checkpoints(str(place / "run")).restore_state(0, state)

@@ -1,4 +1,4 @@
-"""Files that survive a resume, null for NaN, and an alarm that rings once."""
+"""Files that survive a resume, null for NaN, the pace of steps, and an alarm that rings once."""
 
 import json
 
@@ -26,8 +26,8 @@ def test_a_resumed_run_has_every_step_once(tmp_path, capsys):
     with Logger(str(tmp_path), 8, first_step=4) as log:
         for step in (6, 8):
             log.train(step, scalars(2.0))
-    found = [(line["step"], line.get("train/loss")) for line in lines(tmp_path)]
-    assert found == [(2, 1.0), (4, 1.0), (4, None), (6, 2.0), (8, 2.0)]
+    losses = [(line["step"], line.get("train/loss")) for line in lines(tmp_path)]
+    assert losses == [(2, 1.0), (4, 1.0), (4, None), (6, 2.0), (8, 2.0)]
     assert lines(tmp_path)[2]["val/rsum"] == 300
     assert "validation rSum 300.0" in capsys.readouterr().out
     assert list((tmp_path / "tensorboard").glob("events*"))
@@ -39,16 +39,17 @@ def test_tensorboard_holds_the_scalars(tmp_path):
     with Logger(str(tmp_path), 2) as log:
         log.train(1, scalars(3.5))
     data = next((tmp_path / "tensorboard").glob("events*")).read_bytes()
-    found, at = {}, 0
+    values = {}
+    at = 0
     while at < len(data):  # records: length (8), crc (4), event, crc (4)
         size = int.from_bytes(data[at : at + 8], "little")
         for value in Event.FromString(data[at + 12 : at + 12 + size]).summary.value:
-            found[value.tag] = value.simple_value
+            values[value.tag] = value.simple_value
         at += size + 16
-    assert found["train/loss"] == 3.5 and found["train/weighted/triplet"] == 2
+    assert values["train/loss"] == 3.5 and values["train/weighted/triplet"] == 2
 
 
-def test_what_is_not_finite_is_null(tmp_path):
+def test_a_value_that_is_not_finite_is_null(tmp_path):
     with Logger(str(tmp_path), 1) as log:
         log.train(1, scalars(np.nan))
     assert lines(tmp_path)[0]["train/loss"] is None
@@ -72,13 +73,13 @@ def test_the_alarm_rings_once_on_the_plateau_and_not_beside_it():
     alarm = CollapseAlarm(0.2, patience=3)
     assert not any(alarm.update(0.22, 0.01) for _ in range(9))
     assert not any(alarm.update(0.2, 0.5) for _ in range(9))  # near negatives of healthy embeddings
-    said = [alarm.update(0.2001, 0.01) for _ in range(9)]
-    assert [k for k, text in enumerate(said) if text] == [2]
-    assert "config.optimizer.lr" in said[2]
+    warnings = [alarm.update(0.2001, 0.01) for _ in range(9)]
+    assert [k for k, text in enumerate(warnings) if text] == [2]
+    assert "config.optimizer.lr" in warnings[2]
     assert not any(CollapseAlarm(0.0).update(0.0, 0.0) for _ in range(20))
 
 
-def test_the_clock_tells_steps_from_waiting(monkeypatch):
+def test_the_clock_separates_steps_from_waiting_for_data(monkeypatch):
     now = [10.0]
     monkeypatch.setattr(logger.time, "perf_counter", lambda: now[0])
 
@@ -91,7 +92,8 @@ def test_the_clock_tells_steps_from_waiting(monkeypatch):
         clock.next(source)
         now[0] += 1.0
 
-    clock, source = Clock(4), batches()
+    clock = Clock(4)
+    source = batches()
     step()
     step()
     assert clock.read(6) == (4.0, 0.75)

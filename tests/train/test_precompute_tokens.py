@@ -91,7 +91,7 @@ def test_a_run_on_cached_tokens_is_the_run_on_the_tower(place, capsys, monkeypat
 def test_several_processes_find_the_tokens_of_a_tower_that_is_split(place):
     """Of which with `config.fsdp` each holds a part."""
     assert call(place, "prepare", "--encode") == 0
-    small = "from jax_itm.distributed import mesh\n\nmesh.SPLIT_SIZE = 1000\n"
+    small = "from jax_itm.distributed import mesh\n\nmesh.MIN_SHARDED_SIZE = 1000\n"
     (place / "split.py").write_text(small + (place / "tiny.py").read_text())
     fields = "--config.text.cached=True", "--config.fsdp=True"
     status, said = run(["train", "--config", f"{place}/split.py", *fields, "--workdir", f"{place}/split"])

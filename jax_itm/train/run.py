@@ -1,0 +1,180 @@
+"""A run before its first step: its data, its method, and its state, new or restored."""
+
+import dataclasses
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from jax_itm import config as config_lib
+from jax_itm import methods
+from jax_itm.checkpoint.checkpoints import Checkpoints, has_checkpoint
+from jax_itm.checkpoint.state import State, abstract_state, init_state
+from jax_itm.data.prepared import open_split
+from jax_itm.data.split import Split
+from jax_itm.data.tokenizer import Tokenizer
+from jax_itm.distributed.mesh import check_batch
+from jax_itm.durations import steps_of
+from jax_itm.errors import UserError
+from jax_itm.evaluation.evaluate import check_fits
+from jax_itm.inference.matcher import Matcher
+from jax_itm.inference.token_cache import attached
+from jax_itm.methods import Method, example_batch
+from jax_itm.train.init_from import keep_towers, open_start, started
+from jax_itm.train.optimizer import build as build_optimizer
+from jax_itm.types import Config, NamedTuple
+
+
+class Data(NamedTuple):
+    """The splits of a run."""
+
+    train: Split
+    validation: Split
+
+    @property
+    def epoch_examples(self) -> int:
+        """Examples in an epoch: one pass over the training captions."""
+        return len(self.train.caption_image)
+
+
+class Model(NamedTuple):
+    """What is built from the config before there is a state.
+
+    Attributes:
+        tokenizer: of the captions.
+        method: the model and its loss.
+        optimizer: of the method's parameters.
+        learning_rate: at each step.
+        state: shape, type and sharding of each array of the training state.
+    """
+
+    tokenizer: Tokenizer
+    method: Method
+    optimizer: optax.GradientTransformation
+    learning_rate: optax.Schedule
+    state: State
+
+
+@dataclasses.dataclass
+class Run:
+    """All that training works on; only `state` changes.
+
+    Attributes:
+        config: of the run, completed by what its data and pretrained encoders are.
+        mesh: over all devices.
+        data: the splits.
+        model: the method and its optimizer.
+        state: after `state.step` updates.
+        matcher: evaluates the state.
+        checkpoints: of the work directory.
+        warning: what is wrong with the checkpoints; "" if nothing is.
+    """
+
+    config: Config
+    mesh: Mesh
+    data: Data
+    model: Model
+    state: State
+    matcher: Matcher
+    checkpoints: Checkpoints
+    warning: str
+
+    @property
+    def total_steps(self) -> int:
+        """Updates in the whole run."""
+        return steps_of(self.config.duration, self.config.batch_size, self.data.epoch_examples)
+
+    @property
+    def evaluate_every(self) -> int:
+        """Updates between evaluations."""
+        return steps_of(self.config.evaluate.every, self.config.batch_size, self.data.epoch_examples)
+
+    def is_evaluation_step(self, step: int) -> bool:
+        """Whether the state after `step` updates is evaluated and saved."""
+        return step % self.evaluate_every == 0 or step == self.total_steps
+
+
+def build(config: Config, workdir: str, mesh: Mesh) -> Run:
+    """The run of `config`: restored from the checkpoints in `workdir`, or a new one if there are none.
+
+    Nothing is written if it cannot start.
+
+    Raises:
+        UserError: the config does not fit the data, the devices, or the run in `workdir`.
+    """
+    check_batch(config.batch_size, mesh.size, "config.batch_size", config.micro_batches)
+    data = open_data(config)
+    if has_checkpoint(workdir):
+        model, state, warning = restore(config, workdir, mesh, data)
+    else:
+        model, state = init(config, mesh, data)
+        warning = ""
+    data = Data(*attached(config, state.params, model.tokenizer, *data, needed=True))
+    matcher = Matcher(config, model.method, model.tokenizer, mesh)
+    checkpoints = Checkpoints(workdir, create=True)
+    checkpoints.delete_after(int(state.step))
+    return Run(config, mesh, data, model, state, matcher, checkpoints, warning)
+
+
+def open_data(config: Config) -> Data:
+    """Opens the splits, and notes the size of their regions in the config."""
+    data = config.data
+    train = open_split(data.name, data.data_dir, data.train, data.view)
+    validation = open_split(data.name, data.data_dir, data.validation, data.view)
+    splits = Data(train, validation.first(config.evaluate.images))
+    with config.unlocked():
+        data.region_dim = train.region_dim or 0
+    for split in splits:
+        check_fits(config, split)
+    return splits
+
+
+def init(config: Config, mesh: Mesh, data: Data) -> tuple[Model, State]:
+    """The model and the state before the first step of a new run."""
+    source = open_start(config)
+    if source and source.tokenizer:
+        tokenizer = source.tokenizer  # the parameters know its ids
+    else:
+        options = config.data
+        captions = data.train.captions()
+        tokenizer = Tokenizer.fit(captions, options.tokenizer, options.min_count, options.vocab_size)
+    model = build_model(config, tokenizer, mesh, data.epoch_examples)
+    params = jax.jit(model.method.init)(jax.random.key(config.seed), example_batch(config))
+    if source:
+        params = started(params, source)
+    return model, init_state(params, model.optimizer, config.ema > 0, mesh, config.fsdp)
+
+
+def restore(config: Config, workdir: str, mesh: Mesh, data: Data) -> tuple[Model, State, str]:
+    """The model and the state of the run in `workdir`, and a warning if newer checkpoints are damaged."""
+    checkpoints = Checkpoints(workdir)
+    step, warning = checkpoints.newest_intact()
+    saved = checkpoints.read_description(step)
+    check_resumable(config, saved.config, workdir)
+    keep_towers(config, saved.config)
+    model = build_model(config, saved.tokenizer, mesh, data.epoch_examples)
+    state = checkpoints.restore_state(step, model.state)
+    checkpoints.close()
+    return model, state, warning
+
+
+def check_resumable(config: Config, saved: Config, workdir: str) -> None:
+    """Raises UserError if a field that must not change on resume differs between `config` and `saved`."""
+    before = config_lib.flatten(saved)
+    may_change = config_lib.resumable_fields(config)
+    for name, value in config_lib.flatten(config).items():
+        if name not in may_change and before.get(name) != value:
+            raise UserError(
+                f"config.{name}={value!r}: the run in {workdir} was started with {before.get(name)!r};"
+                " resume it with that value, or choose another --workdir"
+            )
+
+
+def build_model(config: Config, tokenizer: Tokenizer, mesh: Mesh, epoch_examples: int) -> Model:
+    """The method, its optimizer, and the abstract state of a run."""
+    method = methods.build(config, len(tokenizer), epoch_examples)
+    total_steps = steps_of(config.duration, config.batch_size, epoch_examples)
+    params = jax.eval_shape(method.init, jax.random.key(config.seed), example_batch(config))
+    optimizer, learning_rate = build_optimizer(config, params, total_steps, epoch_examples)
+    state = abstract_state(params, optimizer, config.ema > 0, mesh, config.fsdp)
+    return Model(tokenizer, method, optimizer, learning_rate, state)
