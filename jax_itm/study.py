@@ -1,13 +1,12 @@
 """A study: rows of runs, each with its trials on one seed and its best trial on the others, in one table.
 
-    python -m jax_itm.study configs/study_f8k.py [--out runs/study_f8k] [--jobs 2] [--rows dias,info_nce]
+    python -m jax_itm study configs/study_f8k.py [--out runs/study_f8k] [--jobs 2] [--rows dias,info_nce]
 
 The file's `get_study()` gives a `Study`. A run is the two commands that a person would type, `train` and
 `evaluate`, so each can be looked into, resumed and reported alone. Each that ends adds a line of JSON to
 `OUT/runs.jsonl`; what has its line is not run again. `OUT/table.md` and `OUT/table.png` are the end.
 """
 
-import argparse
 import json
 import os
 import re
@@ -224,26 +223,3 @@ def run_study(path: str, out: str, jobs: int, only: Sequence[str] = ()) -> str:
     text = f"{main}\n\n{trials_table(runner, rows)}\n"
     (Path(out) / "table.md").write_text(text)
     return text
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The command; a UserError becomes one line and exit status 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jax_itm.study", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("config", help="the study's file")
-    parser.add_argument("--out", help="its folder (default: runs/ and the file's name)")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once, each on its share of the cores")
-    parser.add_argument("--rows", default="", help="only these, by comma (default: all)")
-    args = parser.parse_args(argv)
-    out = args.out or f"runs/{Path(args.config).stem}"
-    try:
-        print(run_study(args.config, out, args.jobs, [name for name in args.rows.split(",") if name]))
-    except (UserError, OSError) as error:
-        print(f"jax_itm: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,10 +6,10 @@ from contextlib import redirect_stderr, redirect_stdout
 import pytest
 
 from jax_itm import study
-from jax_itm.__main__ import main as command
+from jax_itm.cli.main import main
 from jax_itm.errors import UserError
 from jax_itm.plots.runs import minutes
-from jax_itm.study import Row, Study, check, main
+from jax_itm.study import Row, Study, check
 from tests.helpers.tiny_run import prepared
 
 STUDY = """
@@ -42,13 +42,13 @@ def place(tmp_path_factory):
 def in_this_process(arguments, log, _):
     """As `study._call`, without the seconds that a process needs to start."""
     with log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
-        assert command(arguments[3:]) == 0
+        assert main(arguments[3:]) == 0
 
 
 def test_a_study_from_its_first_run_to_its_table(place, capsys, monkeypatch):
     """Its first runs as processes, two at once; those that are left in this one."""
     write = lambda method: (place / "study.py").write_text(STUDY.format(place=place, method=method))
-    call = lambda *more: main([str(place / "study.py"), "--out", str(place / "out"), *more])
+    call = lambda *more: main(["study", str(place / "study.py"), "--out", str(place / "out"), *more])
     write("unknown")  # the first row's runs are kept where another's cannot start
     assert call("--jobs", "2") == 2
     assert "second/0-0.log: train ended with status 2" in capsys.readouterr().err
@@ -122,9 +122,9 @@ def test_what_cannot_be_run_is_refused_first(rows, message):
 
 def test_unknown_rows_and_files(place, capsys):
     (place / "other.py").write_text(STUDY.format(place=place, method="vsepp"))
-    assert main([str(place / "none.py")]) == 2
+    assert main(["study", str(place / "none.py")]) == 2
     assert "none.py: no such file" in capsys.readouterr().err
-    assert main([str(place / "other.py"), "--out", str(place / "o"), "--rows", "third"]) == 2
+    assert main(["study", str(place / "other.py"), "--out", str(place / "o"), "--rows", "third"]) == 2
     assert "--rows third: no such row; there are first, second" in capsys.readouterr().err
 
 

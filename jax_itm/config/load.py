@@ -11,7 +11,7 @@ import json
 import runpy
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -104,6 +104,30 @@ def flatten(config: Config) -> dict[str, Any]:
         else:
             flat[key] = value
     return flat
+
+
+class Row(NamedTuple):
+    """A field as `python -m jax_itm config` prints it."""
+
+    name: str
+    value: Any
+    source: str  # default, file or override
+    help: str
+
+
+def explain(path: str, overrides: list[str]) -> list[Row]:
+    """Every field of the run that `FILE[:ARG]` and the overrides describe, and where its value came from."""
+    file = flatten(call(path, "get_config", "--config "))
+    values = flatten(read(path, overrides))
+    plain = flatten(default(file["method.name"]))
+    changed = {override.removeprefix("--config.").partition("=")[0] for override in overrides}
+
+    def source(name: str) -> str:
+        if name in changed:
+            return "override"
+        return "default" if name in plain and file[name] == plain[name] else "file"
+
+    return [Row(name, value, source(name), "") for name, value in values.items()]
 
 
 def check(config: Config) -> None:

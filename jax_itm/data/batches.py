@@ -1,6 +1,6 @@
-"""From a split to batches: the global batch at step k is a pure function of (seed, k).
+"""From a split to training batches: the global batch at step k is a pure function of (seed, k).
 
-So the data's whole state is the integer k: a run may go on from any step, on another number of
+The integer k is therefore the whole state of the data: a run can resume at any step, on another number of
 hosts, and see the same batches.
 """
 
@@ -12,127 +12,145 @@ import grain
 import numpy as np
 from absl import flags
 
-from jax_itm.data.augment import Augment, augmented
-from jax_itm.data.image_transforms import Frame
+from jax_itm.data.augment import Augmentation, augment_image
+from jax_itm.data.image_transforms import ImageTransform
 from jax_itm.data.images import collate_images
 from jax_itm.data.split import Split
 from jax_itm.data.token_cache import padded
 from jax_itm.data.tokenizer import Tokenizer
-from jax_itm.types import Batch
+from jax_itm.types import Batch, NamedTuple
 
-STEPS = 2**40  # more than any run takes: a Grain dataset must have a length
-
-
-@functools.lru_cache(maxsize=4)
-def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
-    # RandomState, because numpy freezes its streams; a Generator's may change with its version.
-    bits = np.random.MT19937(np.random.SeedSequence((seed, epoch)))
-    return np.random.RandomState(bits).permutation(size)
+MAX_STEPS = 2**40  # more than any run takes: a Grain dataset must have a length
 
 
-def batch_captions(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """The caption numbers int (batch_size,) of the global batch at `step`.
+class BatchOptions(NamedTuple):
+    """What the batches of a run are made of, on every host alike.
 
-    The epochs, each a permutation of `size` captions, follow one another without a gap: a batch
-    that meets the end of one goes on with the next, so that none is dropped.
+    Attributes:
+        batch_size: rows (pairs of an image and a caption) of the global batch.
+        seed: decides the order and the augmentation; not negative.
+        max_words: the length to which captions are padded or cut, [CLS] and [SEP] included.
+        max_regions: the number of regions to which images are padded.
+        transform: how pixels are brought to one size.
+        augmentation: how pixels are augmented; None for not at all.
     """
-    stream = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs, places = np.divmod(stream, size)
-    chosen = np.empty(batch_size, np.int64)
-    for epoch in range(epochs[0], epochs[-1] + 1):
-        rows = epochs == epoch
-        chosen[rows] = _permutation(size, seed, epoch)[places[rows]]
-    return chosen
+
+    batch_size: int
+    seed: int
+    max_words: int
+    max_regions: int
+    transform: ImageTransform
+    augmentation: Augmentation | None = None
 
 
-class _TrainSource:
-    """Random access to this process's rows of the batches: item k is step `first_step + k`."""
+class ProcessShard(NamedTuple):
+    """Which contiguous slice of each global batch a process reads: the `index`-th of `count` equal ones."""
 
-    def __init__(self, split: Split, tokenizer: Tokenizer, settings: dict[str, Any]):
-        self._split, self._settings = split, settings
-        # All captions at once: 0.1 GB of COCO, and no step waits for the tokenizer.
-        self._ids, self._mask = tokenizer.encode(split.captions(), settings["max_words"])
+    index: int = 0
+    count: int = 1
 
-    def __len__(self) -> int:
-        return STEPS
 
-    def __getitem__(self, item: int) -> Batch:
-        s = self._settings
-        step = s["first_step"] + int(item)
-        rows = s["batch_size"] // s["process_count"]
-        captions = batch_captions(len(self._ids), s["batch_size"], s["seed"], step)
-        first = s["process_index"] * rows
-        captions = captions[first : first + rows]
-        images = self._split.caption_image[captions]
-        records = [self._split.image(int(image)) for image in images]
-        frame = s["frame"]
-        if augment := s["augment"]:
-            place = step * s["batch_size"] + first  # of row 0 in the stream
-            seen = lambda k: augmented(records[k]["pixels"], frame, augment, s["seed"], place + k)
-            records, frame = [{"pixels": seen(k)} for k in range(rows)], Frame(frame.shape)
-        text = {"ids": self._ids[captions], "mask": self._mask[captions]}
-        if tokens := self._split.tokens.get("text"):
-            text["features"] = padded([tokens[int(k)] for k in captions], s["max_words"])
-        return {
-            "image": collate_images(records, s["max_regions"], frame),
-            "text": text,
-            "image_id": images.astype(np.int32),
-        }
+ONLY_PROCESS = ProcessShard()
 
 
 def train_batches(
     split: Split,
     tokenizer: Tokenizer,
+    options: BatchOptions,
     *,
-    batch_size: int,
-    seed: int,
-    first_step: int,
-    max_words: int,
-    max_regions: int,
-    frame: Frame,
-    augment: Augment | None = None,
+    first_step: int = 0,
     workers: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    shard: ProcessShard = ONLY_PROCESS,
 ) -> Iterator[Batch]:
-    """Endless training batches (see `jax_itm.types`), read ahead of the device.
+    """Endless training batches (see `jax_itm.types`), prefetched in the background.
 
     Args:
         split: the training split.
         tokenizer: encodes the captions.
-        batch_size: rows of the global batch: caption-image pairs.
-        seed: chooses the order; not negative.
-        first_step: the step of the first batch.
-        max_words: width of the captions, [CLS] and [SEP] included.
-        max_regions: to which regions are padded.
-        frame: how pixels are brought to one size.
-        augment: what is changed in them; None for nothing.
-        workers: processes that read; 0 reads in threads of this one.
-        process_index: whose rows these are: a contiguous slice of each global batch.
-        process_count: divides `batch_size`.
+        options: sizes, seed, image transform and augmentation.
+        first_step: the step of the first batch: where to resume.
+        workers: the number of processes that read; 0 reads in threads of this one.
+        shard: which rows of each global batch this process reads; `count` divides the batch size.
     """
-    settings = {
-        "batch_size": batch_size,
-        "seed": seed,
-        "first_step": first_step,
-        "max_words": max_words,
-        "max_regions": max_regions,
-        "frame": frame,
-        "augment": augment,
-        "process_index": process_index,
-        "process_count": process_count,
-    }
-    return _read_ahead(_TrainSource(split, tokenizer, settings), workers)
-
-
-def _read_ahead(source: Any, workers: int) -> Iterator[Any]:
+    source = _TrainSource(split, tokenizer, options, first_step, shard)
     # An item is a whole batch, tens of megabytes of regions: a few in flight are plenty.
-    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
-    dataset = grain.MapDataset.source(source).to_iter_dataset(options)
+    read_options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
+    dataset = grain.MapDataset.source(source).to_iter_dataset(read_options)
     if workers:
-        if not flags.FLAGS.is_parsed():  # Grain's workers take settings from absl's flags
+        if not flags.FLAGS.is_parsed():  # Grain's worker processes take settings from absl's flags
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
         )
     return iter(dataset)
+
+
+def batch_captions(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """The caption numbers int (batch_size,) of the global batch at `step`.
+
+    The epochs, each a permutation of `size` captions, follow one another without a gap: a batch that reaches
+    the end of one continues with the next, so that no caption is dropped.
+    """
+    stream = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs, offsets = np.divmod(stream, size)
+    captions = np.empty(batch_size, np.int64)
+    for epoch in range(epochs[0], epochs[-1] + 1):
+        rows = epochs == epoch
+        captions[rows] = _permutation(size, seed, epoch)[offsets[rows]]
+    return captions
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
+    # RandomState, because numpy keeps its streams the same; those of a Generator may change with its version.
+    bits = np.random.MT19937(np.random.SeedSequence((seed, epoch)))
+    return np.random.RandomState(bits).permutation(size)
+
+
+class _TrainSource:
+    """Random access to a process's rows of the batches: item k is the batch at step `first_step + k`."""
+
+    def __init__(
+        self, split: Split, tokenizer: Tokenizer, options: BatchOptions, first_step: int, shard: ProcessShard
+    ):
+        self._split = split
+        self._options = options
+        self._first_step = first_step
+        self._rows = options.batch_size // shard.count
+        self._first_row = shard.index * self._rows
+        # All captions at once: 0.1 GB for COCO, and no step waits for the tokenizer.
+        self._ids, self._mask = tokenizer.encode(split.captions(), options.max_words)
+
+    def __len__(self) -> int:
+        return MAX_STEPS
+
+    def __getitem__(self, index: int) -> Batch:
+        options = self._options
+        step = self._first_step + int(index)
+        captions = batch_captions(len(self._ids), options.batch_size, options.seed, step)
+        captions = captions[self._first_row : self._first_row + self._rows]
+        images = self._split.caption_image[captions]
+        return {
+            "image": self._images(images, step),
+            "text": self._texts(captions),
+            "image_id": images.astype(np.int32),
+        }
+
+    def _images(self, images: np.ndarray, step: int) -> dict[str, np.ndarray]:
+        options = self._options
+        transform = options.transform
+        records = [self._split.image(int(image)) for image in images]
+        if options.augmentation:
+            first = step * options.batch_size + self._first_row  # position of row 0 in the stream
+            records = [
+                {"pixels": augment_image(record["pixels"], transform, options.augmentation, options.seed, k)}
+                for k, record in enumerate(records, start=first)
+            ]
+            transform = ImageTransform(transform.shape)
+        return collate_images(records, options.max_regions, transform)
+
+    def _texts(self, captions: np.ndarray) -> dict[str, Any]:
+        text = {"ids": self._ids[captions], "mask": self._mask[captions]}
+        if tokens := self._split.tokens.get("text"):
+            text["features"] = padded([tokens[int(k)] for k in captions], self._options.max_words)
+        return text

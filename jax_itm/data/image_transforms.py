@@ -1,70 +1,101 @@
-"""From a picture to pixels of one size: resized, then cut out of the middle.
+"""From a picture of any size to pixels of one size: resized, then cropped in the middle.
 
-A pretrained tower's directory says how; other runs take squares of `config.data.image_size`.
+The directory of a pretrained encoder says how; all other runs resize to squares of `config.data.image_size`.
 """
 
 import numpy as np
 from PIL import Image
 
-from jax_itm.config.fields import DATA
 from jax_itm.errors import UserError
 from jax_itm.types import Config, NamedTuple
 
+MAX_PIXELS = 89_478_485  # of a picture, by default: Pillow's own limit, above which it warns
 
-class Frame(NamedTuple):
-    """How pictures are brought to one size."""
 
-    resize: tuple[int, ...]  # (height, width), or (shorter edge,), or () for not at all
-    crop: tuple[int, ...] = ()  # (height, width) of the middle, zeros beyond the picture; () for all of it
+class ImageTransform(NamedTuple):
+    """How pictures are brought to one size.
+
+    Attributes:
+        resize: (height, width), or (length of the shorter edge,), or () to leave the size as it is.
+        crop: (height, width) of a crop around the centre, padded with zeros where it exceeds the picture;
+            () for no crop.
+        resample: Pillow's number of the resampling filter.
+        rounded: how to break a tie where the centre falls between two pixels: True rounds to the even
+            offset, as torchvision does, False goes up and left.
+        max_pixels: how many pixels a resized picture may have.
+    """
+
+    resize: tuple[int, ...]
+    crop: tuple[int, ...] = ()
     resample: int = int(Image.Resampling.BILINEAR)
-    rounded: bool = False  # half a pixel off the middle: to the even side, as torchvision, not up and left
-    most: int = DATA["max_pixels"]  # pixels that a picture may have once resized
+    rounded: bool = False
+    max_pixels: int = MAX_PIXELS
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Height and width of what comes out."""
+        """Height and width of the result."""
         return self.crop or self.resize
 
 
-def frame_of(config: Config) -> Frame:
-    """The frame of a run on pixels."""
-    most = config.data.max_pixels
+def image_transform_of(config: Config) -> ImageTransform:
+    """The image transform of a run on pixels.
+
+    Raises:
+        UserError: the run has a pretrained encoder whose description is not in its config yet.
+    """
+    max_pixels = config.data.max_pixels
     if config.image.name != "pretrained":
-        return Frame((config.data.image_size,) * 2, most=most)
+        return ImageTransform((config.data.image_size,) * 2, max_pixels=max_pixels)
     if not config.image.arch:
-        raise UserError("config.image.arch: empty; a run's start fills it from the tower's config.json")
+        raise UserError("config.image.arch: empty; starting a run fills it from the encoder's config.json")
     frame = config.image.arch.frame
-    rounded = frame.get("rounded", False)  # runs of old have no such field
-    return Frame(tuple(frame.resize), tuple(frame.crop), frame.resample, rounded, most)
+    return ImageTransform(tuple(frame.resize), tuple(frame.crop), frame.resample, frame.rounded, max_pixels)
 
 
-def fit(pixels: np.ndarray, frame: Frame) -> np.ndarray:
-    """Pixels uint8 (h, v, 3) of any size, framed; UserError where they are too thin to be resized so."""
+def transform_image(pixels: np.ndarray, transform: ImageTransform) -> np.ndarray:
+    """Resizes and crops one picture.
+
+    Args:
+        pixels: uint8 (h, v, 3), of any size.
+        transform: how.
+
+    Returns:
+        uint8 (*transform.shape, 3).
+
+    Raises:
+        UserError: the picture is so thin that resizing its shorter edge would exceed `max_pixels`.
+    """
     height, width = pixels.shape[:2]
-    wanted = frame.resize or (height, width)
-    if len(wanted) == 1:
-        short = min(height, width)
-        wanted = tuple(int(wanted[0] * edge / short) for edge in (height, width))
-    if wanted != (height, width):
-        if wanted[0] * wanted[1] > frame.most:  # resized by its short edge
+    target = transform.resize or (height, width)
+    if len(target) == 1:
+        shorter = min(height, width)
+        target = tuple(int(target[0] * edge / shorter) for edge in (height, width))
+    if target != (height, width):
+        if target[0] * target[1] > transform.max_pixels:
             raise UserError(
-                f"a picture of {height:,} x {width:,} pixels is too thin: {wanted} once resized, more than"
-                f" config.data.max_pixels={frame.most}"
+                f"a picture of {height:,} x {width:,} pixels is too thin: {target} after resizing, more than"
+                f" config.data.max_pixels={transform.max_pixels}"
             )
-        size = wanted[1], wanted[0]
-        pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling(frame.resample)))
-    return _cut(pixels, frame.crop, frame.rounded) if frame.crop else pixels
+        size = (target[1], target[0])
+        filter_ = Image.Resampling(transform.resample)
+        pixels = np.asarray(Image.fromarray(pixels).resize(size, filter_))
+    if transform.crop:
+        return _center_crop(pixels, transform.crop, transform.rounded)
+    return pixels
 
 
-def _cut(pixels: np.ndarray, shape: tuple[int, ...], rounded: bool) -> np.ndarray:
+def _center_crop(pixels: np.ndarray, shape: tuple[int, ...], rounded: bool) -> np.ndarray:
     if pixels.shape[:2] == shape:
         return pixels
-    found = np.zeros((*shape, 3), pixels.dtype)
-    inside, taken = [], []
+    cropped = np.zeros((*shape, 3), pixels.dtype)
+    inside = []
+    source = []
     for size, wanted in zip(pixels.shape[:2], shape, strict=True):
-        first = round((size - wanted) / 2) if rounded else (size - wanted) // 2
+        offset = round((size - wanted) / 2) if rounded else (size - wanted) // 2
         count = min(size, wanted)
-        inside.append(slice(max(-first, 0), max(-first, 0) + count))
-        taken.append(slice(max(first, 0), max(first, 0) + count))
-    found[tuple(inside)] = pixels[tuple(taken)]
-    return found
+        padding = max(-offset, 0)
+        start = max(offset, 0)
+        inside.append(slice(padding, padding + count))
+        source.append(slice(start, start + count))
+    cropped[tuple(inside)] = pixels[tuple(source)]
+    return cropped

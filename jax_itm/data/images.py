@@ -1,4 +1,4 @@
-"""From records to arrays of one shape: used by training, evaluation and inference alike."""
+"""Reading pictures, and stacking the images of a batch: shared by training, evaluation and inference."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -8,63 +8,73 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jax_itm.config.fields import DATA
-from jax_itm.data.image_transforms import Frame, fit
+from jax_itm.data.image_transforms import MAX_PIXELS, ImageTransform, transform_image
 from jax_itm.errors import UserError
 
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # Pillow's EPS would start Ghostscript
-MAX_PIXELS: int = DATA["max_pixels"]
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
+# The formats that Pillow may read: for EPS it would start Ghostscript, which runs programs.
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 
 def read_picture(source: str | Path | bytes, name: str = "image", max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """An RGB picture, uint8 (h, v, 3), from a path or from the bytes of a file.
+    """An RGB picture as uint8 (h, v, 3).
+
+    Args:
+        source: a path, or the contents of a file.
+        name: how errors call a picture that is given by its contents.
+        max_pixels: the limit (`config.data.max_pixels`); a picture whose header states more is refused before
+            anything of it is decoded.
 
     Raises:
-        UserError: the file is missing, truncated, no picture, or says that it has more than `max_pixels`
-            (`config.data.max_pixels`); nothing of it is decoded then.
+        UserError: the file is missing, truncated, too large, or not a picture.
     """
-    where = name if isinstance(source, bytes) else str(source)
+    label = name if isinstance(source, bytes) else str(source)
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(file, formats=FORMATS) as picture:
+        with Image.open(file, formats=IMAGE_FORMATS) as picture:
             if picture.width * picture.height > max_pixels:
                 raise UserError(
-                    f"{where}: {picture.width:,} x {picture.height:,} pixels, more than the"
+                    f"{label}: {picture.width:,} x {picture.height:,} pixels, more than the"
                     f" {max_pixels:,} of config.data.max_pixels"
                 )
             return np.asarray(picture.convert("RGB"))
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise UserError(f"{where}: no such image") from error
-    except Exception as error:  # Pillow raises every kind
-        raise UserError(f"{where}: not a readable image ({error})") from error
+        raise UserError(f"{label}: no such image") from error
+    except Exception as error:  # Pillow raises exceptions of every kind
+        raise UserError(f"{label}: not a readable image ({error})") from error
 
 
 def collate_images(
-    records: Sequence[Mapping[str, Any]], max_regions: int, frame: Frame
+    records: Sequence[Mapping[str, Any]], max_regions: int, transform: ImageTransform
 ) -> dict[str, np.ndarray]:
-    """`batch["image"]` (see `jax_itm.types`) of the records' regions and boxes, pixels, or a tower's tokens.
+    """Stacks records into `batch["image"]` (see `jax_itm.types`).
 
-    Regions are padded to `max_regions` and stay float16: the device makes them float32. Pixels are brought to
-    one size as `frame` says.
+    Args:
+        records: each with "regions" and "boxes", with "pixels", or with the "features" that a frozen encoder
+            computed beforehand.
+        max_regions: the number of regions to which each image is padded. Regions stay float16 here; they
+            become float32 on the device.
+        transform: how pixels are brought to one size.
 
     Raises:
-        UserError: an image has more regions than `max_regions`.
+        UserError: an image has more than `max_regions` regions.
     """
     if "features" in records[0]:
         return {"features": np.stack([record["features"] for record in records])}
     if "pixels" in records[0]:
-        return {"pixels": np.stack([fit(record["pixels"], frame) for record in records])}
-    rows, dim = len(records), records[0]["regions"].shape[1]
-    regions = np.zeros((rows, max_regions, dim), np.float16)
+        return {"pixels": np.stack([transform_image(record["pixels"], transform) for record in records])}
+    rows = len(records)
+    region_dim = records[0]["regions"].shape[1]
+    regions = np.zeros((rows, max_regions, region_dim), np.float16)
     boxes = np.zeros((rows, max_regions, 4), np.float32)
     mask = np.zeros((rows, max_regions), bool)
     for row, record in enumerate(records):
         count = len(record["regions"])
         if count > max_regions:
             raise UserError(f"config.data.max_regions={max_regions}: an image has {count} regions")
-        regions[row, :count], boxes[row, :count] = record["regions"], record["boxes"]
+        regions[row, :count] = record["regions"]
+        boxes[row, :count] = record["boxes"]
         mask[row, :count] = True
     return {"regions": regions, "boxes": boxes, "mask": mask}

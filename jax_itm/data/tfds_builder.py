@@ -1,8 +1,8 @@
-"""Writing a data set with TFDS: all of it or nothing."""
+"""Writing a data set with TFDS, either completely or not at all."""
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from jax_itm.data.sources.raw import Raw, Record
 
 
-class _Writer(tfds.core.ExampleWriter):
-    """ArrayRecord without compression: features hardly shrink, and reading is four times faster."""
+class RecordWriter(tfds.core.ExampleWriter):
+    """ArrayRecord without compression: features hardly shrink, and reading is four times as fast."""
 
-    def write(self, path, examples) -> None:
+    def write(self, path: Any, examples: Iterable[tuple[Any, bytes]]) -> None:
+        """Writes serialized examples to a file."""
         writer = ArrayRecordWriter(os.fspath(path), "group_size:1,uncompressed")
         for _, example in examples:
             writer.write(example)
@@ -28,41 +29,49 @@ class _Writer(tfds.core.ExampleWriter):
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """One builder for all sets: what differs between them is in `Raw`."""
+    """The builder of all data sets: `Raw` says in what they differ.
 
-    url_infos = None  # nothing is downloaded; TFDS's own looks for a file of checksums
+    Args:
+        name: the data set.
+        raw: its records.
+        data_dir: the directory of the prepared data sets.
+        version: of the layout on disk.
+        origin: "source" and "entities" for the metadata.
+    """
 
-    def __init__(self, name: str, raw: Raw, data_dir: Path, version: str, facts: dict[str, Any]):
+    url_infos = None  # nothing is downloaded; TFDS would look for a file of checksums
+
+    def __init__(self, name: str, raw: Raw, data_dir: Path, version: str, origin: dict[str, str | None]):
         self.VERSION = tfds.core.Version(version)
-        self.name = name  # pyright: ignore[reportAttributeAccessIssue]: TFDS's AdhocBuilder does so
+        self.name = name  # pyright: ignore[reportAttributeAccessIssue]: as TFDS's own AdhocBuilder does
         self._raw = raw
         self._metadata = tfds.core.MetadataDict(
-            **facts,
+            **origin,
             region_dim=raw.region_dim,
             captions={split: [] for split in raw.splits},
             max_regions=dict.fromkeys(raw.splits, 0),
             kind=raw.kind,
             notes=list(raw.notes),
-            tally=dict(raw.tally),  # as they are now, after one reading
+            tally=dict(raw.tally),  # the counts of the first reading; the second, below, counts once more
             sizes={},
         )
         super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        f, int64 = tfds.features, np.int64
+        f = tfds.features
         tensor = partial(f.Tensor, encoding="bytes")
         optional = {
             "image": f.Image(shape=(None, None, 3)),
             "regions": tensor(shape=(None, self._raw.region_dim), dtype=np.float16),
             "boxes": tensor(shape=(None, 4), dtype=np.float32),
-            "phrases": f.Sequence({key: int64 for key in ("caption", "start", "end", "box")}),
+            "phrases": f.Sequence({key: np.int64 for key in ("caption", "start", "end", "box")}),
         }
         features = {
-            "image_id": int64,
+            "image_id": np.int64,
             "name": f.Text(),
             "captions": f.Sequence(f.Text()),
-            "caption_ids": f.Sequence(int64),
-            **{key: optional[key] for key in self._raw.holds},
+            "caption_ids": f.Sequence(np.int64),
+            **{key: optional[key] for key in self._raw.features},
         }
         return tfds.core.DatasetInfo(
             builder=self,
@@ -71,40 +80,48 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             disable_shuffling=True,
         )
 
-    def _example_writer(self) -> _Writer:
-        return _Writer(file_format=tfds.core.FileFormat.ARRAY_RECORD)
+    def _example_writer(self) -> RecordWriter:
+        return RecordWriter(file_format=tfds.core.FileFormat.ARRAY_RECORD)
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {split: self._generate_examples(split) for split in self._raw.splits}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, Record]]:
-        captions, count, sizes = self._metadata["captions"][split], 0, []
+        captions = self._metadata["captions"][split]
+        first_caption = 0
+        sizes = []
         for image_id, record in enumerate(self._raw.splits[split]()):
-            example = numbered(record, image_id, count)
+            example = to_example(record, image_id, first_caption)
             captions.append(list(record["captions"]))
-            count += len(record["captions"])
-            sizes.append(measured(example))
+            first_caption += len(record["captions"])
+            sizes.append(sizes_of(example))
             yield image_id, example
-        self.keep_sizes(split, sizes)
+        self.store_sizes(split, sizes)
 
-    def keep_sizes(self, split: str, sizes: Sequence[dict[str, int]]) -> None:
-        """Puts into the metadata what `measured` gave of all images of a split."""
-        found = {key: spread([of[key] for of in sizes]) for key in sizes[0]}
-        self._metadata["sizes"][split] = found
-        self._metadata["max_regions"][split] = found.get("regions", [0])[-1]
+    def store_sizes(self, split: str, sizes: Sequence[dict[str, int]]) -> None:
+        """Summarises, in the metadata, the `sizes_of` all images of a split."""
+        spreads = {key: min_median_max([image[key] for image in sizes]) for key in sizes[0]}
+        self._metadata["sizes"][split] = spreads
+        self._metadata["max_regions"][split] = spreads.get("regions", [0])[-1]
 
 
-def numbered(record: Record, image_id: int, first: int) -> Record:
-    """A record as it is written: with its number, its captions' from `first` on, and an encoded image."""
+def to_example(record: Record, image_id: int, first_caption: int) -> Record:
+    """A record as it is written: with its number, those of its captions, and its picture encoded.
+
+    Args:
+        record: as a reader returns it.
+        image_id: the image's number in the split.
+        first_caption: the number of its first caption in the split.
+    """
     example = record | {"image_id": image_id}
-    example["caption_ids"] = list(range(first, first + len(record["captions"])))
+    example["caption_ids"] = list(range(first_caption, first_caption + len(record["captions"])))
     if "image" in record:
-        example["image"] = _encoded(record["image"])
+        example["image"] = _encode(record["image"])
     return example
 
 
-def measured(example: Record) -> dict[str, int]:
-    """Width and height of its picture in pixels, the number of its regions."""
+def sizes_of(example: Record) -> dict[str, int]:
+    """Width and height of an example's picture in pixels, and its number of regions, where it has them."""
     sizes = {"regions": len(example["regions"])} if "regions" in example else {}
     if "image" in example:
         with Image.open(io.BytesIO(example["image"])) as picture:
@@ -112,13 +129,13 @@ def measured(example: Record) -> dict[str, int]:
     return sizes
 
 
-def spread(values: Sequence[int]) -> list[int]:
-    """The least, the middle and the largest of some numbers."""
+def min_median_max(values: Sequence[int]) -> list[int]:
+    """The minimum, the median and the maximum."""
     ordered = sorted(values)
     return [ordered[0], ordered[len(ordered) // 2], ordered[-1]]
 
 
-def _encoded(image: bytes | np.ndarray) -> bytes:
+def _encode(image: bytes | np.ndarray) -> bytes:
     if isinstance(image, bytes):
         return image
     file = io.BytesIO()

@@ -17,7 +17,7 @@ COMPARE = jax.jit(retrieval.compare)
 
 def check_fits(config, split) -> None:
     """Raises UserError where a split's inputs are not those that `config` describes."""
-    if split.view != "regions":
+    if split.modality != "regions":
         return
     wanted, where = config.data.region_dim, f"{split.name}/{split.split}"
     if split.region_dim != wanted:

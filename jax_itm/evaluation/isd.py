@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_itm.data.image_transforms import frame_of
+from jax_itm.data.image_transforms import image_transform_of
 from jax_itm.data.images import collate_images
 from jax_itm.distributed.mesh import shard_global_batch
 from jax_itm.distributed.watchdog import heartbeat
@@ -39,7 +39,7 @@ def isd(matcher: Matcher, split) -> dict[str, float]:
     """
     check_maps(matcher, "--isd")
     check_fits(matcher.config, split)
-    phrased = "phrases" in split.holds
+    phrased = "phrases" in split.features
     total, rows = {}, matcher.batch_rows
     owner, captions = split.caption_image, split.captions()
     first = np.searchsorted(owner, np.arange(len(split)))
@@ -75,7 +75,9 @@ def matched_batch(matcher: Matcher, split, captions: list[str], images: np.ndarr
     data = matcher.config.data
     ids, mask = matcher.tokenizer.encode(captions, data.max_words)
     records = {int(image): split.image(int(image)) for image in np.unique(images)}
-    image = collate_images([records[int(k)] for k in images], data.max_regions, frame_of(matcher.config))
+    image = collate_images(
+        [records[int(k)] for k in images], data.max_regions, image_transform_of(matcher.config)
+    )
     return {"image": image, "text": {"ids": ids, "mask": mask}}
 
 

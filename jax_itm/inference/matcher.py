@@ -11,9 +11,9 @@ from jax.sharding import Mesh
 
 from jax_itm import config as config_lib
 from jax_itm.checkpoint.checkpoints import Checkpoints
-from jax_itm.data.image_transforms import frame_of
-from jax_itm.data.images import MAX_PIXELS, collate_images, read_picture
-from jax_itm.data.sources.precomp import as_boxes, half
+from jax_itm.data.image_transforms import MAX_PIXELS, image_transform_of
+from jax_itm.data.images import collate_images, read_picture
+from jax_itm.data.sources.precomp import as_boxes, to_float16
 from jax_itm.data.sources.raw import plain
 from jax_itm.data.token_cache import Tokens, padded
 from jax_itm.data.tokenizer import Tokenizer
@@ -90,22 +90,22 @@ class Matcher:
             box = as_boxes(boxes[k], f"boxes of image {k}")
         if len(box) != len(regions):
             raise UserError(f"boxes of image {k}: {len(box)}, but it has {len(regions)} regions")
-        return {"regions": half(regions, f"image {k}"), "boxes": box}
+        return {"regions": to_float16(regions, f"image {k}"), "boxes": box}
 
     def encode_records(self, records: Iterable[Mapping[str, Any]]) -> PyTree:
         """Encodes image records (`regions` and `boxes`, or `pixels`) in padded batches."""
-        data, frame = self.config.data, frame_of(self.config)
+        data, transform = self.config.data, image_transform_of(self.config)
 
         def batches() -> Iterator[tuple[dict[str, np.ndarray], int]]:
             rows = []
             for record in records:
                 rows.append(record)
                 if len(rows) == self.batch_rows:
-                    yield collate_images(rows, data.max_regions, frame), len(rows)
+                    yield collate_images(rows, data.max_regions, transform), len(rows)
                     rows = []
             if rows:
                 padded = rows + [rows[-1]] * (self.batch_rows - len(rows))
-                yield collate_images(padded, data.max_regions, frame), len(rows)
+                yield collate_images(padded, data.max_regions, transform), len(rows)
 
         return self._run(self._encode_image, batches())
 

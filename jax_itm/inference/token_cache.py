@@ -64,4 +64,4 @@ def _key(config: Config, side: str, tower: Mapping[str, Any], tokenizer: Tokeniz
 
 def _place(split: Split, side: str, key: str) -> str:
     """The beginning of a split's files: the set's folder, the key, the split, and what was encoded."""
-    return str(split.path.parent / "towers" / key / f"{split.split}-{side}-{split.digest(side)}")
+    return str(split.path.parent / "towers" / key / f"{split.split}-{side}-{split.checksum(side)}")

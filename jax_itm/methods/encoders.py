@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jax_itm.data.image_transforms import frame_of
+from jax_itm.data.image_transforms import image_transform_of
 from jax_itm.models import image as image_models
 from jax_itm.models import text as text_models
 from jax_itm.types import Batch
@@ -20,7 +20,7 @@ def encoder(config, side: str, vocab: int = 0) -> nn.Module:
 def example_batch(config, rows: int = 1) -> Batch:
     """A batch of zeros in the shapes that `config` describes, to make parameters with."""
     if config.data.view == "pixels":
-        image = {"pixels": jnp.zeros((rows, *frame_of(config).shape, 3), jnp.uint8)}
+        image = {"pixels": jnp.zeros((rows, *image_transform_of(config).shape, 3), jnp.uint8)}
     else:
         regions = config.data.max_regions
         image = {

@@ -91,7 +91,7 @@ def _regions(axes, split, image: int) -> None:
     from matplotlib.patches import Rectangle
 
     high, wide = 1, 1
-    if "image" in split.holds:
+    if "image" in split.features:
         picture = split.picture(image)
         high, wide = picture.shape[:2]
         axes.imshow(picture)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_itm.arrays import Encoded, l2_normalise, mean_pool
-from jax_itm.data.image_transforms import frame_of
+from jax_itm.data.image_transforms import image_transform_of
 from jax_itm.data.images import collate_images
 from jax_itm.distributed.mesh import shard_global_batch
 from jax_itm.errors import UserError
@@ -106,8 +106,8 @@ def _components(matcher: Matcher, method: Cdds, split) -> tuple[Any, Any]:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *found)
 
     captions = split.captions()
-    frame = frame_of(matcher.config)
-    images = lambda at: collate_images([split.image(int(k)) for k in at], data.max_regions, frame)
+    transform = image_transform_of(matcher.config)
+    images = lambda at: collate_images([split.image(int(k)) for k in at], data.max_regions, transform)
     words = lambda at: matcher.tokenizer.encode([captions[k] for k in at], data.max_words)
     texts = lambda at: dict(zip(("ids", "mask"), words(at), strict=True))
     return of("image", len(split), images), of("text", len(captions), texts)

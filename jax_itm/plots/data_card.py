@@ -31,7 +31,7 @@ def card(facts: dict[str, Any]) -> str:
     if any("/" in cell for row in rows for cell in row):
         lines[1] += "  (least/median/most)"
     shape = f", first image's regions {facts['regions']}" if facts["regions"] else ""
-    lines.append(f"  holds {', '.join(facts['holds'])}{shape}")
+    lines.append(f"  holds {', '.join(facts['features'])}{shape}")
     if facts["tally"]:
         lines.append("  " + ", ".join(f"{count:,} {what}" for what, count in facts["tally"].items()))
     return "\n".join([*lines, *(f"  {note}" for note in facts["notes"])])
@@ -51,7 +51,7 @@ def contact_sheet(split, out: str) -> None:
     Raises:
         UserError: the set has neither pictures nor boxes.
     """
-    if "image" not in split.holds and not split.has_boxes:
+    if "image" not in split.features and not split.has_boxes:
         raise UserError(f"--out {out}: {split.name} holds neither pictures nor boxes to draw")
     import matplotlib
 
@@ -74,7 +74,7 @@ def contact_sheet(split, out: str) -> None:
 def _draw(cell: Any, split, image: int) -> None:
     from matplotlib.patches import Rectangle
 
-    if "image" in split.holds:
+    if "image" in split.features:
         cell.imshow(split.picture(image))
         return
     cell.set(xlim=(-0.01, 1.01), ylim=(1.01, -0.01), aspect="equal")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jax_itm.data.image_transforms import Frame
+from jax_itm.data.image_transforms import ImageTransform
 from jax_itm.data.sources.raw import read_table
 from jax_itm.errors import UserError
 from jax_itm.pretrained.open_clip import CONFIG, is_open_clip, preprocessor
@@ -51,7 +51,7 @@ def processor(folder: Path, side: int = 0) -> dict[str, Any]:
         crops = said.get("do_center_crop", crop is not None)
         cut = _size(said.get("crop_size", crop), False) if crops else ()
         resample = int(Image.Resampling(said.get("resample", resample)))
-        frame = Frame(resize, cut, resample, is_open_clip(folder))
+        frame = ImageTransform(resize, cut, resample, is_open_clip(folder))
         if len(frame.shape) != 2:
             raise ValueError("pictures of many sizes would come out")
         normalised = said.get("do_normalize", True)
@@ -98,7 +98,7 @@ def _three(said: Any) -> tuple[float, ...]:
     return values
 
 
-def _at(frame: Frame, side: int) -> Frame:
+def _at(frame: ImageTransform, side: int) -> ImageTransform:
     """The frame for pixels of another size; what is cut off stays the same share."""
     resize = tuple(round(edge * side / min(frame.shape)) for edge in frame.resize)
     return frame._replace(resize=resize, crop=(side, side) if frame.crop else ())

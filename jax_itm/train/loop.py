@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from jax_itm import config as config_lib
-from jax_itm.data.augment import augment_of
-from jax_itm.data.batches import train_batches
-from jax_itm.data.image_transforms import frame_of
+from jax_itm.data.augment import augmentation_of
+from jax_itm.data.batches import BatchOptions, ProcessShard, train_batches
+from jax_itm.data.image_transforms import image_transform_of
 from jax_itm.distributed import preflight
 from jax_itm.distributed.cluster import AUTODETECT, Cluster, is_main_process, start
 from jax_itm.distributed.mesh import per_device, shard_local_batch
@@ -117,19 +117,21 @@ def training_batches(run: Run, first_step: int) -> Iterator[Batch]:
     """This process's rows of the batches from `first_step` on."""
     config = run.config
     data = config.data
+    options = BatchOptions(
+        batch_size=config.batch_size,
+        seed=config.seed,
+        max_words=data.max_words,
+        max_regions=data.max_regions,
+        transform=image_transform_of(config),
+        augmentation=augmentation_of(config),
+    )
     return train_batches(
         run.data.train,
         run.model.tokenizer,
-        batch_size=config.batch_size,
-        seed=config.seed,
+        options,
         first_step=first_step,
-        max_words=data.max_words,
-        max_regions=data.max_regions,
-        frame=frame_of(config),
-        augment=augment_of(config),
         workers=data.workers,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        shard=ProcessShard(jax.process_index(), jax.process_count()),
     )
 
 

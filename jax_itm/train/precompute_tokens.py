@@ -8,7 +8,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from jax_itm.data import token_cache
-from jax_itm.data.image_transforms import frame_of
+from jax_itm.data.image_transforms import image_transform_of
 from jax_itm.data.images import collate_images
 from jax_itm.data.prepared import open_split, splits_of
 from jax_itm.data.split import Split
@@ -61,7 +61,7 @@ def _batches(config: Config, split: Split, side: str, tokenizer: Tokenizer) -> I
     else:
         for k in range(0, len(split), rows):
             records = [split.image(i) for i in range(k, min(k + rows, len(split)))]
-            yield collate_images(records, data.max_regions, frame_of(config))
+            yield collate_images(records, data.max_regions, image_transform_of(config))
 
 
 def _write(place: str, run: Callable[[Inputs], Array], batches: Iterator[Inputs]) -> None:

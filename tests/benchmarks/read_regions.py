@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jax_itm.data.batches import train_batches
-from jax_itm.data.image_transforms import Frame
-from jax_itm.data.prepare import prepare
+from jax_itm.data.batches import BatchOptions, train_batches
+from jax_itm.data.image_transforms import ImageTransform
+from jax_itm.data.preparation import prepare
 from jax_itm.data.prepared import open_split
 from jax_itm.data.tokenizer import Tokenizer
 
@@ -83,11 +83,8 @@ def main(images: int) -> None:
         memmap = np.load(folder / "raw" / "train_ims.npy", mmap_mode="r")
         order = np.random.default_rng(1).permutation(images)
         tokenizer = Tokenizer.fit(split.captions())
-        sizes = {"max_regions": REGIONS, "frame": Frame(())}
-
-        batches = train_batches(
-            split, tokenizer, batch_size=BATCH, seed=0, first_step=0, max_words=32, **sizes
-        )
+        options = BatchOptions(BATCH, 0, max_words=32, max_regions=REGIONS, transform=ImageTransform(()))
+        batches = train_batches(split, tokenizer, options)
 
         def train():
             steps = 4 * images // BATCH

@@ -8,17 +8,21 @@ import pytest
 from PIL import Image
 
 from jax_itm.config.load import check, default
-from jax_itm.data.augment import Augment, augmented
-from jax_itm.data.batches import train_batches
-from jax_itm.data.image_transforms import Frame, fit
-from jax_itm.data.prepare import prepare
+from jax_itm.data.augment import Augmentation, augment_image
+from jax_itm.data.batches import BatchOptions, ProcessShard, train_batches
+from jax_itm.data.image_transforms import ImageTransform, transform_image
+from jax_itm.data.preparation import prepare
 from jax_itm.data.prepared import open_split
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.distributed.mesh import make_mesh
 from jax_itm.errors import UserError
-from jax_itm.train.loop import Run
+from jax_itm.train.loop import training_batches
+from jax_itm.train.run import build
 
-IMAGES, FRAME, AUGMENT = 7, Frame((16, 16)), Augment((0.2, 0.9), 0.5)
+IMAGES = 7
+TRANSFORM = ImageTransform((16, 16))
+AUGMENTATION = Augmentation((0.2, 0.9), 0.5)
+OPTIONS = BatchOptions(8, 3, max_words=8, max_regions=0, transform=TRANSFORM, augmentation=AUGMENTATION)
 
 
 def slope(height: int, width: int) -> np.ndarray:
@@ -45,42 +49,44 @@ def split(data_dir):
     return open_split("folder", data_dir, "train", "pixels")
 
 
-def take(split, steps: range, rows: int = 8, **changes) -> np.ndarray:
+def take(split, steps: range, options: BatchOptions = OPTIONS, **how) -> np.ndarray:
     """The pixels of training batches, one after another."""
-    settings = {"seed": 3, "max_words": 8, "max_regions": 0, "frame": FRAME, "augment": AUGMENT}
     tokenizer = Tokenizer.fit(split.captions())
-    batches = train_batches(split, tokenizer, batch_size=rows, first_step=steps.start, **settings | changes)
+    batches = train_batches(split, tokenizer, options, first_step=steps.start, **how)
     return np.concatenate([batch["image"]["pixels"] for batch in itertools.islice(batches, len(steps))])
 
 
-def test_the_place_in_the_stream_decides_whoever_reads(split):
+def test_the_position_in_the_stream_decides_whoever_reads(split):
     whole = take(split, range(6))
     assert whole.shape == (48, 16, 16, 3) and whole.dtype == np.uint8
-    np.testing.assert_array_equal(take(split, range(2, 6)), whole[16:])  # a run that goes on
+    np.testing.assert_array_equal(take(split, range(2, 6)), whole[16:])  # a run that resumes
     np.testing.assert_array_equal(take(split, range(6), workers=2), whole)
-    np.testing.assert_array_equal(take(split, range(3), rows=16), whole)
-    parts = [take(split, range(6), process_index=h, process_count=2).reshape(6, 4, -1) for h in range(2)]
+    np.testing.assert_array_equal(take(split, range(3), OPTIONS._replace(batch_size=16)), whole)
+    parts = [take(split, range(6), shard=ProcessShard(h, 2)).reshape(6, 4, -1) for h in range(2)]
     np.testing.assert_array_equal(np.concatenate(parts, axis=1).reshape(whole.shape), whole)
-    assert len(np.unique(whole.reshape(48, -1), axis=0)) == 48  # seven pictures, always another part
-    assert not np.array_equal(take(split, range(6), seed=4), whole)
+    assert len(np.unique(whole.reshape(48, -1), axis=0)) == 48  # seven pictures, and each time another crop
+    assert not np.array_equal(take(split, range(6), OPTIONS._replace(seed=4)), whole)
 
 
-def test_draws_are_frozen():
-    # A run that goes on with a newer numpy must see the same parts.
-    pixels = augmented(slope(200, 100), Frame((3, 3)), AUGMENT, 1, 2**33)
+def test_random_crops_are_frozen():
+    # A run that resumes with a newer numpy must see the same crops.
+    pixels = augment_image(slope(200, 100), ImageTransform((3, 3)), AUGMENTATION, 1, 2**33)
     np.testing.assert_array_equal(pixels[1, :, 0], [79, 53, 27])
     np.testing.assert_array_equal(pixels[:, 1, 1], [60, 93, 126])
 
 
-def test_crops_have_the_areas_ratios_and_places_that_were_asked_for():
-    size, count, shares = 256, 1500, (0.1, 0.5)
-    seen = [augmented(slope(size, size), Frame((32, 32)), Augment(shares, 0.25), 0, k) for k in range(count)]
+def test_crops_have_the_configured_areas_and_ratios_and_uniform_positions():
+    size, count, fractions = 256, 1500, (0.1, 0.5)
+    seen = [
+        augment_image(slope(size, size), ImageTransform((32, 32)), Augmentation(fractions, 0.25), 0, k)
+        for k in range(count)
+    ]
     ends = np.stack([(x[16, 4, 0], x[16, 27, 0], x[4, 16, 1], x[27, 16, 1]) for x in seen]).astype(float)
     left, right, top, bottom = ends.T
     assert abs(np.mean(right < left) - 0.25) < 0.04  # mirrored
     width, height = np.abs(right - left) * 32 / 23, (bottom - top) * 32 / 23
     area, ratio = width * height / size**2, np.log(width / height)
-    for values, low, high in ((area, *shares), (ratio, np.log(3 / 4), np.log(4 / 3))):
+    for values, low, high in ((area, *fractions), (ratio, np.log(3 / 4), np.log(4 / 3))):
         assert abs(values.min() - low) < 0.03 and abs(values.max() - high) < 0.03
         wanted = low + (high - low) * np.array([0.25, 0.5, 0.75])
         np.testing.assert_allclose(
@@ -92,33 +98,34 @@ def test_crops_have_the_areas_ratios_and_places_that_were_asked_for():
         np.testing.assert_allclose(np.quantile(where, [0.25, 0.5, 0.75]), [0.25, 0.5, 0.75], atol=0.05)
 
 
-def test_a_long_picture_of_which_no_part_fits_loses_its_ends():
-    pixels = augmented(slope(20, 200), Frame((20, 27)), Augment((0.9, 1.0), 0.0), 0, 0)
+def test_a_long_picture_in_which_no_crop_fits_loses_its_ends():
+    pixels = augment_image(slope(20, 200), ImageTransform((20, 27)), Augmentation((0.9, 1.0), 0.0), 0, 0)
     np.testing.assert_array_equal(pixels, slope(20, 200)[:, 86:113])
 
 
-def test_mirrored_alone_a_picture_is_framed_as_in_evaluation():
-    picture, frame = slope(40, 60), Frame((24,), (20, 20))
-    pixels = augmented(picture, frame, Augment(flip=1.0), 0, 0)
-    np.testing.assert_array_equal(pixels[:, ::-1], fit(picture, frame))
+def test_without_crops_the_image_transform_is_that_of_evaluation():
+    picture, transform = slope(40, 60), ImageTransform((24,), (20, 20))
+    pixels = augment_image(picture, transform, Augmentation(flip=1.0), 0, 0)
+    np.testing.assert_array_equal(pixels[:, ::-1], transform_image(picture, transform))
 
 
-def test_a_run_trains_on_parts_and_validates_on_whole_pictures(data_dir, split, tmp_path):
+def test_a_run_trains_on_crops_and_validates_on_complete_pictures(data_dir, split, tmp_path):
     config = default("vsepp")
     config.data.update({"name": "folder", "data_dir": str(data_dir), "view": "pixels", "image_size": 16})
     config.image.update({"name": "vit", "width": 8, "layers": 1, "heads": 1, "patch": 8})
     config.text.name, config.dim, config.batch_size, config.evaluate.batch_size = "bow", 8, 8, 8
     config.image.augment.crop = (0.2, 0.9)
     check(config)
-    run = Run(config, str(tmp_path), make_mesh(1))
-    seen = next(run.batches())["image"]["pixels"]
-    np.testing.assert_array_equal(seen, take(split, range(1), augment=Augment((0.2, 0.9)), seed=config.seed))
-    whole = take(split, range(1), augment=None, seed=config.seed)
-    assert not any(np.array_equal(*pair) for pair in zip(seen, whole, strict=True))
+    run = build(config, str(tmp_path), make_mesh(1))
+    seen = next(training_batches(run, 0))["image"]["pixels"]
+    options = OPTIONS._replace(augmentation=Augmentation((0.2, 0.9)), seed=config.seed)
+    np.testing.assert_array_equal(seen, take(split, range(1), options))
+    unchanged = take(split, range(1), options._replace(augmentation=None))
+    assert not any(np.array_equal(*pair) for pair in zip(seen, unchanged, strict=True))
     run.matcher.params = run.state.params
-    records = [run.validation.image(k) for k in range(4)]
-    pixels = np.stack([fit(record["pixels"], FRAME) for record in records])
-    wanted = run.method.image.apply({"params": run.state.params["image"]}, {"pixels": pixels}).embedding
+    records = [run.data.validation.image(k) for k in range(4)]
+    pixels = np.stack([transform_image(record["pixels"], TRANSFORM) for record in records])
+    wanted = run.model.method.image.apply({"params": run.state.params["image"]}, {"pixels": pixels}).embedding
     found = jax.tree.leaves(run.matcher.encode_records(records))[0]
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 

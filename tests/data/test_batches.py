@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_itm.data.batches import batch_captions, train_batches
-from jax_itm.data.image_transforms import Frame
-from jax_itm.data.prepare import prepare
+from jax_itm.data.batches import BatchOptions, ProcessShard, batch_captions, train_batches
+from jax_itm.data.image_transforms import ImageTransform
+from jax_itm.data.preparation import prepare
 from jax_itm.data.prepared import open_split
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
 
 IMAGES, EACH = 7, 3  # 21 captions: no batch size below divides them
-SETTINGS = {"seed": 3, "first_step": 0, "max_words": 8, "max_regions": 5, "frame": Frame((16, 16))}
+OPTIONS = BatchOptions(8, seed=3, max_words=8, max_regions=5, transform=ImageTransform((16, 16)))
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,8 @@ def tokenizer(split):
     return Tokenizer.fit(split.captions())
 
 
-def take(count, split, tokenizer, **changes):
-    batches = train_batches(split, tokenizer, **SETTINGS | changes)
-    return list(itertools.islice(batches, count))
+def take(count, split, tokenizer, options=OPTIONS, **how):
+    return list(itertools.islice(train_batches(split, tokenizer, options, **how), count))
 
 
 def assert_equal(left, right):
@@ -62,7 +61,7 @@ def assert_equal(left, right):
 
 
 def test_batch(split, tokenizer):
-    (batch,) = take(1, split, tokenizer, batch_size=8)
+    (batch,) = take(1, split, tokenizer)
     image, text = batch["image"], batch["text"]
     assert image["regions"].shape == (8, 5, 6) and image["regions"].dtype == np.float16
     assert image["boxes"].shape == (8, 5, 4) and image["boxes"].dtype == np.float32
@@ -93,56 +92,51 @@ def test_stream_does_not_depend_on_the_batch_size():
 
 
 def test_order_is_frozen():
-    # A run that goes on with a newer numpy must see the same order.
+    # A run that resumes with a newer numpy must see the same order.
     np.testing.assert_array_equal(batch_captions(21, 6, 1, 5), [20, 1, 2, 18, 12, 3])
 
 
 def test_resume_sees_the_same_batches(split, tokenizer):
-    whole = take(9, split, tokenizer, batch_size=8)
+    expected = take(9, split, tokenizer)
     for step in (1, 5):
-        assert_equal(take(3, split, tokenizer, batch_size=8, first_step=step), whole[step:][:3])
+        assert_equal(take(3, split, tokenizer, first_step=step), expected[step:][:3])
 
 
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_hosts_slices_make_the_global_batch(split, tokenizer, hosts):
-    whole = take(4, split, tokenizer, batch_size=8)
-    parts = [
-        take(4, split, tokenizer, batch_size=8, process_index=h, process_count=hosts) for h in range(hosts)
-    ]
-    for step, batch in enumerate(whole):
+    expected = take(4, split, tokenizer)
+    parts = [take(4, split, tokenizer, shard=ProcessShard(h, hosts)) for h in range(hosts)]
+    for step, batch in enumerate(expected):
         slices = [part[step] for part in parts]
         assert_equal(jax.tree.map(lambda *rows: np.concatenate(rows), *slices), batch)
 
 
 def test_worker_processes_give_the_same(split, tokenizer):
-    whole = take(5, split, tokenizer, batch_size=8)
-    assert_equal(take(5, split, tokenizer, batch_size=8, workers=2), whole)
+    expected = take(5, split, tokenizer)
+    assert_equal(take(5, split, tokenizer, workers=2), expected)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_errors_of_the_data_reach_the_reader(split, tokenizer, workers):
     with pytest.raises(UserError, match=r"max_regions=2: an image has 4 regions"):
-        take(1, split, tokenizer, batch_size=8, max_regions=2, workers=workers)
+        take(1, split, tokenizer, OPTIONS._replace(max_regions=2), workers=workers)
 
 
 def test_pixels_are_resized(data_dir, tokenizer):
     split = open_split("folder", data_dir, "train", "pixels")
-    (batch,) = take(1, split, tokenizer, batch_size=3)
+    (batch,) = take(1, split, tokenizer, OPTIONS._replace(batch_size=3))
     pixels = batch["image"]["pixels"]
     assert pixels.shape == (3, 16, 16, 3) and pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels[:, 5, 5, 0], batch["image_id"])
 
 
 EARLY = """
-from jax_itm.data.prepared import open_split
-from jax_itm.data.image_transforms import Frame
-from jax_itm.data.batches import train_batches
-from jax_itm.data.tokenizer import Tokenizer
+from jax_itm import data
 
 def main():
-    split = open_split("precomp", {data_dir!r}, "train", "regions")
-    batches = train_batches(split, Tokenizer.fit(split.captions()), batch_size=8, seed=0,
-        first_step=0, max_words=8, max_regions=5, frame=Frame((16, 16)), workers={workers})
+    split = data.open_split("precomp", {data_dir!r}, "train", "regions")
+    options = data.BatchOptions(8, 0, max_words=8, max_regions=5, transform=data.ImageTransform((16, 16)))
+    batches = data.train_batches(split, data.Tokenizer.fit(split.captions()), options, workers={workers})
     next(batches)
     if {close}:
         batches.close()

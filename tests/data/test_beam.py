@@ -4,8 +4,8 @@ import importlib.util
 
 import pytest
 
-from jax_itm.__main__ import main
-from jax_itm.data.prepare import prepare
+from jax_itm.cli.main import main
+from jax_itm.data.preparation import prepare
 from jax_itm.data.prepared import describe, open_split
 from jax_itm.errors import UserError
 from tests.helpers.bottom_up import SIX, tsv_row, write_tsv
@@ -96,7 +96,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("jax_itm.data.tfds_builder._Writer.write", fail)
+    monkeypatch.setattr("jax_itm.data.tfds_builder.RecordWriter.write", fail)
     write_precomp(tmp_path / "raw")
     with pytest.raises(UserError, match=r"--beam: the pipeline failed .*No space left on device"):
         prepare("precomp", tmp_path / "data", tmp_path / "raw", beam={})
@@ -108,7 +108,7 @@ def test_refuses(tmp_path, capsys, monkeypatch):
     command = ["prepare", "precomp", "--source", str(tmp_path / "raw"), "--data_dir", f"{tmp_path}/data"]
     says(capsys, main([*command, "--beam_options", "a=b"]), "--beam_options a=b: must be KEY=VALUE,.. beside")
     says(capsys, main([*command, "--beam", "--beam_options", "a"]), "--beam_options a: must be KEY=VALUE")
-    says(capsys, main([*command, "--beam", "--entities", str(tmp_path)]), "--beam: reads raw files alone")
+    says(capsys, main([*command, "--beam", "--entities", str(tmp_path)]), "--beam: reads only raw files")
     says(
         capsys, main(["prepare", "scenes", "--data_dir", command[-1], "--beam"]), "prepare scenes without it"
     )

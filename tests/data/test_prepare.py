@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_itm.data.prepare import prepare
+from jax_itm.data.preparation import prepare
 from jax_itm.data.prepared import open_split
 from jax_itm.data.scenes import render
 from jax_itm.errors import UserError
@@ -24,7 +24,7 @@ def test_precomp_round_trip(tmp_path):
     assert facts["regions"] == (3, 8) and not facts["reused"]
     for split in ("train", "dev"):
         opened = open_split("precomp", tmp_path / "data", split, "regions")
-        assert (opened.name, opened.split, opened.view) == ("precomp", split, "regions")
+        assert (opened.name, opened.split, opened.modality) == ("precomp", split, "regions")
         assert len(opened) == 4 and opened.region_dim == 8 and opened.has_boxes
         np.testing.assert_array_equal(opened.caption_image, np.repeat(np.arange(4), 5))
         assert opened.caption_image.dtype == np.int32
@@ -36,7 +36,7 @@ def test_precomp_round_trip(tmp_path):
             assert record["regions"].dtype == np.float16
             np.testing.assert_array_equal(record["regions"], regions[split][i])
             np.testing.assert_array_equal(record["boxes"], BOXES)
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="has no pictures"):
         opened.picture(0)
     with pytest.raises(UserError, match="no phrases"):
         opened.phrases(0)
@@ -65,7 +65,7 @@ def test_val_opens_dev_and_unknown_splits_are_refused(tmp_path):
     assert open_split("precomp", tmp_path / "data", "val", "regions").split == "dev"
     with pytest.raises(UserError, match="no split 'test'; there are train, dev"):
         open_split("precomp", tmp_path / "data", "test", "regions")
-    with pytest.raises(UserError, match="no view 'pixels'; it has regions"):
+    with pytest.raises(UserError, match="no 'pixels' to read; it has regions"):
         open_split("precomp", tmp_path / "data", "train", "pixels")
     with pytest.raises(UserError, match="python -m jax_itm prepare folder --source DIR"):
         open_split("folder", tmp_path / "data", "train", "pixels")
@@ -79,7 +79,7 @@ def test_prepare_again_reuses_the_same_source_only(tmp_path):
     prepare("precomp", tmp_path / "data", tmp_path / "raw")
     assert prepare("precomp", tmp_path / "data", tmp_path / "raw")["reused"]
     assert prepare("precomp", tmp_path / "data")["reused"]
-    with pytest.raises(UserError, match=r"was prepared from .*raw; take another --data_dir"):
+    with pytest.raises(UserError, match=r"was prepared from .*raw; choose another --data_dir"):
         prepare("precomp", tmp_path / "data", tmp_path / "other")
 
 
@@ -101,7 +101,7 @@ def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("jax_itm.data.tfds_builder._Writer.write", fail)
+    monkeypatch.setattr("jax_itm.data.tfds_builder.RecordWriter.write", fail)
     with pytest.raises(UserError, match=r"cannot be written .*No space left"):
         prepare("precomp", tmp_path / "data", tmp_path / "raw")
     assert not [p for p in (tmp_path / "data").rglob("*") if p.is_file()]
@@ -339,7 +339,7 @@ def test_scenes(tmp_path, monkeypatch):
     monkeypatch.setattr(render, "SPLITS", {"train": 4, "val": 2})
     facts = prepare("scenes", tmp_path / "data")
     assert {s: n["images"] for s, n in facts["splits"].items()} == {"train": 4, "val": 2}
-    assert facts["holds"] == ["image", "regions", "boxes", "phrases"]
+    assert facts["features"] == ["image", "regions", "boxes", "phrases"]
     regions = open_split("scenes", tmp_path / "data", "val", "regions")
     pixels = open_split("scenes", tmp_path / "data", "val", "pixels")
     for i, scene in enumerate(render.generate("val", 2, 0)):

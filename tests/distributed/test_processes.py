@@ -50,7 +50,7 @@ with jax.set_mesh(mesh):
 # The commands of argv, one after the other, in processes that have met in the first.
 COMMANDS = """
 import json, sys
-from jax_itm.__main__ import main
+from jax_itm.cli.main import main
 for command in json.loads(sys.argv[1]):
     print("status", main(command), flush=True)
 """

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from jax_itm.__main__ import main
+from jax_itm.cli.main import main
 from jax_itm.data.scenes import render
 
 NOTEBOOK = Path("launch/restore.ipynb")

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import jax_itm
-from jax_itm.__main__ import main
 from jax_itm.checkpoint.checkpoints import Checkpoints
+from jax_itm.cli.main import main
 from jax_itm.distributed.mesh import make_mesh
 from jax_itm.methods.dias import Dias
 from jax_itm.train import loop

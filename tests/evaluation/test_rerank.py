@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_itm.__main__ import main
-from jax_itm.data.image_transforms import Frame
+from jax_itm.cli.main import main
+from jax_itm.data.image_transforms import ImageTransform
 from jax_itm.data.images import collate_images, read_picture
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.distributed.mesh import make_mesh
@@ -171,7 +171,7 @@ def test_attention_draws_a_pair_run_by_run(runs, tmp_path, capsys):
 class Phrased:
     """Three images of two captions, whose first and last word name the first and second region."""
 
-    name, split, view, region_dim, max_regions, has_boxes = "made", "test", "regions", 6, 3, True
+    name, split, modality, region_dim, max_regions, has_boxes = "made", "test", "regions", 6, 3, True
     holds = ("regions", "boxes", "phrases")
     caption_image = np.repeat(np.arange(3), 2)
 
@@ -209,7 +209,10 @@ def test_attention_has_the_words_and_true_regions_of_its_pair():
     np.testing.assert_allclose(found.among_words.sum(1), np.ones(3), rtol=1e-5)
     np.testing.assert_allclose(found.among_regions.sum(1), np.ones(3), rtol=1e-5)
     ids, mask = tokenizer.encode(["cat and dog"], 5)
-    batch = {"image": collate_images([split.image(1)], 3, Frame(())), "text": {"ids": ids, "mask": mask}}
+    batch = {
+        "image": collate_images([split.image(1)], 3, ImageTransform(())),
+        "text": {"ids": ids, "mask": mask},
+    }
     maps = jax.jit(method.maps)(params, jax.tree.map(jnp.asarray, batch))
     np.testing.assert_allclose(found.among_words, maps.own[0, 1:4, 1:4], rtol=1e-4)
     assert list(found.chosen) == list(np.argmax(maps.out[0, 1:4], axis=1))
@@ -228,7 +231,7 @@ def test_isd_of_a_split_is_that_of_its_pairs():
     for k, caption in enumerate(split.captions()):
         words = len(caption.split()) + 2
         ids, mask = tokenizer.encode([caption], words)
-        image = collate_images([split.image(k // 2)], 3, Frame(()))
+        image = collate_images([split.image(k // 2)], 3, ImageTransform(()))
         batch = jax.tree.map(jnp.asarray, {"image": image, "text": {"ids": ids, "mask": mask}})
         maps = jax.jit(method.maps)(params, batch)
         language.append(float(attention_alignment.singular(maps)[0]))

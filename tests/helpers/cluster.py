@@ -23,7 +23,7 @@ jax.distributed.initialize(
 from jax._src.distributed import global_state
 from jax_itm.inference import matcher
 from jax_itm.train import loop, step
-from jax_itm.__main__ import main
+from jax_itm.cli.main import main
 
 kind, at, delay, faulty_process = fault.split(":")
 is_faulty = process == faulty_process

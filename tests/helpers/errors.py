@@ -2,7 +2,7 @@
 
 import pytest
 
-from jax_itm.data.prepare import prepare
+from jax_itm.data.preparation import prepare
 from jax_itm.errors import UserError
 
 

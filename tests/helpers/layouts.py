@@ -42,7 +42,7 @@ def taken(folder: Path) -> Files:
 
 def check_record(record: Record, raw: Raw) -> None:
     """What every later room counts on."""
-    assert set(raw.holds) <= record.keys()
+    assert set(raw.features) <= record.keys()
     assert image_name(record["name"], "") == record["name"]
     assert record["captions"] and [caption(c, "") for c in record["captions"]] == record["captions"]
     if "regions" in record:

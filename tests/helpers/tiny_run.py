@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 import jax_itm
-from jax_itm.__main__ import main
 from jax_itm.checkpoint.checkpoints import Checkpoints
+from jax_itm.cli.main import main
 
 WORDS = [f"word{k}" for k in range(24)]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jax_itm
-from jax_itm.__main__ import main
+from jax_itm.cli.main import main
 from jax_itm.data.images import read_picture
 from jax_itm.data.prepared import open_split
 from jax_itm.plots.cdds import ratio, semantics

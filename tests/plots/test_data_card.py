@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from jax_itm.__main__ import main
+from jax_itm.cli.main import main
 from jax_itm.data.images import read_picture
 from tests.helpers.errors import says
 from tests.helpers.pictures import picture

@@ -9,9 +9,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import jax_itm
-from jax_itm.__main__ import main
+from jax_itm.cli.main import main
 from jax_itm.config.load import default
-from jax_itm.data.image_transforms import Frame
+from jax_itm.data.image_transforms import ImageTransform
 from jax_itm.errors import UserError
 from jax_itm.pretrained import hf
 from jax_itm.pretrained.open_clip import CONFIG, FILES, description, weights
@@ -69,14 +69,17 @@ def test_an_untrained_run_has_open_clips_own_scores(folder):
 
 def test_config_tells_the_activation_and_the_frame(folder):
     acts = lambda: {hf.described(s, description(folder), "FILE")["act"] for s in ("image", "text")}
-    assert acts() == {"gelu"} and Frame(**processor(folder)["frame"]) == Frame((32,), (32, 32), 3, True)
+    assert acts() == {"gelu"}
+    assert ImageTransform(**processor(folder)["frame"]) == ImageTransform((32,), (32, 32), 3, True)
     whole = json.loads((folder / CONFIG).read_text())
     whole["model_cfg"]["quick_gelu"] = True
     (folder / CONFIG).write_text(json.dumps(whole))
     said(folder, "preprocess_cfg", resize_mode="squash", interpolation="bilinear", size=[24, 24], mean=0.5)
     look = processor(folder)
     assert acts() == {"quick_gelu"} and look["mean"] == (0.5,) * 3 and look["std"] == (0.25, 0.2, 0.3)
-    assert Frame(**look["frame"]).resize == (24, 24) and Frame(**look["frame"]).resample == 2
+    assert (
+        ImageTransform(**look["frame"]).resize == (24, 24) and ImageTransform(**look["frame"]).resample == 2
+    )
 
 
 def test_hugging_faces_files_go_first(folder):

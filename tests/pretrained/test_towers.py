@@ -15,9 +15,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save_file
 
 import jax_itm
-from jax_itm.__main__ import main
+from jax_itm.cli.main import main
 from jax_itm.config.load import check, default, from_json, read, to_json
-from jax_itm.data.image_transforms import Frame, fit, frame_of
+from jax_itm.data.image_transforms import ImageTransform, image_transform_of, transform_image
 from jax_itm.data.sources.raw import read_table
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
@@ -113,9 +113,9 @@ def test_preprocessing_is_the_reference(tmp_path):
         said = {"image_processor": case} if newer else case
         (tmp_path / f"{number}" / name).write_text(json.dumps(said))
         arch = processor(tmp_path / f"{number}")
-        frame = Frame(**arch.pop("frame"))
+        frame = ImageTransform(**arch.pop("frame"))
         for k in range(2):
-            pixels = fit(found[f"picture_{k}"], frame)
+            pixels = transform_image(found[f"picture_{k}"], frame)
             assert pixels.shape == (*frame.shape, 3)
             values = look(jnp.asarray(pixels[None]), **arch, dtype=jnp.dtype("float32"))[0]
             np.testing.assert_allclose(values, found[f"values_{number}_{k}"], rtol=1e-5, atol=1e-5)
@@ -141,7 +141,7 @@ def test_a_preprocessor_that_is_none_is_refused(tmp_path, said, message):
 def test_another_size_cuts_the_same_share(tmp_path):
     said = {"size": {"shortest_edge": 256}, "crop_size": 224, "image_processor_type": "BitImageProcessor"}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
-    assert Frame(**processor(tmp_path, 448)["frame"]) == Frame((512,), (448, 448), 3)
+    assert ImageTransform(**processor(tmp_path, 448)["frame"]) == ImageTransform((512,), (448, 448), 3)
 
 
 def test_a_run_on_pixels_starts_from_a_vit(tmp_path):
@@ -155,7 +155,7 @@ def test_a_run_on_pixels_starts_from_a_vit(tmp_path):
         build(config, 9)
     check(config)
     start = open_start(config)
-    assert start.tokenizer is None and frame_of(config) == Frame((32, 32))
+    assert start.tokenizer is None and image_transform_of(config) == ImageTransform((32, 32))
     config = from_json(to_json(config))  # as `load` reads it
     method = build(config, 9)
     params = started(jax.jit(method.init)(jax.random.key(0), example_batch(config)), start)["image"]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from jax_itm.data.prepare import prepare
+from jax_itm.data.preparation import prepare
 from jax_itm.data.prepared import open_split
 from jax_itm.errors import UserError
 from tests.helpers.precomp import write_precomp

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from jax_itm.__main__ import main
 from jax_itm.checkpoint.checkpoints import Checkpoints
+from jax_itm.cli.main import main
 from jax_itm.distributed.mesh import make_mesh
 from jax_itm.errors import LOST
 from jax_itm.train import loop

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jax_itm.data.prepare import prepare
+from jax_itm.data.preparation import prepare
 from jax_itm.data.prepared import describe, open_split
 from jax_itm.errors import UserError
 from tests.helpers.layouts import LAYOUTS, Files, read_all, taken

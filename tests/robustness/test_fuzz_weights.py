@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from jax_itm.data import token_cache
 from jax_itm.data.images import read_picture
-from jax_itm.data.prepare import prepare
+from jax_itm.data.preparation import prepare
 from jax_itm.data.prepared import describe, open_split
 from jax_itm.data.sources.raw import read_table
 from jax_itm.data.tokenizer import Tokenizer

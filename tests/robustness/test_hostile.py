@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_itm.__main__ import main
+from jax_itm.cli.main import main
 from jax_itm.config.load import default
 from jax_itm.data import token_cache
-from jax_itm.data.image_transforms import Frame, fit, frame_of
+from jax_itm.data.image_transforms import ImageTransform, image_transform_of, transform_image
 from jax_itm.data.images import read_picture
-from jax_itm.data.prepare import prepare
+from jax_itm.data.preparation import prepare
 from jax_itm.data.prepared import describe, open_split
 from jax_itm.data.sources import bottom_up, uniter
 from jax_itm.data.sources.precomp import read_array
@@ -156,13 +156,13 @@ def test_pictures_beyond_the_limit(tmp_path, capsys):
 
 def test_a_thin_picture_is_not_unfolded():
     with pytest.raises(UserError, match=r"1 x 60,000 pixels is too thin: \(224, 13440000\)"):
-        fit(np.zeros((1, 60_000, 3), np.uint8), Frame((224,), (224, 224)))
+        transform_image(np.zeros((1, 60_000, 3), np.uint8), ImageTransform((224,), (224, 224)))
     config = default("vsepp")
     config.data.max_pixels = 100
     config.image.name = "pretrained"
-    config.image.arch = {"frame": {"resize": (4,), "crop": (), "resample": 2}}
+    config.image.arch = {"frame": {"resize": (4,), "crop": (), "resample": 2, "rounded": False}}
     with pytest.raises(UserError, match=r"\(4, 40\) once resized, more than config.data.max_pixels=100"):
-        fit(np.zeros((2, 20, 3), np.uint8), frame_of(config))
+        transform_image(np.zeros((2, 20, 3), np.uint8), image_transform_of(config))
 
 
 def test_pictures_that_are_programs(tmp_path):
@@ -180,7 +180,7 @@ def test_files_without_an_end(tmp_path, monkeypatch):
     (folder / "a.csv").unlink()
     os.mkfifo(folder / "a.csv")
     refuses(tmp_path, "folder", folder, r"a\.csv: not a file")
-    monkeypatch.setattr(bottom_up, "LONGEST", 100)
+    monkeypatch.setattr(bottom_up, "MAX_LINE", 100)
     folder = write_tsv(tmp_path / "tsv", [tsv_row("9", SIX)])
     refuses(tmp_path, "bottom_up_tsv", folder, r"tsv:1: a line of 100 bytes or more")
 
@@ -189,7 +189,7 @@ def test_arrays_beyond_the_limit(tmp_path, monkeypatch):
     write_captions(tmp_path / "raw", FLICKR)
     for name, arrays in entries(FLICKR.values()).items():
         (tmp_path / "raw" / name).write_bytes(zipped(arrays))
-    monkeypatch.setattr(uniter, "MOST_BYTES", 300)
+    monkeypatch.setattr(uniter, "MAX_BYTES", 300)
     refuses(tmp_path, "uniter", tmp_path / "raw", r"npz: .*features has 352 bytes, more than 300")
 
 

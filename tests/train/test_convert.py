@@ -10,9 +10,9 @@ import pytest
 from safetensors.numpy import save_file
 
 import jax_itm
-from jax_itm.__main__ import main
 from jax_itm.checkpoint.checkpoints import Checkpoints
 from jax_itm.checkpoint.state import State
+from jax_itm.cli.main import main
 from jax_itm.config.load import default
 from jax_itm.errors import UserError
 from jax_itm.pretrained.uniter import uniter, uniter_params

@@ -1,1 +1,1 @@
-"""The rendered data set."""
+"""The rendered data set `scenes`, generated from a seed."""

@@ -11,28 +11,34 @@ from pathlib import Path
 from jax_itm.data.sources.raw import caption, image_name, parse_json, read_json, read_lines, read_text
 from jax_itm.errors import UserError
 
-Entry = tuple[str, str, str, list[str]]  # where it is written, split, path, captions
-SPLIT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-Splits = dict[str, dict[str, list[str]]]  # split: path: captions
+Entry = tuple[str, str, str, list[str]]  # position in the file, split, path, captions
+Splits = dict[str, dict[str, list[str]]]  # {split: {path: captions}}
+SPLIT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 def read_captions(source: Path, ignore: str = "") -> tuple[Path, Splits]:
-    """The file of captions in a directory, or `source` itself, and {split: {path: captions}}.
+    """The captions of a data set.
 
-    The file of captions is Karpathy's JSON (`images`: `filename`, `split`, `sentences`: `raw`, and
-    optionally `filepath`; the split "restval" is train), or a CSV with a header, or JSON lines, of
-    `path`, `caption` and optionally `split` ("train" where absent), one line a caption. Files whose
-    name matches `ignore` are none of captions.
+    A file of captions is Karpathy's JSON (`images`: `filename`, `split`, `sentences`: `raw`, and optionally
+    `filepath`; the split "restval" becomes "train"); or a CSV with a header, or JSON lines, with `path`,
+    `caption` and optionally `split` ("train" where it is absent), one caption a line.
+
+    Args:
+        source: the file of captions, or the directory in which it is.
+        ignore: a pattern of file names that do not hold captions.
+
+    Returns:
+        The file of captions, and {split: {path: captions}}.
 
     Raises:
-        UserError: no such file or more than one, or a line that is wrong.
+        UserError: there is no such file or more than one, or a line is wrong.
     """
     table = source
     if source.is_dir():
-        files = (p for p in source.iterdir() if p.suffix in FORMATS)
-        tables = sorted(p for p in files if not fnmatch(p.name, ignore))
+        files = (path for path in source.iterdir() if path.suffix in FORMATS)
+        tables = sorted(path for path in files if not fnmatch(path.name, ignore))
         if len(tables) != 1:
-            names = ", ".join(p.name for p in tables) or "none"
+            names = ", ".join(path.name for path in tables) or "none"
             raise UserError(
                 f"{source}: needs one .json, .jsonl or .csv file of captions, found {names};"
                 " --source may name the file"
@@ -44,17 +50,17 @@ def read_captions(source: Path, ignore: str = "") -> tuple[Path, Splits]:
 
 
 def collect(table: Path, entries: Iterable[Entry]) -> Splits:
-    """The entries of a file of captions by split and path, checked; UserError names the line."""
+    """The entries of a file of captions by split and path; UserError names a line that is wrong."""
     splits: Splits = {}
-    places: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for where, split, path, captions in entries:
-        if not SPLIT.fullmatch(split) or split == "all":  # TFDS names files by it
+        if not SPLIT_NAME.fullmatch(split) or split == "all":  # part of TFDS's file names
             raise UserError(f"{where}: split {split!r}: must be a word such as train, val or test")
         if not captions:
             raise UserError(f"{where}: empty caption")
         image_name(path, where)
-        if places.setdefault(path, split) != split:
-            raise UserError(f"{where}: {path} is in the split {places[path]!r} already")
+        if split_of.setdefault(path, split) != split:
+            raise UserError(f"{where}: {path} is in the split {split_of[path]!r} already")
         splits.setdefault(split, {}).setdefault(path, []).extend(caption(c, where) for c in captions)
     if not splits:
         raise UserError(f"{table}: no captions")
@@ -68,8 +74,8 @@ def by_image(splits: Splits) -> dict[str, list[list[str]]]:
 
 def karpathy(path: Path) -> Iterator[Entry]:
     """The images of Karpathy's JSON (https://cs.stanford.edu/people/karpathy/deepimagesent)."""
-    found = read_json(path)
-    images = found.get("images") if isinstance(found, dict) else None
+    table = read_json(path)
+    images = table.get("images") if isinstance(table, dict) else None
     if not isinstance(images, list):
         raise UserError(f"{path}: not Karpathy's JSON: no list `images`")
     for k, image in enumerate(images):

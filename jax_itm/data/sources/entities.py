@@ -3,21 +3,34 @@
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from jax_itm.data.sources.raw import Raw, Record, read_text
+from jax_itm.data.sources.raw import Raw, Read, Record, read_text
 from jax_itm.errors import UserError
 
-LEAST_IOU = 0.5  # a region is a phrase's box only above it, as in phrase grounding
+MIN_IOU = 0.5  # above it, a region is the box of a phrase, as in phrase grounding
 STEPS = "unpack annotations.zip of https://github.com/BryanPlummer/flickr30k_entities there"
 MARKED = re.compile(r"\[/EN#(\d+)(?:/[^\s\[\]]+)? ([^\[\]]*)\]")
 
-Phrase = tuple[int, int, str]  # start and end in the sentence, the chain of its boxes
+
+class Phrase(NamedTuple):
+    """A phrase of a sentence.
+
+    Attributes:
+        start: the number of its first character, counting only letters and digits of the sentence.
+        end: the number of the one after its last.
+        chain: the coreference chain whose boxes it names.
+    """
+
+    start: int
+    end: int
+    chain: str
 
 
 def with_phrases(raw: Raw, folder: Path) -> Raw:
@@ -25,51 +38,51 @@ def with_phrases(raw: Raw, folder: Path) -> Raw:
 
     `folder` has Sentences/ID.txt, a caption a line such as `[/EN#283585/people Two men] wait .`, and
     Annotations/ID.xml, whose objects name chains (283585) and their box in pixels. ID is the name of the
-    record's picture without folder and suffix. A caption is matched to a sentence by its letters and
-    digits alone, so that tokenised and lower-cased captions find theirs; one without a sentence has no
-    phrases.
+    record's picture without folder and suffix. A caption is matched to a sentence by its letters and digits
+    alone, so that tokenised and lower-cased captions match theirs; one without a sentence has no phrases.
 
-    A phrase is {"caption", "start", "end", "box"}; one with several boxes is there once for each. In a
-    set with regions, `box` is the region of the highest IoU with the annotated box, where that is above
-    0.5; a phrase without such a region is left out. In a set of pictures alone, records get the annotated
-    boxes themselves as `boxes`. `Raw.tally` counts what was found and what was left out.
+    A phrase becomes {"caption", "start", "end", "box"}, once for each of its boxes. In a set with regions,
+    `box` is the region of the highest IoU with the annotated box, if that is above 0.5; a phrase without such
+    a region is left out. In a set of pictures alone, the annotated boxes become the records' `boxes`.
+    `Raw.tally` counts the captions and phrases that were matched and those that were not.
 
     Raises:
-        UserError: a file is missing or wrong, no caption of a split is among the sentences, or the set
-            has regions without boxes.
+        UserError: a file is missing or wrong, no caption of a split is among the sentences, or the set has
+            regions without boxes.
     """
     for part in ("Sentences", "Annotations"):
         if not (folder / part).is_dir():
             raise UserError(f"--entities {folder}: no folder {part}: {STEPS}")
-    if "regions" in raw.holds and "boxes" not in raw.holds:
+    if "regions" in raw.features and "boxes" not in raw.features:
         raise UserError(f"--entities {folder}: the set has regions without boxes; phrases need them")
     tally: Counter[str] = Counter()
-    splits = {split: partial(_read, split, read, folder, tally) for split, read in raw.splits.items()}
-    holds = tuple(dict.fromkeys((*raw.holds, "boxes", "phrases")))
-    return replace(raw, splits=splits, holds=holds, tally=tally)
+    splits = {split: partial(_records, split, read, folder, tally) for split, read in raw.splits.items()}
+    features = tuple(dict.fromkeys((*raw.features, "boxes", "phrases")))
+    return replace(raw, splits=splits, features=features, tally=tally)
 
 
-def _read(
-    split: str, read: Callable[[], Iterator[Record]], folder: Path, tally: Counter[str]
+def _records(
+    split: str, read: Read, folder: Path, tally: Counter[str], start: int = 0, stop: int | None = None
 ) -> Iterator[Record]:
-    matched = 0
-    for record in read():
+    matched = False
+    for record in read(start, stop):
         name = Path(record["name"]).stem
-        sentences = _sentences(folder / "Sentences" / f"{name}.txt")
-        boxes, chains = _boxes(folder / "Annotations" / f"{name}.xml")
+        sentences = _read_sentences(folder / "Sentences" / f"{name}.txt")
+        boxes, chains = _read_boxes(folder / "Annotations" / f"{name}.xml")
         if "regions" in record:
-            near = _nearest(boxes, record["boxes"])
+            box_of = _nearest_regions(boxes, record["boxes"])
         else:
-            near, record = np.arange(len(boxes)), record | {"boxes": boxes}
+            box_of = np.arange(len(boxes))
+            record = record | {"boxes": boxes}
         phrases = []
         for number, caption in enumerate(record["captions"]):
-            found = sentences.get(_key(caption))
-            tally["captions with a sentence" if found is not None else "captions without one"] += 1
-            matched += found is not None
-            for start, end, chain in found or ():
-                named = sorted({int(near[k]) for k in chains.get(chain, ()) if near[k] >= 0})
+            sentence = sentences.get(_key(caption))
+            tally["captions with a sentence" if sentence is not None else "captions without one"] += 1
+            matched = matched or sentence is not None
+            for phrase in sentence or ():
+                named = sorted({int(box_of[k]) for k in chains.get(phrase.chain, ()) if box_of[k] >= 0})
                 tally["phrases" if named else "phrases without a box"] += 1
-                span = _place(caption, start, end)
+                span = _span(caption, phrase)
                 phrases += [{"caption": number, **span, "box": box} for box in named]
         yield record | {"phrases": phrases}
     if not matched:
@@ -77,72 +90,79 @@ def _read(
 
 
 def _key(text: str) -> str:
+    """A text's letters and digits, in lower case."""
     return "".join(text[k].lower() for k in _letters(text))
 
 
 def _letters(text: str) -> list[int]:
-    """Where a text's letters and digits are."""
-    return [k for k, letter in enumerate(text) if letter.isalnum()]
+    """The positions of a text's letters and digits."""
+    return [k for k, character in enumerate(text) if character.isalnum()]
 
 
-def _place(caption: str, start: int, end: int) -> dict[str, int]:
-    """Of the letters and digits from number `start` to before `end`."""
+def _span(caption: str, phrase: Phrase) -> dict[str, int]:
+    """Where a phrase starts and ends in a caption."""
     letters = _letters(caption)
-    return {"start": letters[start], "end": letters[end - 1] + 1}
+    return {"start": letters[phrase.start], "end": letters[phrase.end - 1] + 1}
 
 
-def _sentences(file: Path) -> dict[str, list[Phrase]]:
-    """The phrases of each sentence, by its letters; they start and end at numbers of letters."""
-    found: dict[str, list[Phrase]] = {}
+def _read_sentences(file: Path) -> dict[str, list[Phrase]]:
+    """The phrases of each sentence, by the sentence's `_key`."""
+    sentences: dict[str, list[Phrase]] = {}
     for number, line in enumerate(read_text(file).splitlines(), start=1):
-        parts, phrases, last, end = [], [], 0, 0
+        parts = []
+        phrases = []
+        read = 0  # characters of the line
+        end = 0  # letters and digits of the sentence
         for match in MARKED.finditer(line):
-            parts += [line[last : match.start()], match[2]]
-            start = end + len(_letters(parts[-2]))
+            between = line[read : match.start()]
+            start = end + len(_letters(between))
             end = start + len(_letters(match[2]))
             if start < end:
-                phrases.append((start, end, match[1]))
-            last = match.end()
-        plain = "".join([*parts, line[last:]])
-        if "[/EN#" in plain:
+                phrases.append(Phrase(start, end, match[1]))
+            parts += [between, match[2]]
+            read = match.end()
+        sentence = "".join([*parts, line[read:]])
+        if "[/EN#" in sentence:
             raise UserError(f"{file}:{number}: a phrase must be [/EN#CHAIN/TYPE WORDS]")
-        found.setdefault(_key(plain), phrases)
-    return found
+        sentences.setdefault(_key(sentence), phrases)
+    return sentences
 
 
-def _boxes(file: Path) -> tuple[np.ndarray, dict[str, list[int]]]:
-    """The annotated boxes (n, 4) in units of the image, and which of them each chain has."""
+def _read_boxes(file: Path) -> tuple[np.ndarray, dict[str, list[int]]]:
+    """The annotated boxes (n, 4) in units of the image, and the numbers of those that each chain has."""
+    boxes = []
+    chains: dict[str, list[int]] = {}
     try:
         text = read_text(file)
-        if "<!" in text.replace("<!--", ""):  # entities that expand each other, and others' files
+        if "<!" in text.replace("<!--", ""):  # entities may expand without end, or read other files
             raise ValueError("it has a DOCTYPE")
         root = ElementTree.fromstring(text)
-        extent = [int(root.findtext(f"size/{side}", "")) for side in ("width", "height")] * 2
-        boxes, chains = [], {}
+        size = [int(root.findtext(f"size/{side}", "")) for side in ("width", "height")]
         for thing in root.iter("object"):
             box = thing.find("bndbox")
-            if box is None:  # of a scene, or what is not in the picture
+            if box is None:  # a scene, or something that is not visible
                 continue
             for name in thing.findall("name"):
                 chains.setdefault((name.text or "").strip(), []).append(len(boxes))
             boxes.append([int(box.findtext(key, "")) for key in ("xmin", "ymin", "xmax", "ymax")])
         corners = np.array(boxes, np.int32).reshape(-1, 4)
-        extent = np.array(extent, np.int32)
+        extent = np.array(size * 2, np.int32)
     except (ElementTree.ParseError, ValueError, OverflowError) as error:
         raise UserError(f"{file}: not an annotation of Flickr30k Entities ({error})") from error
     for row in np.flatnonzero(np.any(corners[:, :2] > corners[:, 2:], axis=1) | (min(extent) < 1)):
-        raise UserError(
-            f"{file}: bndbox {row} is not xmin ymin xmax ymax: {boxes[row]} of {extent[:2].tolist()}"
-        )
+        raise UserError(f"{file}: bndbox {row} is not xmin ymin xmax ymax: {boxes[row]} of {size}")
     # Not all boxes end within their picture.
-    return np.clip(corners / np.maximum(extent, 1).astype(np.float32), 0, 1).astype(np.float32), chains
+    scaled = corners / np.maximum(extent, 1).astype(np.float32)
+    return np.clip(scaled, 0, 1).astype(np.float32), chains
 
 
-def _nearest(boxes: np.ndarray, regions: np.ndarray) -> np.ndarray:
+def _nearest_regions(boxes: np.ndarray, regions: np.ndarray) -> np.ndarray:
     """The region (r, 4) of the highest IoU with each box (n, 4); -1 where that is 0.5 or less."""
     low = np.maximum(boxes[:, None, :2], regions[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], regions[None, :, 2:])
-    common = np.prod(np.maximum(high - low, 0), axis=-1)
-    areas = [np.prod(some[:, 2:] - some[:, :2], axis=-1) for some in (boxes, regions)]
-    iou = common / np.maximum(areas[0][:, None] + areas[1] - common, 1e-12)
-    return np.where(iou.max(axis=1) > LEAST_IOU, iou.argmax(axis=1), -1)
+    intersection = np.prod(np.maximum(high - low, 0), axis=-1)
+    box_areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)
+    region_areas = np.prod(regions[:, 2:] - regions[:, :2], axis=-1)
+    union = box_areas[:, None] + region_areas - intersection
+    iou = intersection / np.maximum(union, 1e-12)
+    return np.where(iou.max(axis=1) > MIN_IOU, iou.argmax(axis=1), -1)

@@ -1,4 +1,4 @@
-"""Flickr8k, Flickr30k and COCO in the layouts in which they are handed out: pictures, captions, splits."""
+"""Flickr8k, Flickr30k and COCO in the layouts in which they are distributed: pictures, captions, splits."""
 
 import csv
 import re
@@ -6,28 +6,39 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jax_itm.data.images import MAX_PIXELS
+from jax_itm.data.image_transforms import MAX_PIXELS
 from jax_itm.data.sources.captions import Entry, Splits, by_image, collect, karpathy
-from jax_itm.data.sources.folder import pictures
+from jax_itm.data.sources.folder import picture_readers
 from jax_itm.data.sources.raw import Raw, read_lines
 from jax_itm.errors import UserError
 
 KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
-FIRST = 5  # captions an image of val and test: as published results count, 25,000 of COCO's 25,010
+# Captions an image of val and test, as published results count: 25,000 of COCO's 25,010.
+MAX_CAPTIONS = 5
 KAGGLE = ("results.csv", "captions.txt")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a published set is handed out, and how many images each of its splits has."""
+    """How a published set is distributed, and how many images each of its splits has.
 
-    json: str  # Karpathy's file
-    folders: tuple[str, ...]  # of pictures
-    counts: Mapping[str, int]  # of the images of Karpathy's splits
-    steps: str  # how a person gets it
-    tokens: tuple[str, ...] = ()  # the set's own files of captions
-    lists: Mapping[str, str] = field(default_factory=dict)  # split: the file of its images' names
-    listed: Mapping[str, int] = field(default_factory=dict)  # where the lists have other numbers of images
+    Attributes:
+        json: the name of Karpathy's file.
+        folders: where the pictures may be.
+        counts: the number of images of each of Karpathy's splits.
+        steps: how a person obtains the set.
+        tokens: the names of the set's own files of captions.
+        lists: for each split, the file that lists the names of its images.
+        listed: the number of images of each split of the lists, where it differs from `counts`.
+    """
+
+    json: str
+    folders: tuple[str, ...]
+    counts: Mapping[str, int]
+    steps: str
+    tokens: tuple[str, ...] = ()
+    lists: Mapping[str, str] = field(default_factory=dict)
+    listed: Mapping[str, int] = field(default_factory=dict)
 
 
 PUBLISHED = {
@@ -67,45 +78,50 @@ PUBLISHED = {
 
 
 def read_published(name: str, source: Path, max_pixels: int = MAX_PIXELS) -> Raw:
-    """Pictures of a published set with its captions, in a directory or beside the file of captions.
+    """The pictures of a published set with its captions, in a directory or beside the file of captions.
 
-    Captions are Karpathy's JSON (`restval` is train), or where there is none, the set's own file with
-    its lists of the splits' images, one name a line (with or without `.jpg`):
+    The captions are Karpathy's JSON (`restval` becomes train) or, where that is absent, the set's own file
+    with the lists of its splits' images, one name a line (with or without `.jpg`):
 
         Flickr8k.token.txt, results_20130124.token   ID.jpg#k <tab> caption
         results.csv (Kaggle)                          ID.jpg| k| caption
         captions.txt (Kaggle)                         image,caption, as CSV
 
-    Each may lie one folder deeper. The lists decide: captions of an image on no list are not used, an
-    image on a list must have captions and a picture. COCO's pictures are in train2014 and val2014, as
-    2017's releases have them, or all in one folder. An image of val or test keeps its first five
+    Each may be one folder deeper. The lists decide: captions of an image on no list are not used, and an
+    image on a list must have captions and a picture. COCO's pictures are in train2014 and val2014, in the
+    folders of the release of 2017, or all in one folder. Images of val and test keep their first five
     captions. `Raw.kind` is "karpathy" or "lists".
 
     Raises:
-        UserError: a file, a picture, or captions of a listed image are missing, or a line is wrong.
+        UserError: a file, a picture, or the captions of a listed image are missing, or a line is wrong.
     """
     layout = PUBLISHED[name]
     base = source if source.is_dir() else source.parent
-    table = source if source.is_file() else _file(base, (layout.json, *layout.tokens))
+    table = source if source.is_file() else _find(base, (layout.json, *layout.tokens))
     if table is None:
         wanted = " nor ".join((layout.json, *layout.tokens))
         raise UserError(f"{base}: no {wanted}: {layout.steps}")
     if table.suffix == ".json":
-        kind, counts, entries = "karpathy", layout.counts, karpathy(table)
+        kind = "karpathy"
+        published = layout.counts
+        entries = karpathy(table)
     elif layout.lists:
-        kind, counts, entries = "lists", layout.listed or layout.counts, _listed(table, base, layout)
+        kind = "lists"
+        published = layout.listed or layout.counts
+        entries = _listed(table, base, layout)
     else:
         raise UserError(f"{table}: captions of {name} must be {layout.json}")
     splits = collect(table, entries)
-    notes = [*_cut(splits), *fewer({split: len(images) for split, images in splits.items()}, counts)]
-    reads = pictures(base, splits, layout.folders, max_pixels, names=True)
+    counts = {split: len(images) for split, images in splits.items()}
+    notes = [*_cut_captions(splits), *differing_counts(counts, published)]
+    reads = picture_readers(base, splits, layout.folders, max_pixels, by_name=True)
     return Raw(reads, ("image",), captions=by_image(splits), kind=kind, notes=tuple(notes))
 
 
-def _file(base: Path, names: Sequence[str]) -> Path | None:
+def _find(base: Path, names: Sequence[str]) -> Path | None:
     """The first of the files that is in a directory, or one folder deeper."""
-    found = (file for name in names for file in (base / name, *sorted(base.glob(f"*/{name}"))))
-    return next((file for file in found if file.is_file()), None)
+    candidates = (file for name in names for file in (base / name, *sorted(base.glob(f"*/{name}"))))
+    return next((file for file in candidates if file.is_file()), None)
 
 
 def _listed(table: Path, base: Path, layout: Layout) -> Iterator[Entry]:
@@ -116,7 +132,7 @@ def _listed(table: Path, base: Path, layout: Layout) -> Iterator[Entry]:
     for image, caption in read(table):
         captions.setdefault(image, []).append(caption)
     for split, name in layout.lists.items():
-        file = _file(base, [name])
+        file = _find(base, [name])
         if file is None:
             raise UserError(
                 f"{base}: captions in {table.name} need the lists of the splits, no {name};"
@@ -134,19 +150,19 @@ def _listed(table: Path, base: Path, layout: Layout) -> Iterator[Entry]:
 
 def _tokens(path: Path) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(read_lines(path), start=1):
-        found = re.fullmatch(r"(\S+)#\d+\s+(.+)", line)
-        if not found:
+        match = re.fullmatch(r"(\S+)#\d+\s+(.+)", line)
+        if not match:
             raise UserError(f"{path}:{number}: must be ID.jpg#k, a tab and the caption")
-        yield found[1], found[2]
+        yield match[1], match[2]
 
 
 def _kaggle(path: Path) -> Iterator[tuple[str, str]]:
     """Kaggle's files, whose first line names the columns."""
     for number, line in enumerate(read_lines(path)[1:], start=2):
         # One line of results.csv, of 2199200615.jpg, lacks its second bar.
-        found = re.fullmatch(r"([^|,]*[^|,\s])\s*\|\s*\d+\s*\|?\s*(\S.*)", line)
+        match = re.fullmatch(r"([^|,]*[^|,\s])\s*\|\s*\d+\s*\|?\s*(\S.*)", line)
         try:
-            cells = found.groups() if found else next(csv.reader([line], strict=True))
+            cells = match.groups() if match else next(csv.reader([line], strict=True))
         except csv.Error as error:
             raise UserError(f"{path}:{number}: not CSV ({error})") from error
         if len(cells) != 2 or not all(cells):
@@ -154,19 +170,19 @@ def _kaggle(path: Path) -> Iterator[tuple[str, str]]:
         yield cells[0], cells[1]
 
 
-def _cut(splits: Splits) -> Iterator[str]:
-    """Leaves val and test the first five captions an image; says where there were more."""
+def _cut_captions(splits: Splits) -> Iterator[str]:
+    """Keeps the first five captions of each image of val and test; says where there were more."""
     for split in [name for name in splits if name != "train"]:
-        every = sum(map(len, splits[split].values()))
+        total = sum(map(len, splits[split].values()))
         for image, captions in splits[split].items():
-            splits[split][image] = captions[:FIRST]
+            splits[split][image] = captions[:MAX_CAPTIONS]
         kept = sum(map(len, splits[split].values()))
-        if kept < every:
-            yield f"{split}: {kept:,} of {every:,} captions, the first {FIRST} an image"
+        if kept < total:
+            yield f"{split}: {kept:,} of {total:,} captions, the first {MAX_CAPTIONS} an image"
 
 
-def fewer(found: Mapping[str, int], published: Mapping[str, int]) -> Iterator[str]:
-    """Says of each split whose number of images is not the published one."""
+def differing_counts(counts: Mapping[str, int], published: Mapping[str, int]) -> Iterator[str]:
+    """A line for each split whose number of images is not the published one."""
     for split, count in published.items():
-        if found.get(split, 0) != count:
-            yield f"{split}: {found.get(split, 0):,} images, the published split has {count:,}"
+        if counts.get(split, 0) != count:
+            yield f"{split}: {counts.get(split, 0):,} images, the published split has {count:,}"

@@ -1,8 +1,8 @@
-"""LMDB databases that others wrote, opened to read.
+"""LMDB databases that others wrote, opened read-only.
 
-LMDB believes what a file says of itself: where a value goes on beyond its end, reading it ends the process
-by a signal (90 of 2,000 files with two bytes of their tree changed). So what will be read is looked up first
-in a process of its own.
+LMDB trusts its file: where the file says that a value extends beyond the end, reading that value ends the
+process with a signal (for 90 of 2,000 files with two bytes of their tree changed). So another process reads
+everything that will be read first.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from typing import Any
 
 from jax_itm.errors import UserError
 
-Opened = Mapping[Path, Any]  # the databases, each with a transaction that reads it
+Opened = Mapping[Path, Any]  # a read transaction for each database
 
-# Values lie in one piece: where both ends can be read, so can the middle.
-LOOK = """
+# A value is contiguous: where both of its ends can be read, its middle can be, too.
+PROBE = """
 import sys, lmdb
 with lmdb.open(sys.argv[1], readonly=True, create=False, lock=False, readahead=False) as database:
     with database.begin(buffers=True) as transaction:
@@ -36,16 +36,16 @@ with lmdb.open(sys.argv[1], readonly=True, create=False, lock=False, readahead=F
 
 @contextlib.contextmanager
 def opened(paths: list[Path]) -> Iterator[Opened]:
-    """The databases, open for reading; only while they are read, as LMDB opens a file only once.
+    """Opens databases for reading; keep them open no longer than needed, as LMDB opens a file only once.
 
     Raises:
-        UserError: one is none, or truncated, or there is no package `lmdb`.
+        UserError: a file is not a database or is truncated, or the package `lmdb` is missing.
     """
     with contextlib.ExitStack() as stack:
-        found = {}
+        transactions = {}
         for path in paths:
-            lmdb = package("lmdb", str(path))
-            try:  # without lock: the folder may be another's, and nobody writes to it
+            lmdb = optional_package("lmdb", str(path))
+            try:  # without a lock: the folder may belong to another user, and nobody writes to it
                 database = lmdb.open(
                     os.fspath(path), readonly=True, create=False, lock=False, readahead=False
                 )
@@ -53,35 +53,33 @@ def opened(paths: list[Path]) -> Iterator[Opened]:
                 raise UserError(f"{path}: not a readable LMDB database ({error})") from error
             stack.enter_context(database)
             size = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
-            if (path / "data.mdb").stat().st_size < size:  # reading behind the end would be a SIGBUS
+            if (path / "data.mdb").stat().st_size < size:  # reading beyond the end would be a SIGBUS
                 raise UserError(f"{path / 'data.mdb'}: truncated, must have {size:,} bytes")
-            found[path] = stack.enter_context(database.begin(buffers=True))
-        yield found
+            transactions[path] = stack.enter_context(database.begin(buffers=True))
+        yield transactions
 
 
 def check(path: Path, keys: Iterable[str]) -> None:
-    """Looks the keys up in another process; UserError where that ends by a signal.
+    """Reads the values of the keys in another process; UserError where a signal ends that process.
 
-    Errors that LMDB tells are left to `value`.
+    Errors that LMDB itself reports are left to `read_value`.
     """
-    asked = "\n".join(keys).encode()
-    status = subprocess.run(
-        [sys.executable, "-P", "-c", LOOK, os.fspath(path)], input=asked, capture_output=True
-    ).returncode
+    command = [sys.executable, "-P", "-c", PROBE, os.fspath(path)]
+    status = subprocess.run(command, input="\n".join(keys).encode(), capture_output=True).returncode
     if status < 0:
         raise UserError(f"{path}: damaged: reading it ends a process ({signal.Signals(-status).name})")
 
 
-def value(transaction: Any, path: Path, key: str) -> memoryview | None:
-    """What a database has under a key; None where it has none."""
+def read_value(transaction: Any, path: Path, key: str) -> memoryview | None:
+    """The value of a key in a database; None where there is none."""
     try:
         return transaction.get(key.encode())
-    except Exception as error:  # lmdb has some twenty
+    except Exception as error:  # lmdb has some twenty kinds
         raise UserError(f"{path}: {key} cannot be read ({error})") from error
 
 
-def package(name: str, where: str) -> Any:
-    """A package that is installed only where it is wanted, to read `where`."""
+def optional_package(name: str, where: str) -> Any:
+    """Imports a package that is only needed to read `where`; UserError where it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

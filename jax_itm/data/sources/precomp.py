@@ -1,67 +1,87 @@
-"""Region features that were computed beforehand: SCAN's layout of .npy files."""
+"""Region features that were extracted beforehand: SCAN's layout of .npy files."""
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from jax_itm.data.sources.raw import Raw, Read, Record, caption, image_name, read_lines
+from jax_itm.data.sources.raw import Raw, Record, caption, image_name, read_lines
 from jax_itm.errors import UserError
 
-REPEATS = 5  # VSE++ wrote the images of dev and test once for each of their five captions
+SPLITS = ("train", "dev", "val", "test")
+REPEATS = 5  # VSE++ wrote the images of dev and test five times, once for each caption
+
+
+class _Split(NamedTuple):
+    """The images of one split, whose `read` is a reader for `Raw`."""
+
+    path: Path
+    names: list[str]
+    captions: list[list[str]]
+    rows_per_image: int
+    boxes: np.ndarray | None
+
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+        images = read_array(self.path)
+        for i in range(len(self.captions))[start:stop]:
+            row = i * self.rows_per_image
+            regions = to_float16(images[row], f"{self.path}: row {row}")
+            record = {"name": self.names[i], "regions": regions, "captions": self.captions[i]}
+            yield record if self.boxes is None else record | {"boxes": self.boxes}
 
 
 def read_precomp(source: Path) -> Raw:
-    """{split}_ims.npy (n, r, f), {split}_caps.txt, optional {split}_ids.txt and boxes.npy (r, 4).
+    """{split}_ims.npy (n, r, f), {split}_caps.txt, optionally {split}_ids.txt and boxes.npy (r, 4).
 
-    Each image has as many captions as there are caption lines an image. Where there are as many
-    rows as captions, and they come in fives of equal rows, five rows are one image.
+    All images of a split have the same number of captions. Where there are as many rows as captions, and the
+    rows come in fives of equal ones, five rows are one image.
 
     Raises:
-        UserError: a file is missing, or its contents do not fit; checked before reading all.
+        UserError: a file is missing, or the files do not match; checked before all of them is read.
     """
-    found = [s for s in ("train", "dev", "val", "test") if (source / f"{s}_ims.npy").exists()]
-    if not found:
+    present = [split for split in SPLITS if (source / f"{split}_ims.npy").exists()]
+    if not present:
         raise UserError(f"{source}: none of train_ims.npy, dev_ims.npy, val_ims.npy, test_ims.npy")
-    beside = source / "boxes.npy"
-    boxes = as_boxes(read_array(beside), str(beside)) if beside.exists() else None
-    splits, texts, shapes = {}, {}, {}
-    for split in found:
+    boxes_file = source / "boxes.npy"
+    boxes = as_boxes(read_array(boxes_file), str(boxes_file)) if boxes_file.exists() else None
+    region_dim = None
+    splits = {}
+    for split in present:
         path = source / f"{split}_ims.npy"
         images = read_array(path)
         if images.ndim != 3 or 0 in images.shape[1:]:
             raise UserError(f"{path}: shape {images.shape}, must be (images, regions, features)")
-        shapes[split] = images.shape[1:]
-        if shapes[split][1] != shapes[found[0]][1]:
+        region_dim = region_dim or images.shape[2]
+        if images.shape[2] != region_dim:
             raise UserError(
-                f"{path}: features of size {images.shape[2]}, but {found[0]}_ims.npy has"
-                f" {shapes[found[0]][1]}"
+                f"{path}: features of size {images.shape[2]}, but {present[0]}_ims.npy has {region_dim}"
             )
         if boxes is not None and len(boxes) != images.shape[1]:
             raise UserError(
-                f"{beside}: {len(boxes)} boxes, but {path.name} has {images.shape[1]} regions an image"
+                f"{boxes_file}: {len(boxes)} boxes, but {path.name} has {images.shape[1]} regions an image"
             )
-        splits[split], texts[split] = _precomp_split(source, split, images, boxes)
-    holds = ("regions",) if boxes is None else ("regions", "boxes")
-    return Raw(splits, holds, shapes[found[0]][1], texts)
+        splits[split] = _read_split(source, split, images, boxes)
+    features = ("regions",) if boxes is None else ("regions", "boxes")
+    captions = {name: split.captions for name, split in splits.items()}
+    return Raw({name: split.read for name, split in splits.items()}, features, region_dim, captions)
 
 
 def read_array(path: Path) -> np.ndarray:
-    """A .npy file of floating numbers, mapped; never a pickle. UserError where it is none."""
+    """A .npy file of floating-point numbers, memory-mapped; never a pickle. UserError where it is none."""
     try:
-        with np.errstate(over="ignore"):  # of absurd shapes, which do not fit the file
-            array = np.lib.format.open_memmap(path, mode="r")  # refuses objects, which would be a pickle
-    except Exception as error:  # what a header says is parsed as Python, which fails in every kind
+        with np.errstate(over="ignore"):  # absurd shapes overflow; they do not match the file
+            array = np.lib.format.open_memmap(path, mode="r")  # refuses arrays of objects: they are pickles
+    except Exception as error:  # numpy parses the header as Python, which raises exceptions of every kind
         raise UserError(f"{path}: not a readable .npy array ({error})") from error
     if array.dtype.kind != "f":
         raise UserError(f"{path}: dtype {array.dtype}, must be floating")
     return array
 
 
-def as_boxes(found: np.ndarray, where: str) -> np.ndarray:
-    """Boxes as float32 (r, 4); UserError where they are none."""
-    boxes = np.asarray(found)
+def as_boxes(array: np.ndarray, where: str) -> np.ndarray:
+    """Boxes as float32 (r, 4); UserError where the array does not hold boxes."""
+    boxes = np.asarray(array)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype.kind not in "fiu":
         raise UserError(f"{where}: {boxes.dtype} of shape {boxes.shape}, must be floating (regions, 4)")
     boxes = boxes.astype(np.float32)
@@ -76,62 +96,41 @@ def check_boxes(boxes: np.ndarray, where: str) -> None:
         raise UserError(f"{where}: row {row} is not x1 y1 x2 y2 in units of the image, 0 to 1")
 
 
-def half(regions: np.ndarray, where: str) -> np.ndarray:
-    """Regions (r, f) of any precision as float16, a copy; UserError where one is not finite in it."""
-    with np.errstate(over="ignore"):  # what float16 cannot hold is refused just below
+def to_float16(regions: np.ndarray, where: str) -> np.ndarray:
+    """A copy of regions (r, f) in float16; UserError where a value is not finite in it."""
+    with np.errstate(over="ignore"):  # values that float16 cannot hold are refused just below
         regions = regions.astype(np.float16)
     if not np.isfinite(regions).all():
         raise UserError(f"{where}: a region is not finite in float16")
     return regions
 
 
-def _precomp_split(
-    source: Path, split: str, images: np.ndarray, boxes: np.ndarray | None
-) -> tuple[Read, list[list[str]]]:
+def _read_split(source: Path, split: str, images: np.ndarray, boxes: np.ndarray | None) -> _Split:
     path = source / f"{split}_ims.npy"
     file = source / f"{split}_caps.txt"
     captions = [caption(line, f"{file}:{k}") for k, line in enumerate(read_lines(file), start=1)]
-    rows = range(len(images))
-    if len(images) == len(captions) and _repeated(images, path):
-        rows = rows[::REPEATS]
-    if not captions or not rows or len(captions) % len(rows):
+    rows_per_image = REPEATS if len(images) == len(captions) and _is_repeated(images, path) else 1
+    count = len(images) // rows_per_image
+    if not captions or not count or len(captions) % count:
         raise UserError(
             f"{path}: {len(images)} rows do not match the {len(captions)} captions of"
             f" {split}_caps.txt: captions an image must be a whole number"
         )
-    each = len(captions) // len(rows)
-    names = [f"{split}/{row // rows.step}" for row in rows]
+    names = [f"{split}/{i}" for i in range(count)]
     ids = source / f"{split}_ids.txt"
     if ids.exists():
         names = [image_name(line, f"{ids}:{k}") for k, line in enumerate(read_lines(ids), start=1)]
         if len(names) == len(images):
-            names = names[:: rows.step]
-        if len(names) != len(rows):
-            raise UserError(f"{ids}: {len(names)} lines, but {path.name} has {len(rows)} images")
-
-    texts = [captions[i * each : (i + 1) * each] for i in range(len(rows))]
-
-    return partial(_records, path, names, texts, rows.step, boxes), texts
-
-
-def _records(
-    path: Path,
-    names: Sequence[str],
-    texts: Sequence[list[str]],
-    step: int,
-    boxes: np.ndarray | None,
-    start: int = 0,
-    stop: int | None = None,
-) -> Iterator[Record]:
-    images = read_array(path)
-    for i in range(len(texts))[start:stop]:
-        regions = half(images[i * step], f"{path}: row {i * step}")
-        record = {"name": names[i], "regions": regions, "captions": texts[i]}
-        yield record if boxes is None else record | {"boxes": boxes}
+            names = names[::rows_per_image]
+        if len(names) != count:
+            raise UserError(f"{ids}: {len(names)} lines, but {path.name} has {count} images")
+    each = len(captions) // count
+    by_image = [captions[i * each : (i + 1) * each] for i in range(count)]
+    return _Split(path, names, by_image, rows_per_image, boxes)
 
 
-def _repeated(images: np.ndarray, path: Path) -> bool:
-    """Whether rows come in fives of equal ones; the first five tell, the others must agree."""
+def _is_repeated(images: np.ndarray, path: Path) -> bool:
+    """Whether rows come in fives of equal ones: the first five decide, and the others must agree."""
     for start in range(0, len(images), REPEATS):
         rows = images[start : start + REPEATS]
         equal = len(rows) == REPEATS and bool(np.all(rows == rows[:1]))

@@ -1,9 +1,10 @@
-"""What a raw data set is to `prepare`, and reading its text files.
+"""What `prepare` knows of a raw data set, and how text files from others are read.
 
-What a file says is checked here, once: `caption` and `image_name` tell which texts are taken, and how.
+The texts of raw files are checked here and nowhere else: `caption` and `image_name` decide which ones are
+accepted, and in which form they are kept.
 
-A record is {"name": str, "captions": list[str]} and, as the set has them, "image" (the bytes of a
-JPEG or PNG file, or uint8 (h, v, 3)), "regions" float16 (r, f), "boxes" float32 (r, 4), "phrases".
+A record is {"name": str, "captions": list[str]} and, depending on the source, "image" (the contents of a JPEG
+or PNG file, or uint8 (h, v, 3)), "regions" float16 (r, f), "boxes" float32 (r, 4), "phrases".
 """
 
 import json
@@ -11,39 +12,55 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from jax_itm.errors import UserError
 
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 SURROGATES = re.compile(r"[\ud800-\udfff]")
-LONGEST = 1024  # letters of an image's name: what a system takes as a path is less, or little more
+MAX_NAME = 1024  # characters of an image's name; file systems allow fewer, or not many more
 
 Record = dict[str, Any]
-Read = Callable[
-    ..., Iterator[Record]
-]  # (start=0, stop=None): the records of a split from start to before stop
+
+
+@runtime_checkable
+class Read(Protocol):
+    """Reads the records of a split, from number `start` to before `stop`; it can be called repeatedly."""
+
+    def __call__(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+        """The records, in order."""
+        ...
 
 
 @dataclass(frozen=True)
 class Raw:
-    """A raw data set: how to read each split (again and again), and what its records hold."""
+    """A raw data set: how to read each split, and what its records have.
 
-    splits: dict[str, Read]
-    holds: tuple[str, ...]  # of image, regions, boxes, phrases
+    Attributes:
+        splits: a reader for each split.
+        features: of "image", "regions", "boxes" and "phrases", what the records have.
+        region_dim: size of a region's features; None where there are no regions.
+        captions: the captions of each image by split, where they are known before the records are read.
+        kind: which of the published splits of a data set these are: "karpathy", "lists" or "".
+        notes: what a user should know about what the files contain, one line each.
+        tally: counts that reading all records fills in, by what is counted.
+    """
+
+    splits: Mapping[str, Read]
+    features: tuple[str, ...]
     region_dim: int | None = None
-    captions: dict[str, list[list[str]]] = field(default_factory=dict)  # where known before reading
-    kind: str = ""  # which of a set's published splits these are
-    notes: tuple[str, ...] = ()  # what a user should know of what was found, a line each
-    tally: Counter[str] = field(default_factory=Counter)  # what reading all records has counted
+    captions: dict[str, list[list[str]]] = field(default_factory=dict)
+    kind: str = ""
+    notes: tuple[str, ...] = ()
+    tally: Counter[str] = field(default_factory=Counter)
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file; UserError names the line that is none."""
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for, for ever
+    """The text of a UTF-8 file; UserError names the line that is not UTF-8."""
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe would wait for ever
         raise UserError(f"{path}: not a file")
     try:
         data = path.read_bytes()
@@ -56,7 +73,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """What a UTF-8 file of JSON holds; UserError names the line that is wrong."""
+    """The contents of a JSON file; UserError names the line that is wrong."""
     try:
         return parse_json(read_text(path))
     except json.JSONDecodeError as error:
@@ -66,16 +83,24 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """What JSON holds; ValueError where it is none, or of what Python cannot read."""
+    """What JSON describes; ValueError where it is not JSON, or where Python cannot read it."""
     try:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("not JSON that can be read: nested too deep") from error
 
 
+def read_table(path: Path) -> dict[str, Any]:
+    """The contents of a JSON file that holds an object; UserError where it is missing or holds none."""
+    table = read_json(path)
+    if not isinstance(table, dict):
+        raise UserError(f"{path}: not a table in JSON")
+    return table
+
+
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file, stripped; UserError where one is empty."""
-    # Not splitlines(): it would also split at U+2028 and the like inside a caption.
+    """The lines of a UTF-8 file, without surrounding blanks; UserError where one is empty."""
+    # Not splitlines(): it would also split at U+2028 and the like within a caption.
     lines = [line.strip() for line in read_text(path).split("\n")]
     lines = lines[:-1] if lines[-1] == "" else lines
     for number, line in enumerate(lines, start=1):
@@ -85,54 +110,53 @@ def read_lines(path: Path) -> list[str]:
 
 
 def caption(text: Any, where: str) -> str:
-    """A caption as it is kept: as it was written, in any script, without the blanks around it.
+    """A caption in the form in which it is kept: as written, in any script, without surrounding blanks.
 
-    Controls (Unicode's Cc, such as NUL, tabs and line breaks) become blanks, as tokenizers read them; marks
-    of direction and the joiners of emoji stay. A caption of any length is kept: tokenizers cut it.
+    Control characters (Unicode's category Cc, such as NUL, tabs and line breaks) become blanks, as tokenizers
+    read them; direction marks and the joiners of emoji stay. A caption may have any length: tokenizers cut
+    it.
+
+    Args:
+        text: what the file has as a caption.
+        where: its position in the file, for errors.
 
     Raises:
-        UserError: what `plain` refuses, or nothing in it is visible.
+        UserError: `plain` refuses it, or nothing in it is visible.
     """
     kept = plain(text, where)
-    if not any(unicodedata.category(letter)[0] not in "CZ" for letter in kept):
+    if not any(unicodedata.category(character)[0] not in "CZ" for character in kept):
         raise UserError(f"{where}: empty caption")
     return kept
 
 
 def plain(text: Any, where: str) -> str:
-    """The same, where it may be empty: CLIP encodes the empty text, too.
+    """As `caption`, but the text may be empty: CLIP encodes the empty text, too.
 
     Raises:
-        UserError: it is no text, or it has half of a surrogate pair, which no UTF-8 file can hold and
-            JSON's escapes can.
+        UserError: it is not text, or it contains half of a surrogate pair, which JSON can escape but no UTF-8
+            file can hold.
     """
     if not isinstance(text, str):
         raise UserError(f"{where}: a caption is {text!r}, must be text")
     kept = CONTROLS.sub(" ", text).strip()
-    _check_pairs(kept, "a caption", where)
+    _check_surrogates(kept, "a caption", where)
     return kept
 
 
 def image_name(text: Any, where: str) -> str:
-    """An image's name or path, as it is; UserError where no file could have it."""
+    """An image's name or path, unchanged; UserError where no file could have it."""
     if not isinstance(text, str):
         raise UserError(f"{where}: an image's name is {text!r}, must be text")
     if not text.strip():
         raise UserError(f"{where}: empty path")
-    if len(text) > LONGEST or CONTROLS.search(text):
-        raise UserError(f"{where}: an image's name has controls or over {LONGEST:,} letters: {text!r}")
-    _check_pairs(text, "an image's name", where)
+    if len(text) > MAX_NAME or CONTROLS.search(text):
+        raise UserError(
+            f"{where}: an image's name has control characters or more than {MAX_NAME:,} characters: {text!r}"
+        )
+    _check_surrogates(text, "an image's name", where)
     return text
 
 
-def _check_pairs(text: str, what: str, where: str) -> None:
-    if found := SURROGATES.search(text):
-        raise UserError(f"{where}: {what} has half of a surrogate pair, {found[0]!r}: cut in an emoji?")
-
-
-def read_table(path: Path) -> dict[str, Any]:
-    """A table in JSON; UserError where the file is missing or holds none."""
-    table = read_json(path)
-    if not isinstance(table, dict):
-        raise UserError(f"{path}: not a table in JSON")
-    return table
+def _check_surrogates(text: str, what: str, where: str) -> None:
+    if match := SURROGATES.search(text):
+        raise UserError(f"{where}: {what} has half of a surrogate pair, {match[0]!r}: a cut emoji?")

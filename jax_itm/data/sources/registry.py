@@ -1,9 +1,9 @@
-"""Which data sets and raw layouts there are, by the name that `prepare` is given."""
+"""The data sets that `prepare` knows, by name, and what reads the raw files of each."""
 
 from collections.abc import Callable
 from functools import partial
 
-from jax_itm.data.scenes import render
+from jax_itm.data.scenes.render import read_scenes
 from jax_itm.data.sources.bottom_up import read_bottom_up
 from jax_itm.data.sources.coco_tfds import read_coco_captions
 from jax_itm.data.sources.folder import read_folder
@@ -11,7 +11,9 @@ from jax_itm.data.sources.karpathy import PUBLISHED, read_published
 from jax_itm.data.sources.precomp import read_precomp
 from jax_itm.data.sources.raw import Raw
 from jax_itm.data.sources.uniter import read_uniter
+from jax_itm.errors import UserError
 
+# A reader takes the path that --source names; those of pictures also take `max_pixels`.
 READERS: dict[str, Callable[..., Raw]] = {
     "precomp": read_precomp,
     "folder": read_folder,
@@ -19,18 +21,14 @@ READERS: dict[str, Callable[..., Raw]] = {
     "bottom_up_tsv": read_bottom_up,
     **{name: partial(read_published, name) for name in PUBLISHED},
 }
-
+OF_PICTURES = ("folder", *PUBLISHED)
+# What reads a data set that is prepared without --source.
+WITHOUT_SOURCE: dict[str, Callable[..., Raw]] = {"scenes": read_scenes, "coco": read_coco_captions}
 
 NAMES = ("scenes", *READERS)
 
 
-OF_PICTURES = ("folder", *PUBLISHED)  # their readers take `max_pixels`
-
-
-def _read_scenes() -> Raw:
-    splits = {split: partial(render.generate, split, count, 0) for split, count in render.SPLITS.items()}
-    region_dim = next(render.generate("train", 1, 0))["regions"].shape[1]
-    return Raw(splits, ("image", "regions", "boxes", "phrases"), region_dim)
-
-
-WITHOUT_SOURCE: dict[str, Callable[..., Raw]] = {"scenes": _read_scenes, "coco": read_coco_captions}
+def check_name(name: str) -> None:
+    """Raises UserError where no data set has this name."""
+    if name not in NAMES:
+        raise UserError(f"data set {name!r}: must be one of {', '.join(NAMES)}")

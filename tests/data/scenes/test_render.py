@@ -8,8 +8,10 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from jax_itm.data.scenes import captions, render
-from jax_itm.data.scenes.captions import DENIED, describe, truth
+from jax_itm.data.scenes import captions, facts, render
+from jax_itm.data.scenes.captions import describe
+from jax_itm.data.scenes.drawing import RGB
+from jax_itm.data.scenes.facts import DENIED, truth
 from jax_itm.errors import UserError
 
 COUNT = 80
@@ -27,7 +29,7 @@ def group(index):
 
 def captions_in_groups():
     """(caption, its scene, its distractors) of every image that has distractors."""
-    for index in filter(render.distracts, range(COUNT)):
+    for index in filter(render.has_distractors, range(COUNT)):
         plans = group(index)
         own = plans.pop(index)
         others = list(plans.values())
@@ -62,7 +64,7 @@ def test_boxes_hold_the_objects(records):
             np.testing.assert_allclose((box[:2] + box[2:]) / 2, (thing.x, thing.y), atol=0.03)
             if thing.texture == "plain" and thing.shape not in ("ring", "moon"):
                 x, y = (96 * (box[:2] + box[2:]) / 2).astype(int)
-                np.testing.assert_allclose(record["image"][y, x], render.RGB[thing.colour], atol=32)
+                np.testing.assert_allclose(record["image"][y, x], RGB[thing.colour], atol=32)
 
 
 def test_phrases_name_the_object_in_their_box(records):
@@ -79,7 +81,7 @@ def test_phrases_name_the_object_in_their_box(records):
 
 def test_relations_are_true_of_the_boxes(records):
     """Reads "<phrase> is left of <phrase>" and "left of <phrase> is <phrase>" back."""
-    meaning = {text: kind for kind in captions.RELATIONS for text in captions.WORDS[kind]}
+    meaning = {text: kind for kind in facts.RELATIONS for text in captions.WORDS[kind]}
     relation = "|".join(sorted(meaning, key=len, reverse=True))
     plain = re.compile(rf" (?:{'|'.join(captions.VERBS)}) ({relation}) ")
     fronted = re.compile(rf"(?:^|.* )({relation}) $")
@@ -100,8 +102,8 @@ def test_relations_are_true_of_the_boxes(records):
                 else:
                     continue
                 seen[kind] += 1
-                assert (centres[a] - centres[b]) @ captions.RELATIONS[kind] > 0.1, caption
-    assert min(seen[kind] for kind in captions.RELATIONS) > 15
+                assert (centres[a] - centres[b]) @ facts.RELATIONS[kind] > 0.1, caption
+    assert min(seen[kind] for kind in facts.RELATIONS) > 15
 
 
 @pytest.mark.parametrize(
@@ -117,8 +119,8 @@ def test_relations_are_true_of_the_boxes(records):
     ],
 )
 def test_a_fact_is_clear_where_it_holds_and_denied_where_not(fact, yes, no):
-    fact = captions.Fact(*fact)
-    assert captions.clearness(fact, yes) >= 1 and captions.clearness(fact, no) <= DENIED
+    fact = facts.Fact(*fact)
+    assert facts.clearness(fact, yes) >= 1 and facts.clearness(fact, no) <= DENIED
 
 
 def test_captions_are_true_of_their_image_and_false_of_its_distractors():

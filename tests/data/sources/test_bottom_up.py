@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jax_itm.data.prepare import prepare
+from jax_itm.data.preparation import prepare
 from jax_itm.data.prepared import open_split
 from tests.helpers.bottom_up import BOXES, NAMES, SIX, TEN, text, tsv_row, write_tsv
 from tests.helpers.errors import refuses

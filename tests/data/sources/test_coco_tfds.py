@@ -6,7 +6,7 @@ import pytest
 from tensorflow_datasets.object_detection.coco_captions import CocoCaptions
 
 from jax_itm.data.images import read_picture
-from jax_itm.data.prepare import prepare
+from jax_itm.data.preparation import prepare
 from jax_itm.data.prepared import open_split
 from jax_itm.errors import UserError
 from tests.helpers.errors import refuses
@@ -61,14 +61,14 @@ def test_coco_captions(tmp_path, monkeypatch, file_format):
     assert train.captions()[-1] == "Caption 5 of 3"  # restval comes after train
     pixels = {train.picture(k).tobytes() for k in range(3)}
     assert pixels == {read_picture(example(number, 1, "")["image"]).tobytes() for number in (0, 1, 3)}
-    with pytest.raises(UserError, match="was prepared from none; take another"):
+    with pytest.raises(UserError, match="was prepared from none; choose another"):
         prepare("coco", tmp_path / "data", tmp_path)
 
 
 def test_coco_captions_refuses(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     refuses(
-        tmp_path, "coco", None, "tfds holds no coco_captions/2014 of TFDS: unpack http.*; then --source DIR"
+        tmp_path, "coco", None, "tfds has no coco_captions/2014 of TFDS: unpack http.*; then --source DIR"
     )
     fake(tmp_path / "tfds", "tfrecord", captions=0)
     refuses(tmp_path, "coco", None, r"1\.1\.0: train\[0\], COCO_val2014_.*: empty caption")

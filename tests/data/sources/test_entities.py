@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jax_itm.data.prepare import prepare
+from jax_itm.data.preparation import prepare
 from jax_itm.data.prepared import open_split
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
@@ -16,7 +16,7 @@ from tests.helpers.precomp import BOXES, write_precomp
 def test_pictures_get_the_annotated_boxes(tmp_path):
     entities = annotate(tmp_path / "entities", "012")
     facts = prepare("flickr30k", tmp_path / "data", flickr30k(tmp_path / "raw"), entities)
-    assert facts["holds"] == ["image", "boxes", "phrases"]
+    assert facts["features"] == ["image", "boxes", "phrases"]
     assert facts["tally"] == {
         "captions with a sentence": 6,
         "captions without one": 3,
@@ -28,7 +28,7 @@ def test_pictures_get_the_annotated_boxes(tmp_path):
     words = [CAPTIONS[p["caption"]][p["start"] : p["end"]] for p in phrases]
     assert words == ["Two men", "Two men", "red hats", "a third man"]
     assert [p["box"] for p in phrases] == [0, 1, 0, 2]
-    with pytest.raises(UserError, match=r"--entities .*raw: .* was prepared from .*entities; take"):
+    with pytest.raises(UserError, match=r"--entities .*raw: .* was prepared from .*entities; choose"):
         prepare("flickr30k", tmp_path / "data", entities=tmp_path / "raw")
 
 
@@ -43,7 +43,7 @@ def test_regions_of_the_highest_overlap(tmp_path):
     """BOXES: the left half, the right half, the whole. The third man's box overlaps none by more than 0.5."""
     entities = annotate(tmp_path / "entities", "78")
     facts = prepare("precomp", tmp_path / "data", regions(tmp_path / "raw"), entities)
-    assert facts["holds"] == ["regions", "boxes", "phrases"]
+    assert facts["features"] == ["regions", "boxes", "phrases"]
     assert facts["tally"]["phrases"] == 4 and facts["tally"]["phrases without a box"] == 6
     split = open_split("precomp", tmp_path / "data", "test", "regions")
     np.testing.assert_array_equal(split.record(1)["boxes"], BOXES)

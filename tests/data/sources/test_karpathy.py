@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_itm.data.prepare import prepare
+from jax_itm.data.preparation import prepare
 from jax_itm.data.prepared import open_split
 from tests.helpers.errors import refuses
 from tests.helpers.pictures import picture
@@ -47,7 +47,7 @@ def test_flickr30k_karpathy(tmp_path, where):
     rows = zip([None] * 4, F30K, ("train", "train", "val", "test"), strict=True)
     karpathy(tmp_path / "raw" / "dataset_flickr30k.json", rows)
     facts = prepare("flickr30k", tmp_path / "data", tmp_path / "raw")
-    assert facts["kind"] == "karpathy" and facts["holds"] == ["image"]
+    assert facts["kind"] == "karpathy" and facts["features"] == ["image"]
     assert facts["splits"]["train"] == {"images": 2, "captions": 10}
     assert facts["notes"][0] == "train: 2 images, the published split has 29,000"
     split = open_split("flickr30k", tmp_path / "data", "test", "pixels")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jax_itm.data.prepare import prepare
+from jax_itm.data.preparation import prepare
 from jax_itm.data.prepared import open_split
 from jax_itm.data.sources.raw import caption, image_name
 from jax_itm.data.tokenizer import Tokenizer

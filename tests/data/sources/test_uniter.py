@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from jax_itm.data.prepare import prepare
+from jax_itm.data.preparation import prepare
 from jax_itm.data.prepared import open_split
 from jax_itm.errors import UserError
 from tests.helpers.uniter_features import (
@@ -30,7 +30,7 @@ def check(tmp_path, images, expected):
     """Prepares, and compares regions, boxes, captions of each image with the arrays' first rows."""
     facts = prepare("uniter", tmp_path / "data", tmp_path / "raw")
     assert facts["splits"] == {split: {"images": 1, "captions": 5} for split in ("train", "test")}
-    assert facts["holds"] == ["regions", "boxes"]
+    assert facts["features"] == ["regions", "boxes"]
     for split, image in zip(("train", "test"), images, strict=True):
         opened = open_split("uniter", tmp_path / "data", split, "regions")
         arrays, count = expected[images[image]]

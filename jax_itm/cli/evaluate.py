@@ -1,0 +1,106 @@
+"""python -m jax_itm evaluate: the retrieval metrics of a run on a split."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from jax_itm.cli.options import add_data_dir, add_processes, cluster_of
+from jax_itm.errors import UserError
+
+if TYPE_CHECKING:
+    from jax_itm.inference.matcher import Matcher
+
+HELP = "compute the retrieval metrics of a run on a split"
+PER_HOST = ("data_dir", "process_id")  # options that may differ between the processes of an evaluation
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.add_argument("--workdir", required=True, help="the run's directory")
+    parser.add_argument("--data", help="another prepared data set (default: the run's)")
+    add_data_dir(parser, "where the data set was prepared (default: as in the run's config)")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--protocol", choices=("full", "folds"), default="full")
+    parser.add_argument("--mode", choices=("exhaustive", "rerank"), default="exhaustive")
+    parser.add_argument("--score", default="", help="cdds: maxmean, pooled or mapped (default: the run's)")
+    parser.add_argument("--rerank_from", metavar="RUN", help="rerank: the run that ranks first")
+    parser.add_argument("--top_k", type=int, default=50, help="rerank: the number of candidates")
+    parser.add_argument(
+        "--first_weight", type=float, default=0.0, help="rerank: weight of the first score beside the new one"
+    )
+    parser.add_argument("--isd", action="store_true", help="cross-encoders: ISD of the matched pairs")
+    parser.add_argument("--out", help="also write the result to this file, as JSON")
+    parser.add_argument(
+        "--bag_of_words", action="store_true", help="add what a text model without word order reaches"
+    )
+    add_processes(parser)
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Evaluates a run on a split, prints the table, and writes the JSON."""
+    import jax_itm
+    from jax_itm.distributed import preflight
+    from jax_itm.distributed.cluster import is_main_process, start
+    from jax_itm.distributed.watchdog import watchdog
+    from jax_itm.plots.runs import table
+
+    _check(args)
+    start(cluster_of(args))
+    matcher = jax_itm.load(args.workdir, score=args.score)
+    options = {f"--{name}": value for name, value in vars(args).items() if name not in PER_HOST}
+    preflight.check(matcher.mesh, matcher.config, options, args.start_timeout)
+    with watchdog(matcher.config.patience):
+        result = _evaluate(args, matcher)
+    if not is_main_process():
+        return 0
+    print(table([result]))
+    print("{pairs:,} pairs scored in {seconds:.1f} s.".format(**result["cost"]))
+    if args.isd:
+        print("ISD: " + ", ".join(f"{name} {value:.4g}" for name, value in result["isd"].items()))
+    if args.out:
+        _write_json(result, args.out)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if (args.mode == "rerank") != bool(args.rerank_from):
+        raise UserError("--mode rerank and --rerank_from RUN: each needs the other")
+    if args.mode == "rerank" and args.protocol != "full":
+        raise UserError("--mode rerank: only with --protocol full")
+    if args.mode != "rerank" and args.first_weight:
+        raise UserError("--first_weight: only with --mode rerank")
+
+
+def _evaluate(args: argparse.Namespace, matcher: "Matcher") -> dict[str, Any]:
+    """The result that the options ask of a restored run."""
+    import jax_itm
+    from jax_itm.data.prepared import open_split
+    from jax_itm.evaluation.bag_of_words import bag_of_words
+    from jax_itm.evaluation.evaluate import evaluate
+    from jax_itm.evaluation.isd import isd
+    from jax_itm.evaluation.rerank import rerank
+
+    data = matcher.config.data
+    data_dir = args.data_dir or data.data_dir
+    split = open_split(args.data or data.name, data_dir, args.split, data.view)
+    # Before the evaluation, which may take hours: these refuse what they cannot do at once.
+    extra = {}
+    if args.isd:
+        extra["isd"] = isd(matcher, split)
+    if args.bag_of_words:
+        training = open_split(data.name, data_dir, data.train, data.view)
+        extra["baselines"] = [bag_of_words(matcher, training, split, args.protocol)]
+    if args.mode == "rerank":
+        first = jax_itm.load(args.rerank_from)
+        return rerank(matcher, split, first, args.top_k, args.first_weight) | extra
+    return evaluate(matcher, split, args.protocol) | extra
+
+
+def _write_json(result: dict[str, Any], path: str) -> None:
+    """Writes the result completely or not at all."""
+    from jax_itm.storage import as_path
+
+    out = as_path(path)
+    partial = out.with_name(out.name + ".partial")
+    partial.write_text(json.dumps(result, indent=2) + "\n")
+    partial.replace(out)

@@ -1,0 +1,90 @@
+"""The command line: python -m jax_itm COMMAND."""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Protocol
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
+
+from absl import logging
+
+from jax_itm.cli import (
+    attention,
+    config,
+    convert,
+    describe,
+    evaluate,
+    prepare,
+    report,
+    search,
+    semantics,
+    study,
+    train,
+)
+from jax_itm.errors import UserError
+
+
+class Command(Protocol):
+    """What the module of a command provides."""
+
+    @property
+    def HELP(self) -> str:
+        """What the command does, in a line."""
+        ...
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the arguments of the command."""
+        ...
+
+    def run(self, args: argparse.Namespace, overrides: list[str]) -> int:
+        """Runs the command with the parsed arguments and the `--config.x=y` options; its exit status."""
+        ...
+
+
+COMMANDS: dict[str, Command] = {
+    "prepare": prepare,
+    "describe": describe,
+    "config": config,
+    "train": train,
+    "evaluate": evaluate,
+    "search": search,
+    "report": report,
+    "attention": attention,
+    "semantics": semantics,
+    "convert": convert,
+    "study": study,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; a UserError becomes one line and its exit status."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    takes_fields = bool(getattr(args, "config", None))
+    unknown = [option for option in rest if not (takes_fields and option.startswith("--config."))]
+    if unknown:
+        parser.error(f"{unknown[0]}: not an option of {args.command}")
+    # Pillow warns of pictures that are refused right afterwards.
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit", RuntimeWarning)
+    logging.set_verbosity(logging.ERROR)  # Orbax warns of what is intended here, such as restoring a part
+    try:
+        return COMMANDS[args.command].run(args, rest)
+    except (UserError, OSError) as error:  # OSError: a full disk, a directory without write permission
+        if args.debug:
+            raise
+        print(f"jax_itm: {error}", file=sys.stderr)
+        return error.status if isinstance(error, UserError) else 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jax_itm", description="Image-text matching in JAX; each COMMAND has its own --help."
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        command.add_arguments(commands.add_parser(name, help=command.HELP, description=command.HELP))
+    return parser

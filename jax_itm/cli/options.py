@@ -1,0 +1,56 @@
+"""Options that several commands share."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jax_itm.data.split import Split
+    from jax_itm.distributed.cluster import Cluster
+    from jax_itm.inference.matcher import Matcher
+
+DATA_DIR = "data"  # where prepared data sets are by default
+
+
+def add_data_dir(parser: argparse.ArgumentParser, help: str, default: str | None = None) -> None:
+    """Adds --data_dir."""
+    parser.add_argument("--data_dir", default=default, help=help)
+
+
+def add_figure(parser: argparse.ArgumentParser) -> None:
+    """Adds --out, the figure that a command draws."""
+    parser.add_argument("--out", required=True, help="the figure, a .png")
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """Adds --split and the --data_dir of the run's data set, for commands that read a run's split."""
+    parser.add_argument("--split", default="test")
+    add_data_dir(parser, "where the run's data set was prepared (default: as in its config)")
+
+
+def open_run_split(args: argparse.Namespace, matcher: "Matcher") -> "Split":
+    """The split that `add_split` names, of the data set of a run."""
+    from jax_itm.data.prepared import open_split
+
+    data = matcher.config.data
+    return open_split(data.name, args.data_dir or data.data_dir, args.split, data.view)
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a command that several processes run together."""
+    group = parser.add_argument_group(
+        "several processes",
+        "detected on Cloud TPU, SLURM, Open MPI and Kubernetes; elsewhere, give the first three:",
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    group.add_argument("--num_processes", type=int, metavar="N")
+    group.add_argument("--process_id", type=int, metavar="I", help="the number of this process, from 0")
+    group.add_argument(
+        "--start_timeout", type=int, default=300, metavar="S", help="seconds to wait for the others (300)"
+    )
+
+
+def cluster_of(args: argparse.Namespace) -> "Cluster":
+    """Where the other processes are, according to the options."""
+    from jax_itm.distributed.cluster import Cluster
+
+    return Cluster(args.coordinator, args.num_processes, args.process_id, args.start_timeout)

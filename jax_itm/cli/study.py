@@ -1,0 +1,27 @@
+"""python -m jax_itm study: runs rows of configs, each with its trials and seeds, into one table."""
+
+import argparse
+from pathlib import Path
+
+HELP = "run a study: rows of runs, each with its trials and seeds, into one table"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.add_argument("file", metavar="FILE[:ARG]", help="the study's file, such as configs/study_f8k.py")
+    parser.add_argument("--out", help="its directory (default: runs/ and the file's name)")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs at once, each on its share of the cores (1)"
+    )
+    parser.add_argument("--rows", default="", help="only these rows, separated by commas (default: all)")
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Runs what is left of a study, and prints its tables."""
+    from jax_itm.study import run_study
+
+    file = args.file.partition(":")[0]
+    out = args.out or f"runs/{Path(file).stem}"
+    rows = [name for name in args.rows.split(",") if name]
+    print(run_study(args.file, out, args.jobs, rows))
+    return 0

@@ -1,0 +1,22 @@
+"""python -m jax_itm train: trains a run, or resumes one."""
+
+import argparse
+
+from jax_itm.cli.options import add_processes, cluster_of
+
+HELP = "train a run, or resume one"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG]")
+    parser.add_argument("--workdir", required=True, help="the run's directory")
+    add_processes(parser)
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Trains a run."""
+    from jax_itm import config
+    from jax_itm.train.loop import train
+
+    return train(config.read(args.config, overrides), args.workdir, cluster_of(args))

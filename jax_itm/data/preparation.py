@@ -1,0 +1,172 @@
+"""From raw files to a prepared data set."""
+
+import contextlib
+import fcntl
+import importlib.util
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.constants import INCOMPLETE_PREFIX
+
+from jax_itm.data.image_transforms import MAX_PIXELS
+from jax_itm.data.prepared import VERSION, describe, open_builder
+from jax_itm.data.sources.entities import with_phrases
+from jax_itm.data.sources.karpathy import PUBLISHED
+from jax_itm.data.sources.raw import Raw
+from jax_itm.data.sources.registry import OF_PICTURES, READERS, WITHOUT_SOURCE, check_name
+from jax_itm.data.tfds_builder import Builder
+from jax_itm.errors import UserError
+from jax_itm.storage import local_path
+
+
+def prepare(
+    name: str,
+    data_dir: str | Path,
+    source: str | Path | None = None,
+    entities: str | Path | None = None,
+    beam: dict[str, str] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> dict[str, Any]:
+    """Builds a data set in `data_dir`, either completely or not at all; an existing one is kept.
+
+    Args:
+        name: "scenes" (generated); "flickr8k", "flickr30k" or "coco" (as they are distributed); "folder"
+            (pictures with captions); "precomp" (SCAN's layout); "uniter" or "bottom_up_tsv" (their features).
+        data_dir: the directory of the prepared data sets.
+        source: the directory of the raw data or, except for "precomp", its file of captions.
+        entities: a directory of Flickr30k Entities, whose phrases are added to the records (`with_phrases`).
+        beam: the options of an Apache Beam pipeline that reads and writes the images; None to do so in this
+            process.
+        max_pixels: the number of pixels that a picture file may have; a larger one is refused before it is
+            decoded.
+
+    Returns:
+        What `describe` returns, and "reused": whether the set existed.
+
+    Raises:
+        UserError: the raw data are wrong (without `beam`, all of it is read before a byte is written), the
+            set was prepared from another source, or another process is preparing it.
+    """
+    check_name(name)
+    options = {"source": source, "entities": entities}
+    raw_files = {option: str(Path(path).resolve()) for option, path in options.items() if path}
+    if name not in READERS:
+        for option in raw_files:
+            raise UserError(f"--{option} {options[option]}: {name} is generated, it takes no {option}")
+    path = local_path(data_dir, "--data_dir") / name / VERSION
+    reused = path.exists()
+    if reused:
+        metadata = open_builder(path).info.metadata
+        for option, location in raw_files.items():
+            if location != metadata.get(option):
+                raise UserError(
+                    f"--{option} {options[option]}: {path} was prepared from"
+                    f" {metadata.get(option) or 'none'}; choose another --data_dir or remove it"
+                )
+    else:
+        _check_raw_files(name, raw_files, options)
+        if beam is not None:
+            _check_beam(name, raw_files)
+        _build(name, Path(data_dir), raw_files, beam, max_pixels)
+    return describe(name, data_dir) | {"reused": reused}
+
+
+def _check_raw_files(name: str, raw_files: dict[str, str], options: dict[str, str | Path | None]) -> None:
+    if name not in WITHOUT_SOURCE and "source" not in raw_files:
+        steps = f": {PUBLISHED[name].steps}; then --source DIR" if name in PUBLISHED else ""
+        raise UserError(f"--source: {name} is made from raw files; name their directory{steps}")
+    for option, location in raw_files.items():
+        if not Path(location).exists():
+            raise UserError(f"--{option} {options[option]}: no such file or directory")
+
+
+def _check_beam(name: str, raw_files: dict[str, str]) -> None:
+    if "source" not in raw_files or "entities" in raw_files:
+        raise UserError(f"--beam: reads only raw files; prepare {name} without it, or with --source alone")
+    if importlib.util.find_spec("apache_beam") is None:
+        raise UserError("--beam: needs the package apache-beam: pip install -e .[beam]")
+
+
+def _build(
+    name: str, data_dir: Path, raw_files: dict[str, str], beam: dict[str, str] | None, max_pixels: int
+) -> None:
+    limit = {"max_pixels": max_pixels} if name in OF_PICTURES else {}
+    try:
+        if "source" in raw_files:
+            raw = READERS[name](Path(raw_files["source"]), **limit)
+        else:
+            raw = WITHOUT_SOURCE[name](**limit)
+        if "entities" in raw_files:
+            raw = with_phrases(raw, Path(raw_files["entities"]))
+        if name != "scenes" and beam is None:
+            for read in raw.splits.values():
+                for _ in read():  # reading a record checks it
+                    pass
+    except OSError as error:
+        raise UserError(f"{error.filename or name}: cannot be read ({error.strerror})") from error
+    try:
+        _write(name, raw, data_dir, {"source": None, **raw_files}, beam)
+    except OSError as error:
+        raise UserError(f"--data_dir {data_dir}: cannot be written ({error})") from error
+
+
+def _write(
+    name: str, raw: Raw, data_dir: Path, origin: dict[str, str | None], beam: dict[str, str] | None
+) -> None:
+    """Builds a data set in `data_dir`.
+
+    Args:
+        name: the data set.
+        raw: its records.
+        data_dir: the directory of the prepared data sets.
+        origin: where the records come from; kept in the metadata.
+        beam: the options of an Apache Beam pipeline that writes it (see `beam.py`); None: this process does.
+
+    Raises:
+        OSError: it cannot be written; nothing remains of it.
+        UserError: another process is writing it, or a pipeline failed.
+    """
+    tfds.disable_progress_bar()
+    # TFDS makes a directory for downloads and prints messages about them: there are none.
+    with (
+        _exclusive(data_dir / name),
+        tempfile.TemporaryDirectory() as downloads,
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        if beam is None:
+            Builder(name, raw, data_dir, VERSION, origin).download_and_prepare(download_dir=downloads)
+        else:
+            from jax_itm.data.beam import BeamBuilder, download_config, one_line_errors
+
+            builder = BeamBuilder(name, raw, data_dir, VERSION, origin)
+            with one_line_errors():
+                builder.download_and_prepare(download_dir=downloads, download_config=download_config(beam))
+
+
+@contextlib.contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Creates a data set's folder and keeps other processes from building in it.
+
+    TFDS builds in `incomplete.*` and renames that when everything is written. What a killed process left
+    there is removed: its lock ended with it, so whoever holds the lock knows that nobody else is writing. On
+    a file system without locks it is kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # the file system has no locks
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"{folder}: another process is preparing it; wait until it ends") from error
+            for incomplete in folder.glob(f"{INCOMPLETE_PREFIX}*"):
+                shutil.rmtree(incomplete)
+        yield
+    finally:
+        os.close(handle)
