@@ -65,7 +65,7 @@ def processor(folder: Path, side: int = 0) -> dict[str, Any]:
     except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{file}: not understood here: {error}") from error
     told = (_at(frame, side) if side else frame)._asdict()
-    del told["most"]  # the run's, not the tower's
+    del told["max_pixels"]  # the run's, not the encoder's
     return {"frame": told, **look}
 
 
