@@ -3,12 +3,11 @@
 #
 #   ./launch/local.sh [CONFIG[:ARG]] [--config.x=y ..]        default: configs/dias_scenes.py
 #   ./launch/local.sh --devices 8                             on virtual CPU devices
-#   ./launch/local.sh --workdir runs/second --config.seed=1   another run (default: runs/ and CONFIG's name)
-#   ./launch/local.sh --dry_run                               prints the commands and runs none
-#   SPLIT=dev ./launch/local.sh configs/dias_f8k.py --config.data.source=DIR    where there is no test split
+#   ./launch/local.sh --workdir runs/second --config.seed=1   another run (default: runs/ and the name of CONFIG)
+#   ./launch/local.sh --dry_run                               print the commands without running them
+#   SPLIT=dev ./launch/local.sh configs/dias_f8k.py --config.data.source=DIR    without a test split
 #
-# It takes all local GPUs where there are any. A second call reuses the environment and goes on with the
-# run where it stopped.
+# Uses all local GPUs if there are any. A second call reuses the environment and resumes the run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=launch/env.sh
@@ -20,7 +19,7 @@ run=${workdir:-runs/$(run_name "$config")}
 
 extra=$(local_extra)
 if [ -n "$devices" ]; then
-  whole devices
+  need_number devices
   extra=""
   run export JAX_PLATFORMS=cpu XLA_FLAGS="--xla_force_host_platform_device_count=$devices"
 fi

