@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jax_itm.types import Array, Bool, Float, NamedTuple
 
-MASKED = -1e9  # a score or a feature that must lose; finite, so that 0 * MASKED stays a number
+NEG_INF = -1e9  # a score or a feature that must lose; finite, so that 0 * NEG_INF stays a number
 
 
 class Encoded(NamedTuple):
@@ -30,7 +30,7 @@ def mean_pool(x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array
     return jnp.sum(x * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1)
 
 
-class Maps(NamedTuple):
+class AttentionMaps(NamedTuple):
     """Attentions among one side's items, and across; rows sum to 1 over the true keys.
 
     A_LL, A_VV, A_LV and A_VL of words L and regions V, as seen from the aligned side X: for the
@@ -44,6 +44,6 @@ class Maps(NamedTuple):
     mask: Bool[Array, "b x"]  # true items of the aligned side
     other_mask: Bool[Array, "b y"]
 
-    def turned(self) -> "Maps":
+    def turned(self) -> "AttentionMaps":
         """The same, seen from the other side."""
-        return Maps(self.other, self.own, self.back, self.out, self.other_mask, self.mask)
+        return AttentionMaps(self.other, self.own, self.back, self.out, self.other_mask, self.mask)

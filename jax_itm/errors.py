@@ -27,6 +27,10 @@ class UserError(Exception):
         super().__init__(text)
 
 
+class ArgumentError(UserError, ValueError):
+    """An argument of a library function that cannot work; library users catch it as a ValueError."""
+
+
 class PeerTimeout(UserError):
     """Another process did not show up in time: the same command may succeed when it is run again."""
 

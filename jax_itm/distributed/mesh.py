@@ -6,9 +6,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jax_itm.errors import UserError
-from jax_itm.sharded.collectives import AXIS
 from jax_itm.types import Array, PyTree
 
+AXIS = "data"  # the axis of the trainer's mesh: it splits batches, and with fsdp the state
 MIN_SHARDED_SIZE = 2**12  # elements; sharding a smaller array saves nothing
 
 

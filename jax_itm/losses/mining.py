@@ -40,3 +40,10 @@ def _best(keys: Float[Array, "a m"], image_id: Int[Array, "m"], count: int) -> N
     other = image_id[: len(keys), None] != image_id[None, :]
     top, rows = jax.lax.top_k(jnp.where(other, keys, -jnp.inf), count)
     return Negatives(rows, jnp.isfinite(top))
+
+
+def rank_loss(
+    positive: Float[Array, "a"], negative: Float[Array, "a k"], margin: float = 0.2
+) -> Float[Array, "a k"]:
+    """`[margin + sigmoid(s_neg) - sigmoid(s_pos)]_+` of every anchor and negative."""
+    return jax.nn.relu(margin + jax.nn.sigmoid(negative) - jax.nn.sigmoid(positive)[:, None])

@@ -1,12 +1,13 @@
-"""What losses ask of the similarity matrix, tile by tile, with gradients that recompute tiles.
+"""What losses ask of the similarity matrix, tile by tile, with gradients that form each tile again.
 
-Two functions, on whole arrays outside of any `shard_map`, equal on any number of devices:
+On whole arrays outside of any `shard_map`, equal on any number of devices:
 
-    fold       a summary of every row and of every column, without gradient: statistics, thresholds
-    pair_sum   the sum over all pairs of a function of their scores
+    fold            a summary of every row and of every column, without gradient: statistics, thresholds
+    pair_sum        the sum over all pairs of a function of their scores, differentiable
+    tile_gradients  the gradients that custom VJPs are made of
 
-and `pull`, the gradients that custom VJPs are made of. `negatives.py` has what contrastive losses need.
-Automatic differentiation of the walk would keep every tile.
+`negatives.py` has what contrastive losses need. Automatic differentiation of a traversal would keep every
+tile.
 """
 
 from collections.abc import Callable
@@ -17,9 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm.sharded.collectives import after, on_shards
-from jax_itm.sharded.schedule import tour
-from jax_itm.sharded.tiles import MATRIX, Plan, Products, Side, Tile, dot, scores_of, side, tiling
-from jax_itm.types import Array, Int, NamedTuple, PyTree
+from jax_itm.sharded.schedule import Accumulator, States, traverse
+from jax_itm.sharded.tiles import Block, Matrix, Side, Tile
+from jax_itm.types import Array, NamedTuple, PyTree
 
 add = partial(jax.tree.map, jnp.add)
 
@@ -27,176 +28,179 @@ add = partial(jax.tree.map, jnp.add)
 class Summary(NamedTuple):
     """How `fold` sums up the entries of a row or a column."""
 
-    empty: PyTree  # of nothing: scalars
+    empty: PyTree  # of nothing: the state of one row, in numpy
     reduce: Callable[[Tile, int, PyTree], PyTree]  # of a tile along an axis, given the parameters
     merge: Callable[[PyTree, PyTree], PyTree]  # of two parts
 
 
-def _layout(x, y, row_extra, column_extra, image_id, plan: Plan, products: Products):
-    """Both sides padded to whole tiles, the height of a tile, and what makes a tile of two slices."""
-    batch = len(image_id)
-    tile, padded = tiling(batch, plan)
-    rows = side(x, image_id, row_extra, padded)
-    columns = side(x if y is None else y, image_id, column_extra, padded)
-    real = batch if padded > batch else None
-    return rows, columns, tile, lambda r, c: scores_of(r, c, products, real, plan.dtype)
-
-
 def fold(
-    summary: Summary, x, y, image_id: Int[Array, "b"], plan: Plan, params: PyTree = (), products=MATRIX
+    matrix: Matrix, summary: Summary, rows: Side, columns: Side | None, params: PyTree = ()
 ) -> tuple[Any, Any]:
-    """The summaries of all rows and of all columns, leaves (b,).
+    """The summaries of all rows and of all columns, leaves (b, ..).
 
     Args:
+        matrix: the matrix; its `products` are what a tile's scores are.
         summary: see `Summary`.
-        x: embeddings (b, d) of the rows, a tuple.
-        y: those of the columns; None where they are the same rows in another role: then every pair is
-            looked at once, `reduce` along axis 1 must tell of the rows and along axis 0 of the columns
-            as if each were the row, and the two results are one.
-        image_id: equal numbers mark captions of one image.
-        plan: how to walk.
+        rows: the rows.
+        columns: the columns; None where they are the same rows in another role: then every pair is met once,
+            `reduce` along axis 1 must tell of the rows and along axis 0 of the columns as if each were the
+            row, and the two results are one.
         params: given to `reduce`; they get no gradient.
-        products: which x meets which y; a tile's `scores` are in their order.
     """
-    symmetric = y is None
-    rows, columns, tile, scored = _layout(x, y, (), (), image_id, plan, products)
+    symmetric = columns is None
 
-    def visit(rows, columns, row_state, column_state, whole, weight):
-        seen, _, _ = scored(rows, columns)
-        row_state = summary.merge(row_state, summary.reduce(seen, 1, whole))
-        added = summary.merge(column_state, summary.reduce(seen, 0, whole))
+    def update(rows: Block, columns: Block, states: States, weight: Any) -> States:
+        tile, _, _ = matrix.scores(rows, columns)
+        row = summary.merge(states.rows, summary.reduce(tile, 1, states.totals))
+        column = summary.merge(states.columns, summary.reduce(tile, 0, states.totals))
         if symmetric:  # a tile that is its own mirror image, or met from both ends, tells its rows only
-            added = jax.tree.map(lambda new, old: jnp.where(weight == 1, new, old), added, column_state)
-        return row_state, added, whole
+            column = jax.tree.map(lambda new, old: jnp.where(weight == 1, new, old), column, states.columns)
+        return States(row, column, states.totals)
 
-    def neutral(side: Side) -> PyTree:
-        full = lambda e: jnp.full(len(side.id), e, jnp.asarray(e).dtype)
-        return jax.tree.map(full, summary.empty)
+    def empty(block: Block) -> PyTree:
+        full = lambda x: jnp.broadcast_to(x, (len(block.id), *jnp.shape(x)))
+        return jax.tree.map(lambda x: full(jnp.asarray(x)), summary.empty)
 
-    def shards(sides, whole):
-        rows, columns = sides
-        row, column, _ = tour(visit, neutral, summary.merge, rows, columns, whole, tile, plan, symmetric)
+    def shards(sides: tuple[Side, Side | None], params: PyTree) -> tuple[Any, tuple]:
+        row_block, column_block = _blocks(matrix, sides)
+        accumulator = Accumulator(empty, update, summary.merge)
+        states = traverse(matrix, accumulator, row_block, column_block, params, symmetric)
+        row, column = states.rows, states.columns
         if symmetric:
             row = column = summary.merge(row, column)
-        return (row, column), ()
+        return matrix.unpad((row, column)), ()
 
-    found, _ = on_shards(shards, (rows, columns), params)
-    return jax.tree.map(lambda leaf: leaf[: len(image_id)], found)
+    return on_shards(matrix.axes, shards, (rows, columns), params)[0]
 
 
-def _transposed_dot(slope, x, dtype: str, cheap: bool):
+def _blocks(matrix: Matrix, sides: tuple[Side, Side | None]) -> tuple[Block, Block]:
+    rows = matrix.block(sides[0])
+    return rows, rows if sides[1] is None else matrix.block(sides[1])
+
+
+class TileGradients(NamedTuple):
+    """What a function of a tile returns to `tile_gradients`."""
+
+    sums: PyTree  # scalars, to be summed over the tiles
+    scores: tuple[Array, ...]  # cotangents of the learnt scores
+    rows: PyTree  # cotangents of the tile's `rows.per_row`
+    columns: PyTree  # cotangents of its `columns.per_row`
+
+
+def tile_gradients(
+    matrix: Matrix,
+    work: Callable[[Tile, Block, Block, PyTree, Any], TileGradients],
+    rows: Side,
+    columns: Side | None,
+    params: PyTree,
+    *,
+    cheap: bool = False,
+) -> tuple[Any, Side, Side | None]:
+    """Sums of `work` over all tiles, and the gradients of both sides.
+
+    Args:
+        matrix: its `products` are a tile's scores.
+        work: (tile, its rows, its columns, params, weight) -> `TileGradients`.
+        rows: the rows.
+        columns: the columns, or None as in `fold`.
+        params: given to `work`; replicated.
+        cheap: the cotangents are quickly had from the scores, and may be worked out twice.
+
+    Returns:
+        The sums; the gradients of `rows` (of both their roles where `columns` is None) and of `columns`.
+    """
+    symmetric = columns is None
+
+    def update(rows: Block, columns: Block, states: States, weight: Any) -> States:
+        tile, x, y = matrix.scores(rows, columns)
+        params, sums = states.totals
+        here = work(tile, rows, columns, params, weight)
+        (dx, row), (dy, column) = states.rows, states.columns
+        dx, dy = list(dx), list(dy)
+        for (i, j), cotangent in zip(matrix.products.learnt, here.scores, strict=True):
+            dx[i] += matrix.dot(cotangent, y[j], (1, 0))
+            dy[j] += _transposed_dot(matrix, cotangent, x[i], cheap)
+        totals = params, add(sums, here.sums)
+        return States((tuple(dx), add(row, here.rows)), (tuple(dy), add(column, here.columns)), totals)
+
+    def empty(block: Block) -> PyTree:
+        zeros = jax.tree.map(jnp.zeros_like, (block.x, block.per_row))
+        known = jax.tree.leaves((block.per_row, block.constants))
+        return after(known[0], zeros) if known else zeros  # often of an earlier traversal: not beside it
+
+    def shards(sides: tuple[Side, Side | None], params: PyTree) -> tuple[Any, PyTree]:
+        row_block, column_block = _blocks(matrix, sides)
+        one = [jax.tree.map(lambda leaf: leaf[: matrix.tile], block) for block in (row_block, column_block)]
+        shape = lambda r, c: work(matrix.scores(r, c)[0], r, c, params, 1.0).sums
+        sums = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(shape, *one))
+        totals = params, sums
+        states = traverse(matrix, Accumulator(empty, update, add), row_block, column_block, totals, symmetric)
+        row, column = states.rows, states.columns
+        if symmetric:
+            row, column = add(row, column), None
+        unmix = lambda block, dx: jax.linear_transpose(matrix.products.mix, block.x)(dx)[0]
+        row = unmix(row_block, row[0]), row[1]
+        if column is not None:
+            column = unmix(column_block, column[0]), column[1]
+        return matrix.unpad((row, column)), states.totals[1]
+
+    (row, column), sums = on_shards(matrix.axes, shards, (rows, columns), params)
+    of = lambda gradient: Side(gradient[0], None, gradient[1], None)  # type: ignore[arg-type]
+    return sums, of(row), None if column is None else of(column)
+
+
+def _transposed_dot(matrix: Matrix, cotangent: Array, x: Array, cheap: bool) -> Array:
     if cheap and jax.default_backend() == "cpu":
         # XLA's product with a transposed left side takes a fifth longer there than this, which works the
-        # slopes out anew in the other order.
-        return dot(jax.lax.optimization_barrier(slope.T), x, (1, 0), dtype)
-    return dot(slope, x, (0, 0), dtype)
+        # cotangents out anew in the other order.
+        return matrix.dot(jax.lax.optimization_barrier(cotangent.T), x, (1, 0))
+    return matrix.dot(cotangent, x, (0, 0))
 
 
-def pull(
-    work,
-    x,
-    y,
-    row_extra,
-    column_extra,
-    params,
-    image_id,
-    plan: Plan,
-    products=MATRIX,
-    *,
-    extras=True,
-    cheap=False,
-) -> Any:
-    """Sums of `work` over all tiles, and the gradients with respect to all that goes in.
-
-    `work(tile, row_extra, column_extra, params, weight)` returns (sums, slopes of the scores, slopes
-    of row_extra, of column_extra). With `extras` False the last two are empty. With `cheap`, slopes are
-    quickly had from the scores and may be worked out twice. Returns (sums, gradients of x, y, row_extra,
-    column_extra); with `y` None the gradient of x is that of both its roles.
-    """
-    symmetric = y is None
-    rows, columns, tile, scored = _layout(x, y, row_extra, column_extra, image_id, plan, products)
-
-    def visit(rows, columns, row_state, column_state, whole, weight):
-        seen, x, y = scored(rows, columns)
-        params, sums = whole
-        more, slopes, row_slope, column_slope = work(seen, rows.extra, columns.extra, params, weight)
-        (dx, row_sum), (dy, column_sum) = row_state, column_state
-        dx, dy = list(dx), list(dy)
-        for (i, j), slope in zip(products.learnt, slopes, strict=True):
-            dx[i] += dot(slope, y[j], (1, 0), plan.dtype)
-            dy[j] += _transposed_dot(slope, x[i], plan.dtype, cheap)
-        row_state = tuple(dx), add(row_sum, row_slope)
-        column_state = tuple(dy), add(column_sum, column_slope)
-        return row_state, column_state, (params, add(sums, more))
-
-    def neutral(side: Side) -> PyTree:
-        zeros = jax.tree.map(jnp.zeros_like, (side.x, side.extra if extras else ()))
-        known = jax.tree.leaves(side.extra)  # often of an earlier walk, beside which these would lie
-        return after(known[0], zeros) if known else zeros
-
-    def shards(sides, params):
-        first = [jax.tree.map(lambda leaf: leaf[:tile], side) for side in sides]
-        shape = lambda r, c: work(scored(r, c)[0], r.extra, c.extra, params, 1.0)[0]
-        sums = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(shape, *first))
-        rows, columns = sides
-        row, column, (_, sums) = tour(
-            visit, neutral, add, rows, columns, (params, sums), tile, plan, symmetric
-        )
-        if symmetric:
-            row, column = (add(row[0], column[0]), row[1]), ((), column[1])
-        return (row, column), sums
-
-    (row, column), sums = on_shards(shards, (rows, columns), params)
-    row, column = jax.tree.map(lambda leaf: leaf[: len(image_id)], (row, column))
-    unmixed = lambda x, dx: jax.linear_transpose(products.mix, x)(dx)[0]
-    dx, dy = unmixed(x, row[0]), None if symmetric else unmixed(y, column[0])
-    return sums, (dx, dy, row[1], column[1])
+PairFunction = Callable[[Tile, PyTree, PyTree, PyTree], tuple[Array, PyTree]]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 7, 8))
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def pair_sum(
-    fn, x, y, row_extra, column_extra, params, image_id, plan: Plan, products=MATRIX
+    matrix: Matrix, fn: PairFunction, rows: Side, columns: Side | None, params: PyTree = ()
 ) -> tuple[Any, Any]:
     """The sum over tiles of `fn`, and of its diagnostics.
 
-    Value and gradients come from one pass: `fn`'s tile is differentiated while it is there.
+    Value and gradients come from one traversal: `fn`'s tile is differentiated while it is there.
 
     Args:
-        fn: (tile, row_extra, column_extra, params) -> (a scalar, a tree of scalars without gradient).
-        x: embeddings (b, d) of the rows, a tuple.
-        y: those of the columns; None where they are the same rows, as in `fold`: `fn` then counts each
-            unordered pair of rows in both orders.
-        row_extra: a tree of floats (b,), what `fn` knows of each row.
-        column_extra: the same of columns.
-        params: a tree of scalars.
-        image_id: equal numbers mark captions of one image.
-        plan: how to walk.
-        products: which x meets which y; a tile's `scores` are in their order.
+        matrix: the matrix.
+        fn: (tile, rows.per_row, columns.per_row, params) -> (a scalar, a tree of scalars without gradient).
+        rows: the rows.
+        columns: the columns; None where they are the same rows, as in `fold`: `fn` then counts each unordered
+            pair of rows in both orders.
+        params: a tree of scalars, with gradient.
     """
-    return _pair_sum_forward(fn, x, y, row_extra, column_extra, params, image_id, plan, products)[0]
+    return _pair_sum_forward(matrix, fn, rows, columns, params)[0]
 
 
-def _pair_sum_forward(fn, x, y, row_extra, column_extra, params, image_id, plan, products):
-    def work(tile, row_extra, column_extra, params, weight):
-        count = len(products.learnt)
+def _pair_sum_forward(
+    matrix: Matrix, fn: PairFunction, rows: Side, columns: Side | None, params: PyTree
+) -> tuple[Any, Any]:
+    def work(tile: Tile, rows: Block, columns: Block, params: PyTree, weight: Any) -> TileGradients:
+        count = len(matrix.products.learnt)
         learnt, constant = tile.scores[:count], tile.scores[count:]
 
-        def value(learnt, *given):
-            return fn(tile._replace(scores=learnt + constant), *given)
+        def value(learnt: tuple[Array, ...], *known: PyTree) -> tuple[Array, PyTree]:
+            return fn(tile._replace(scores=learnt + constant), *known)
 
-        out, back, notes = jax.vjp(value, learnt, row_extra, column_extra, params, has_aux=True)
-        slopes, row, column, whole = back(jnp.asarray(weight, out.dtype))
+        known = rows.per_row, columns.per_row, params
+        out, back, notes = jax.vjp(value, learnt, *known, has_aux=True)
+        scores, row, column, dparams = back(jnp.asarray(weight, out.dtype))
         notes = jax.tree.map(lambda note: weight * note, notes)
-        return (weight * out, notes, whole), slopes, row, column
+        return TileGradients((weight * out, notes, dparams), scores, row, column)
 
-    (value, notes, dparams), grads = pull(
-        work, x, y, row_extra, column_extra, params, image_id, plan, products
-    )
-    return (value, notes), (*grads, dparams)
+    (value, notes, dparams), row, column = tile_gradients(matrix, work, rows, columns, params)
+    return (value, notes), (row, column, dparams)
 
 
-def _pair_sum_backward(fn, plan, products, grads, cotangents):
-    return *jax.tree.map(lambda grad: cotangents[0] * grad, grads), None
+def _pair_sum_backward(matrix: Matrix, fn: PairFunction, gradients: Any, cotangents: Any) -> Any:
+    return jax.tree.map(lambda gradient: cotangents[0] * gradient, gradients)
 
 
 pair_sum.defvjp(_pair_sum_forward, _pair_sum_backward)

@@ -1,7 +1,31 @@
-"""The walk over the similarity matrix: which tiles a device meets, in which order, and what travels.
+"""Tile schedules: which tiles of the matrix a device meets, in which order, and what travels between devices.
 
-`tour` visits every tile of a device's rows; `pull_chosen` brings home the gradients of single chosen
-scores. Both by ring or by gathering, as `similarity.py` says.
+`traverse` runs one of three. All meet every tile of a device's rows with every column and give the same:
+
+    gather          all columns at once, where they are small ring            the columns are passed on from
+    device to device symmetric ring  the columns are the rows in another role, so that each pair of tiles is
+    met once, half the work
+
+The ring, on three devices, each with its rows R_k and the columns C_k, which come by with their state c_k
+(say, the maximum of each column so far):
+
+    step    device 0          device 1          device 2
+    0       R_0 x C_0, c_0    R_1 x C_1, c_1    R_2 x C_2, c_2
+              |  +------------> |  +------------> |  +---> to device 0
+    1       R_0 x C_2, c_2    R_1 x C_0, c_0    R_2 x C_1, c_1
+    2       R_0 x C_1, c_1    R_1 x C_2, c_2    R_2 x C_0, c_0
+              after one more shift every c_k is at home, complete
+
+So the 3 x 3 matrix of shards is met along its diagonals, one a step:
+
+              C_0  C_1  C_2                         C_0  C_1  C_2
+        R_0    0    2    1                     R_0   0/           1
+        R_1    1    0    2      symmetric:     R_1    1   0/
+        R_2    2    1    0                     R_2         1    0/
+
+In the symmetric ring half of the steps are left out: the tile (R_1, C_0) tells of both (1, 0) and (0, 1), and
+on the diagonal (0/) only tiles on and above it are met. With an even number of devices two devices meet each
+other at the last step; one takes the even tiles, one the odd.
 """
 
 from collections.abc import Callable
@@ -11,153 +35,141 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jax_itm.sharded.collectives import AXIS, after, devices, gathered, on_shards, sent_home, shift
-from jax_itm.sharded.tiles import Plan, Side, gathers, largest, padded, tiling
-from jax_itm.types import Array, Float, NamedTuple, PyTree
+from jax_itm.sharded.tiles import Block, Matrix
+from jax_itm.types import Array, NamedTuple, PyTree
 
 
-def _cut(tree: PyTree, at, size: int) -> Any:
-    return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, at, size), tree)
+class States(NamedTuple):
+    """What has been gathered so far."""
+
+    rows: PyTree  # of each of this device's rows
+    columns: PyTree  # of each of the columns that are here now
+    totals: PyTree  # of all tiles that this device has met
 
 
-def _put(tree: PyTree, part: PyTree, at) -> PyTree:
-    return jax.tree.map(lambda x, y: lax.dynamic_update_slice_in_dim(x, y, at, 0), tree, part)
+class Accumulator(NamedTuple):
+    """What is done with each tile."""
+
+    empty: Callable[[Block], PyTree]  # the state of a block's rows before any tile
+    update: Callable[[Block, Block, States, Any], States]  # (rows, columns, states, weight), all of one tile
+    merge: Callable[[PyTree, PyTree], PyTree]  # of two states of the same rows
 
 
-class _Order(NamedTuple):
-    """Which tiles (i, j) of a block are visited: j = first(i), first(i) + stride, ..; and their weight."""
+class Order(NamedTuple):
+    """Which tiles (i, j) of a block are met: j = first(i), first(i) + stride, ..; and their weight."""
 
     first: Callable[[Any], Any] = lambda i: 0
     stride: int = 1
     weight: Callable[[Any, Any], Any] = lambda i, j: 1.0
 
 
-_ALL = _Order()
-_TWICE = _Order(weight=lambda i, j: 0.5)  # where the mirror image of each tile is visited too
-_TRIANGLE = _Order(lambda i: i, 1, lambda i, j: jnp.where(i == j, 0.5, 1.0))
+ALL = Order()
+TWICE = Order(weight=lambda i, j: 0.5)  # where the mirror image of each tile is met too
+TRIANGLE = Order(lambda i: i, 1, lambda i, j: jnp.where(i == j, 0.5, 1.0))
 
 
-def _block(visit, rows: Side, columns: Side, carry: PyTree, tile: tuple[int, int], order: _Order) -> PyTree:
-    """Visits tiles, of `tile` rows and columns, of this device's rows and the present columns."""
-    high, wide = tile
+def traverse(
+    matrix: Matrix, accumulator: Accumulator, rows: Block, columns: Block, totals: PyTree, symmetric: bool
+) -> States:
+    """The states after all tiles of this device's rows with every column, inside `on_shards`.
+
+    With `symmetric` both sides are the same rows: every unordered pair of tiles is met once with weight 1 or,
+    where it is its own mirror image or two devices meet it, with weights 1/2.
+    """
+    if matrix.axes.devices > 1 and matrix.gathers(columns.x):
+        return _gather(matrix, accumulator, rows, columns, totals, TWICE if symmetric else ALL)
+    schedule = _symmetric_ring if symmetric else _ring
+    return schedule(matrix, accumulator, rows, columns, totals)
+
+
+def cut(tree: PyTree, start: Any, size: int) -> Any:
+    """Rows of every leaf."""
+    return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, size), tree)
+
+
+def _put(tree: PyTree, part: PyTree, start: Any) -> PyTree:
+    return jax.tree.map(lambda x, y: lax.dynamic_update_slice_in_dim(x, y, start, 0), tree, part)
+
+
+def _over_tiles(
+    update: Callable[[Block, Block, States, Any], States],
+    rows: Block,
+    columns: Block,
+    states: States,
+    size: tuple[int, int],
+    order: Order,
+) -> States:
+    """Meets the tiles, of `size` rows and columns, of this device's rows and the columns that are here."""
+    high, wide = size
     across = len(columns.id) // wide
 
-    def strip(i, carry):
-        row_state, column_state, whole = carry
-        own, start = _cut(rows, i * high, high), order.first(i)
+    def strip(i: Array, states: States) -> States:
+        own, first = cut(rows, i * high, high), order.first(i)
 
-        def one(k, carry):
-            state, column_state, whole = carry
-            j = start + order.stride * k
-            theirs = _cut(columns, j * wide, wide), _cut(column_state, j * wide, wide)
-            state, column_part, whole = visit(own, theirs[0], state, theirs[1], whole, order.weight(i, j))
-            return state, _put(column_state, column_part, j * wide), whole
+        def one(k: Array, states: States) -> States:
+            j = first + order.stride * k
+            theirs = cut(columns, j * wide, wide)
+            here = states._replace(columns=cut(states.columns, j * wide, wide))
+            here = update(own, theirs, here, order.weight(i, j))
+            return here._replace(columns=_put(states.columns, here.columns, j * wide))
 
-        carry = _cut(row_state, i * high, high), column_state, whole
-        state, column_state, whole = lax.fori_loop(0, -((start - across) // order.stride), one, carry)
-        return _put(row_state, state, i * high), column_state, whole
+        here = states._replace(rows=cut(states.rows, i * high, high))
+        here = lax.fori_loop(0, -((first - across) // order.stride), one, here)
+        return here._replace(rows=_put(states.rows, here.rows, i * high))
 
-    return lax.fori_loop(0, len(rows.id) // high, strip, carry)
+    return lax.fori_loop(0, len(rows.id) // high, strip, states)
 
 
-def tour(visit, neutral, merge, rows: Side, columns: Side, whole, tile: int, plan: Plan, symmetric: bool):
-    """Visits all tiles of this device's rows with every column -> (row state, column state, whole).
+def _gather(
+    matrix: Matrix, accumulator: Accumulator, rows: Block, columns: Block, totals: PyTree, order: Order
+) -> States:
+    """All columns at once; their states then return to the devices that own them, and are merged there."""
+    empty, update, merge = accumulator
+    state = empty(rows)
+    everything = matrix.axes.gather(columns)
+    states = States(state, empty(everything), totals)
+    tile = matrix.tile
+    parts = len(everything.id) // tile  # a shard's tiles may be small: as many as fit make one
+    most = max(matrix.largest_tile // tile, 1)
+    wide = tile * max(k for k in range(1, most + 1) if parts % k == 0)
+    states = _over_tiles(update, rows, everything, states, (tile, wide), order)
+    parts = matrix.axes.exchange(states.columns)
+    first, others = (jax.tree.map(lambda x, at=at: x[at], parts) for at in (0, slice(1, None)))
+    home, _ = lax.scan(lambda joined, part: (merge(joined, part), None), first, others)
+    return states._replace(columns=home)
 
-    `visit(rows, columns, row_state, column_state, whole, weight)` returns the three states anew;
-    `neutral(side)` is the state before any visit, `merge` joins two. With `symmetric`, both sides are
-    the same rows: every unordered pair of tiles is visited once with weight 1, or, where it is its own
-    mirror image or two devices visit it, with weights 1/2.
-    """
-    n, state, square = devices(), neutral(rows), (tile, tile)
-    if n > 1 and gathers(plan, columns.x):
-        everything = gathered(columns)
-        carry = (state, neutral(everything), whole)
-        parts = len(everything.id) // tile  # a shard's tiles may be small: as many as fit make one
-        most = max(largest(plan) // tile, 1)
-        wide = tile * max(k for k in range(1, most + 1) if parts % k == 0)
-        order = _TWICE if symmetric else _ALL
-        state, of_columns, whole = _block(visit, rows, everything, carry, (tile, wide), order)
-        parts = sent_home(of_columns)
-        first, others = (jax.tree.map(lambda x, at=at: x[at], parts) for at in (0, slice(1, None)))
-        home, _ = lax.scan(lambda joined, part: (merge(joined, part), None), first, others)
-        return state, home, whole
 
-    def step(order, carry):
-        columns, state, travelling, whole = carry
-        following = shift(columns)  # under way while the tiles are worked on
-        state, travelling, whole = _block(visit, rows, columns, (state, travelling, whole), square, order)
-        return following, state, shift(travelling), whole
+def _step(
+    matrix: Matrix, accumulator: Accumulator, rows: Block, order: Order, carry: tuple[Block, States]
+) -> tuple[Block, States]:
+    """One step of a ring: the tiles of the columns that are here, which then go to the next device."""
+    columns, states = carry
+    following = matrix.axes.shift(columns)  # under way while the tiles are worked on
+    size = (matrix.tile, matrix.tile)
+    states = _over_tiles(accumulator.update, rows, columns, states, size, order)
+    return following, states._replace(columns=matrix.axes.shift(states.columns))
 
-    carry = (columns, state, neutral(columns), whole)
-    if not symmetric:
-        return lax.fori_loop(0, n, lambda k, carry: step(_ALL, carry), carry)[1:]
-    carry = step(_TRIANGLE, carry)
+
+def _ring(matrix: Matrix, accumulator: Accumulator, rows: Block, columns: Block, totals: PyTree) -> States:
+    """Every block of columns comes by once, and is home again after as many steps as there are devices."""
+    step = lambda _, carry: _step(matrix, accumulator, rows, ALL, carry)
+    states = States(accumulator.empty(rows), accumulator.empty(columns), totals)
+    return lax.fori_loop(0, matrix.axes.devices, step, (columns, states))[1]
+
+
+def _symmetric_ring(
+    matrix: Matrix, accumulator: Accumulator, rows: Block, columns: Block, totals: PyTree
+) -> States:
+    """Half of the ring's steps; the states of the columns, half-way round by then, are sent home."""
+    n = matrix.axes.devices
+    step = lambda order, carry: _step(matrix, accumulator, rows, order, carry)
+    states = States(accumulator.empty(rows), accumulator.empty(columns), totals)
+    carry = step(TRIANGLE, (columns, states))
     if n == 1:
-        return carry[1:]
-    carry = lax.fori_loop(1, (n + 1) // 2, lambda k, carry: step(_ALL, carry), carry)
+        return carry[1]
+    carry = lax.fori_loop(1, (n + 1) // 2, lambda _, carry: step(ALL, carry), carry)
     if n % 2 == 0:  # two devices have each other's rows: one takes the even tiles, one the odd
-        odd = lax.axis_index(AXIS) < n // 2
-        _, *carry = step(_Order(lambda i: (i + odd) % 2, 2), carry)
-    else:
-        _, *carry = carry
-    state, travelling, whole = carry
-    return state, shift(travelling, -(n // 2 + 1)), whole
-
-
-def pull_chosen(y, mine, slope, theirs, their_slope, plan: Plan) -> Float[Array, "b d"]:
-    """The gradient of x where row i chose column mine[i] of `y`, and column j chose row theirs[j] of x.
-
-        dx_i = slope_i y[mine_i] + sum over j with theirs_j = i of their_slope_j y_j
-
-    A number below 0 chose nothing. Only `y` and a few numbers travel.
-    """
-    batch = len(mine)
-    given = padded((y, mine, slope, theirs, their_slope), tiling(batch, plan)[1])
-
-    def shards(split, _):
-        y, mine, slope, theirs, their_slope = split
-        n, rows = devices(), len(y)
-        me = lax.axis_index(AXIS) if n > 1 else 0
-        in_order = lambda chosen, slope: lax.sort((chosen, jnp.arange(rows), slope), num_keys=1)
-        mine = in_order(mine, slope)  # so that what concerns one shard stands together
-
-        def add(dx, moving, shard):
-            y, theirs = moving
-            chosen, row, slope = mine
-            dx = _add_rows(dx, y, row, chosen - shard * rows, slope, chosen - shard * rows)
-            chosen, row, slope = theirs
-            return _add_rows(dx, y, chosen - me * rows, row, slope, chosen - me * rows)
-
-        dx = after(slope, jnp.zeros_like(y))
-        moving = y, in_order(theirs, their_slope)
-        if n > 1 and gathers(plan, (y,)):
-            everything = gathered(moving)
-            one = lambda k, dx: add(dx, _cut(everything, k * rows, rows), k)
-            return lax.fori_loop(0, n, one, dx), ()
-
-        def step(k, carry):
-            dx, moving = carry
-            following = shift(moving)
-            return add(dx, moving, (me - k) % n), following
-
-        return lax.fori_loop(0, n, step, (dx, moving))[0], ()
-
-    return on_shards(shards, given, ())[0][:batch]
-
-
-def _add_rows(dx, y, to, source, weight, place, chunk: int = 128):
-    """Adds weight[k] y[source[k]] to dx[to[k]] for those k whose `place`, in rising order, is in 0..rows."""
-    rows = len(y)
-    chunk = min(chunk, rows)
-    first, last = jnp.searchsorted(place, jnp.array([0, rows]))
-
-    def one(k, dx):
-        start = first + k * chunk
-        at = jnp.minimum(start, rows - chunk)
-        number = at + jnp.arange(chunk)
-        to_part, source_part, weight_part = _cut((to, source, weight), at, chunk)
-        inside = (number >= start) & (number < last)
-        added = weight_part[:, None] * y[jnp.where(inside, source_part, 0)]
-        return dx.at[jnp.where(inside, to_part, rows)].add(added, mode="drop")
-
-    return lax.fori_loop(0, (last - first + chunk - 1) // chunk, one, dx)
+        odd = matrix.axes.index() < n // 2
+        carry = step(Order(lambda i: (i + odd) % 2, 2), carry)
+    states = carry[1]
+    return states._replace(columns=matrix.axes.shift(states.columns, -(n // 2 + 1)))

@@ -1,38 +1,43 @@
-"""The sharded similarity matrix: never a whole matrix, and all the collectives.
+"""The sharded similarity matrix, and the tiles of which no more than one is held at a time.
 
-Of the B x B scores of a global batch, a device holds one `tile` x `tile` part at a time. Its own rows
-stay; the columns come by. In the *ring*, every device passes its columns on to the next one, and with
-them what has been gathered for those columns so far (their maxima and sums, or their gradients): one
-trip serves both directions of retrieval, and memory is a few shards, whatever the batch. Where all
-columns are small enough, they are *gathered* instead, which takes one collective. Both give the same.
-
-Here are a tile, and what passes between devices; `walk.py` is the walk, `pairs.py` what losses make of
-it. Outside a mesh (a notebook, a unit test) there is one device. The mesh is the one set by
-`jax.set_mesh`; models and methods never see it.
+Row i and column j of the B x B matrix meet in `s_ij = x_i . y_j`. Each device has its own B/n rows and B/n
+columns; a tile is made where a slice of its rows meets a slice of the columns that are there. `schedule.py`
+says which tiles a device meets in which order, `reductions.py` and `negatives.py` what losses make of them.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jax_itm.sharded.collectives import devices
+from jax_itm.errors import ArgumentError
+from jax_itm.sharded.collectives import ONE_DEVICE, BatchAxes
 from jax_itm.types import Array, Bool, Float, Int, NamedTuple, PyTree
 
-GATHER_BYTES = 16 * 2**20  # the columns of all devices, up to which `auto` gathers them
+GATHER_BYTES = 16 * 2**20  # the columns of all devices, up to which the schedule "auto" gathers them
 
 
 class Plan(NamedTuple):
-    """How the matrix is walked; `config.similarity`. No choice changes a result but by rounding."""
+    """How the matrix is traversed. No choice changes a result but by rounding.
 
-    form: str = "auto"  # | ring | gather
-    tile: int = 0  # the largest height and width of a part; 0 chooses by the kind of device
-    dtype: str = "float32"  # of the products: as the embeddings, or "bfloat16"; sums stay float32
+    Attributes:
+        schedule: "ring" passes the columns from device to device: memory is a few shards, whatever the batch.
+            "gather" fetches all columns at once, in one collective. "auto" gathers where they are small.
+        tile: the largest height and width of a tile; 0 chooses by the kind of device.
+        dtype: of the products: "float32" (as the embeddings) or "bfloat16". Sums stay float32.
+    """
+
+    schedule: str = "auto"
+    tile: int = 0
+    dtype: str = "float32"
 
 
 PLAN = Plan()
+SCHEDULES = ("auto", "ring", "gather")
+DTYPES = ("float32", "bfloat16")
 
 
 class Products(NamedTuple):
@@ -43,16 +48,26 @@ class Products(NamedTuple):
     mix: Callable[[tuple], tuple] = lambda x: x  # linear, of a tile's embeddings before the products
 
 
-MATRIX = Products(((0, 0),))  # one matrix of the first (only) embedding of either side
+SCORES = Products(((0, 0),))  # one matrix, of the first (only) embedding of either side
 
 
 class Side(NamedTuple):
-    """Rows of one side of the matrix: k of them, all of a device's or a tile's."""
+    """One side of the matrix: its rows, or its columns. All leaves have the batch on axis 0."""
+
+    x: tuple[Float[Array, "b d"], ...]
+    image_ids: Int[Array, "b"]  # equal numbers mark captions of one image
+    per_row: PyTree = ()  # floats that a function of a tile knows of each row, with gradient
+    constants: PyTree = ()  # the same without gradient
+
+
+class Block(NamedTuple):
+    """Some rows of a side: all of a device's, padded to whole tiles, or those of one tile."""
 
     x: tuple[Float[Array, "k d"], ...]
-    id: Int[Array, "k"]  # global row numbers
-    image_id: Int[Array, "k"]
-    extra: PyTree  # what a function of a tile knows of each row; leaves (k,)
+    id: Int[Array, "k"]  # global row numbers; -1 where padded
+    image_ids: Int[Array, "k"]
+    per_row: PyTree
+    constants: PyTree
 
 
 class Tile(NamedTuple):
@@ -64,58 +79,88 @@ class Tile(NamedTuple):
     column: Int[Array, "c"]
 
 
-def largest(plan: Plan) -> int:
-    """The largest height and width of a tile."""
-    if plan.tile or jax.default_backend() != "cpu":
-        return plan.tile or 2048
-    # Several CPU devices are one core each, whose cache holds a few arrays of 256 x 256; one device's
-    # products are shared by all cores, which pays when they are larger.
-    return 256 if devices() > 1 else 1024
+@dataclass(frozen=True)
+class Matrix:
+    """The matrix of a global batch: its size, how it is split over devices, and how it is traversed.
 
-
-def tiling(batch: int, plan: Plan) -> tuple[int, int]:
-    """Rows of a tile, as equal as can be, and the batch padded to whole tiles on every device."""
-    rows = -(-batch // devices())
-    tiles = -(-rows // largest(plan))
-    tile = -(-rows // tiles)
-    return tile, tile * tiles * devices()
-
-
-def padded(tree: PyTree, rows: int) -> Any:
-    """The leaves with zero rows added up to `rows`."""
-    pad = lambda x: jnp.pad(x, [(0, rows - len(x))] + [(0, 0)] * (x.ndim - 1))
-    return jax.tree.map(lambda x: x if len(x) == rows else pad(x), tree)
-
-
-def side(x: tuple[Array, ...], image_id: Array, extra: PyTree, rows: int) -> Side:
-    """A whole side, padded to `rows`."""
-    x, image_id, extra = padded((x, image_id, extra), rows)
-    return Side(x, jnp.arange(rows, dtype=jnp.int32), image_id, extra)
-
-
-def gathers(plan: Plan, x: tuple[Array, ...]) -> bool:
-    """Whether all columns come at once; `x` are a device's own."""
-    size = devices() * sum(leaf.size * leaf.dtype.itemsize for leaf in x)
-    return plan.form == "gather" or (plan.form == "auto" and size <= GATHER_BYTES)
-
-
-def dot(a: Array, b: Array, axes: tuple[int, int], dtype: str) -> Array:
-    """A product over axis `axes[0]` of a and `axes[1]` of b, summed in the dtype of `a`."""
-    precise = a.dtype
-    if dtype == "bfloat16":
-        a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
-    contract = (((axes[0],), (axes[1],)), ((), ()))
-    return lax.dot_general(a, b, contract, preferred_element_type=precise)
-
-
-def scores_of(rows: Side, columns: Side, products: Products, batch: int | None, dtype: str):
-    """The tile of these rows and columns, and the embeddings that were multiplied.
-
-    `batch` is given where rows were added to fill the tiles.
+    Hashable: custom VJPs take it as a static argument.
     """
-    x, y = products.mix(rows.x), products.mix(columns.x)
-    scores = tuple(dot(x[i], y[j], (1, 1), dtype) for i, j in products.learnt + products.constant)
-    negative = rows.image_id[:, None] != columns.image_id[None, :]
-    if batch is not None:
-        negative &= (rows.id < batch)[:, None] & (columns.id < batch)[None, :]
-    return Tile(scores, negative, rows.id, columns.id), x, y
+
+    batch: int
+    axes: BatchAxes = ONE_DEVICE
+    plan: Plan = PLAN
+    products: Products = SCORES
+
+    def __post_init__(self):
+        for name, choices in (("schedule", SCHEDULES), ("dtype", DTYPES)):
+            if getattr(self.plan, name) not in choices:
+                value = getattr(self.plan, name)
+                raise ArgumentError(f"plan.{name}={value!r}: must be one of {', '.join(choices)}")
+        if self.plan.tile < 0:
+            raise ArgumentError(f"plan.tile={self.plan.tile}: must be 0 or more")
+
+    def of(self, products: Products) -> "Matrix":
+        """The same with other scores."""
+        return replace(self, products=products)
+
+    @property
+    def rows(self) -> int:
+        """Rows of a device."""
+        return self.batch // self.axes.devices
+
+    @property
+    def largest_tile(self) -> int:
+        """The largest height and width of a tile."""
+        if self.plan.tile or jax.default_backend() != "cpu":
+            return self.plan.tile or 2048
+        # Several CPU devices are one core each, whose cache holds a few arrays of 256 x 256; one device's
+        # products are shared by all cores, which pays when they are larger.
+        return 256 if self.axes.devices > 1 else 1024
+
+    @property
+    def tiles(self) -> int:
+        """Tiles along a device's rows."""
+        return -(-self.rows // self.largest_tile)
+
+    @property
+    def tile(self) -> int:
+        """Height and width of a tile, as equal as can be."""
+        return -(-self.rows // self.tiles)
+
+    def gathers(self, x: tuple[Array, ...]) -> bool:
+        """Whether all columns come at once; `x` are a device's own."""
+        size = self.axes.devices * sum(leaf.size * leaf.dtype.itemsize for leaf in x)
+        schedule = self.plan.schedule
+        return schedule == "gather" or (schedule == "auto" and size <= GATHER_BYTES)
+
+    def block(self, side: Side) -> Block:
+        """A device's own rows of a side, numbered, and padded to whole tiles. Inside `on_shards`."""
+        rows, padded = self.rows, self.tile * self.tiles
+        number = jnp.arange(padded, dtype=jnp.int32)
+        row_id = jnp.where(number < rows, self.axes.index() * rows + number, -1).astype(jnp.int32)
+        pad = lambda x: jnp.pad(x, [(0, padded - rows)] + [(0, 0)] * (x.ndim - 1))
+        side = jax.tree.map(pad, side) if padded > rows else side
+        return Block(side.x, row_id, side.image_ids, side.per_row, side.constants)
+
+    def unpad(self, tree: PyTree) -> Any:
+        """The leaves without the rows that `block` added."""
+        return jax.tree.map(lambda leaf: leaf[: self.rows], tree)
+
+    def scores(self, rows: Block, columns: Block) -> tuple[Tile, tuple, tuple]:
+        """The tile of these rows and columns, and the embeddings that were multiplied."""
+        products = self.products
+        x, y = products.mix(rows.x), products.mix(columns.x)
+        pairs = products.learnt + products.constant
+        scores = tuple(self.dot(x[i], y[j], (1, 1)) for i, j in pairs)
+        negative = rows.image_ids[:, None] != columns.image_ids[None, :]
+        if self.tile * self.tiles > self.rows:
+            negative &= (rows.id >= 0)[:, None] & (columns.id >= 0)[None, :]
+        return Tile(scores, negative, rows.id, columns.id), x, y
+
+    def dot(self, a: Array, b: Array, axes: tuple[int, int]) -> Array:
+        """A product over axis `axes[0]` of a and `axes[1]` of b, summed in the dtype of `a`."""
+        precise = a.dtype
+        if self.plan.dtype == "bfloat16":
+            a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+        contract = (((axes[0],), (axes[1],)), ((), ()))
+        return lax.dot_general(a, b, contract, preferred_element_type=precise)

@@ -24,10 +24,9 @@ from memory import peak  # beside this file
 from jax_itm.config.load import default
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.distributed.mesh import make_mesh
-from jax_itm.evaluation.evaluate import COMPARE
+from jax_itm.evaluation.evaluate import EncodedSplit, count
 from jax_itm.inference.matcher import Matcher
 from jax_itm.methods import build
-from jax_itm.metrics import retrieval
 
 IMAGES, EACH = 5000, 5
 
@@ -72,9 +71,7 @@ def main():
     matcher = Matcher(config, build(config, len(tokenizer)), tokenizer, mesh)
     product = jax.jit(lambda v, t: v @ t.T)
     calls = {
-        "evaluate": lambda: retrieval.evaluate(
-            lambda i, c: matcher.score_block(v[slice(*i)], t[slice(*c)]), caption_image, compare=COMPARE
-        ),
+        "evaluate": lambda: count(matcher, EncodedSplit(v, t), caption_image).result(),
         "bare product": lambda: product(v, t).block_until_ready(),
     }
     held = {name: warm_peak(call) for name, call in calls.items()}

@@ -16,8 +16,8 @@ import atheris  # pyright: ignore[reportMissingImports]: installed by hand
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 with atheris.instrument_imports(include=["jax_itm.data"], enable_loader_override=False):
-    from tests.helpers.layouts import LAYOUTS, read_all, taken
-    from tests.helpers.mutate import tolerant
+    from tests.helpers.layouts import LAYOUTS, read_all, read_files
+    from tests.helpers.mutate import allow_user_error
 
 
 def main():
@@ -26,7 +26,7 @@ def main():
     layout = LAYOUTS[sys.argv.pop(1)]
     with tempfile.TemporaryDirectory() as place:
         layout.write(Path(place) / "raw")
-        valid = taken(Path(place) / "raw")
+        valid = read_files(Path(place) / "raw")
         names, seeds = sorted(valid), Path(place) / "seeds"
         seeds.mkdir()
         for k, name in enumerate(names):
@@ -36,7 +36,7 @@ def main():
             name = names[data[0] % len(names)] if data else names[0]
             with tempfile.TemporaryDirectory() as copy:
                 folder = layout.build(Path(copy), valid | {name: data[1:]})
-                tolerant(lambda: read_all(layout.read(folder)))
+                allow_user_error(lambda: read_all(layout.read(folder)))
 
         # All valid files take the same way through a reader: else all but the shortest would be dropped.
         atheris.Setup([sys.argv[0], "-keep_seed=1", "-len_control=0", *sys.argv[1:], str(seeds)], once)

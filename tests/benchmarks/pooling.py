@@ -12,13 +12,13 @@ import time
 import jax
 import jax.numpy as jnp
 
-from jax_itm.arrays import MASKED
+from jax_itm.arrays import NEG_INF
 from jax_itm.models.pooling import pool_by_rank
 
 
 def sorted_(x, mask, weights):
     """By `jnp.sort` and a product."""
-    ordered = -jnp.sort(jnp.where(mask[..., None], -x, -MASKED), axis=1)
+    ordered = -jnp.sort(jnp.where(mask[..., None], -x, -NEG_INF), axis=1)
     return jnp.einsum("bnd,bn->bd", jnp.where(weights[..., None] > 0, ordered, 0), weights)
 
 
@@ -27,7 +27,7 @@ def measure(n: int) -> tuple[float, float, float]:
     keys, sets = jax.random.split(jax.random.key(0), 4), 128 if n <= 64 else 16
     x = jax.random.normal(keys[0], (sets, n, 256))
     mask = jnp.arange(n) < jax.random.randint(keys[1], (sets, 1), 5, n + 1)
-    weights = jax.nn.softmax(jnp.where(mask, jax.random.normal(keys[2], (sets, n)), MASKED))
+    weights = jax.nn.softmax(jnp.where(mask, jax.random.normal(keys[2], (sets, n)), NEG_INF))
     out = jax.random.normal(keys[3], (sets, 256))
     loss = lambda pool: lambda x, w: jnp.sum(pool(x, mask, w) * out)
     forms = [jax.jit(jax.value_and_grad(loss(pool), (0, 1))) for pool in (sorted_, pool_by_rank)]

@@ -32,12 +32,11 @@ from memory import peak  # beside this file
 
 from jax_itm import losses
 from jax_itm.distributed.mesh import batch_sharded, make_mesh
-from jax_itm.losses.dimension import dimension_correlation, dimension_loss
-from jax_itm.losses.spatial import spatial_losses
-from jax_itm.sharded.collectives import AXIS
-from jax_itm.sharded.tiles import Plan
+from jax_itm.losses import Plan
 
-SCALE, MARGIN = 14.3, 0.2
+AXIS = "data"
+MARGIN = 0.2
+SCALE = 14.3
 
 
 # The plain forms: one direction at a time, from a device's rows against all columns.
@@ -74,12 +73,12 @@ def dense(name):
     """The whole matrix, partitioned by the compiler."""
     loss, directions = PLAIN[name]
 
-    def whole(v, t, ids):
+    def matrix(v, t, ids):
         s = v @ t.T
-        found = loss(s, *masks(ids, ids, 0))
-        return found + loss(s.T, *masks(ids, ids, 0)) if directions == 2 else found
+        total = loss(s, *masks(ids, ids, 0))
+        return total + loss(s.T, *masks(ids, ids, 0)) if directions == 2 else total
 
-    return whole
+    return matrix
 
 
 def all_gather(name):
@@ -90,29 +89,26 @@ def all_gather(name):
         start = lax.axis_index(AXIS) * len(v)
         everything = lambda x: lax.all_gather(x, AXIS, tiled=True)
         seen = masks(ids, everything(ids), start)
-        found = loss(v @ everything(t).T, *seen)
+        total = loss(v @ everything(t).T, *seen)
         if directions == 2:
-            found += loss(t @ everything(v).T, *seen)
+            total += loss(t @ everything(v).T, *seen)
         mean = name == "InfoNCE"
-        return (lax.pmean if mean else lax.psum)(found, AXIS)
+        return (lax.pmean if mean else lax.psum)(total, AXIS)
 
     return jax.shard_map(rows, in_specs=PartitionSpec(AXIS), out_specs=PartitionSpec())
 
 
 def ours(name, plan):
-    def dias(v, t, ids):
-        key = jax.random.key(0)
-        triplet = losses.triplet_distance_weighted(v, t, ids, MARGIN, key, cutoff=1.7, plan=plan)
-        dim = jnp.mean(dimension_loss(dimension_correlation(v, t, jnp.ones(len(v), bool)), "ratio", "relu"))
-        given = {"inter": 0.05, "intra": 0.1, "select_on": "proximity", "soft": False, "plan": plan}
-        return triplet + 10 * dim + spatial_losses(v, t, ids, jnp.ones(2), **given)["spatial"]
-
-    return {
-        "InfoNCE": lambda v, t, i: losses.info_nce(v, t, i, jnp.float32(SCALE), plan),
-        "triplet hardest": lambda v, t, i: losses.triplet_hardest(v, t, i, MARGIN, plan),
-        "sigmoid": lambda v, t, i: losses.sigmoid(v, t, i, jnp.float32(10), jnp.float32(-10), plan),
-        "DIAS, four terms": dias,
+    """A loss of this package, of (images, texts, image ids)."""
+    knn = {"negatives": "knn", "k": 8}
+    call = {
+        "InfoNCE": lambda v, t, **given: losses.info_nce(v, t, scale=SCALE, **given),
+        "triplet hardest": lambda v, t, **given: losses.triplet(v, t, margin=MARGIN, **given),
+        "triplet knn": lambda v, t, **given: losses.triplet(v, t, margin=MARGIN, **knn, **given),
+        "sigmoid": lambda v, t, **given: losses.sigmoid(v, t, scale=10.0, bias=-10.0, **given),
+        "DIAS, four terms": lambda v, t, **given: losses.dias(v, t, key=jax.random.key(0), **given),
     }[name]
+    return lambda v, t, ids: call(v, t, image_ids=ids, plan=plan)
 
 
 def torch_losses():
@@ -246,7 +242,7 @@ def main():
     parser.add_argument("--peaks", action="store_true", help="memory of the process instead of times")
     parser.add_argument("--peak", metavar="LOSS/FORM", help="of one form, in this process")
     args = parser.parse_args()
-    names = [name for name in (*PLAIN, "DIAS, four terms") if name in args.losses]
+    names = [name for name in (*PLAIN, "triplet knn", "DIAS, four terms") if name in args.losses]
     if args.peaks:
         return peaks(names, args)
     v, t = embeddings(args.batch, args.dim)

@@ -8,10 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from jax_itm.arrays import Maps
+from jax_itm.arrays import AttentionMaps
 from jax_itm.config.load import default
-from jax_itm.losses import attention_alignment
-from jax_itm.methods.iais import rank_loss
+from jax_itm.losses import alignment, rank_loss
 from jax_itm.train import optimizer
 
 GOLD = dict(np.load(Path(__file__).parents[1] / "goldens" / "iais.npz"))
@@ -24,14 +23,14 @@ def _float64():
         yield
 
 
-def maps(own, other, out, back) -> Maps:
+def maps(own, other, out, back) -> AttentionMaps:
     """Of one pair, nothing padded."""
     own, other, out, back = (jnp.asarray(x)[None] for x in (own, other, out, back))
     true = lambda x: jnp.ones(x.shape[:2], bool)
-    return Maps(own, other, out, back, true(own), true(other))
+    return AttentionMaps(own, other, out, back, true(own), true(other))
 
 
-def golden(side: str) -> Maps:
+def golden(side: str) -> AttentionMaps:
     txt, img, t2i, i2t = (GOLD[f"attention_{name}_attn"] for name in ("txt", "img", "t2i", "i2t"))
     return maps(txt, img, t2i, i2t) if side == "L" else maps(img, txt, i2t, t2i)
 
@@ -39,10 +38,10 @@ def golden(side: str) -> Maps:
 def test_divergence():
     a, b = jnp.asarray(GOLD["mkl_A"])[None], jnp.asarray(GOLD["mkl_B"])[None]
     all_true = jnp.ones(a.shape, bool)
-    of = lambda p, q: attention_alignment.divergence(p, q, all_true)[0]
+    of = lambda p, q: alignment.divergence(p, q, all_true)[0]
     np.testing.assert_allclose(of(a, b), GOLD["mkl_kl_A_B"], **CLOSE)
     np.testing.assert_allclose(of(b, a), GOLD["mkl_kl_B_A"], **CLOSE)
-    both = lambda p, q: attention_alignment.symmetric_divergence(p, q, all_true)[0]
+    both = lambda p, q: alignment.symmetric_divergence(p, q, all_true)[0]
     value, grads = jax.value_and_grad(both, argnums=(0, 1))(a, b)
     np.testing.assert_allclose(value, GOLD["mkl_mkl"], **CLOSE)
     for name, grad in zip("AB", grads, strict=True):
@@ -52,11 +51,11 @@ def test_divergence():
 @pytest.mark.parametrize("side", ["L", "V"])
 def test_singular(side):
     given, gold = golden(side), lambda name: GOLD[f"singular_{side}_{name}"]
-    target = attention_alignment.singular_target(given)
+    target = alignment.singular_target(given)
     np.testing.assert_array_equal(target.chosen[0], gold("index"))
     np.testing.assert_allclose(target.extracted[0], gold("extracted"), **CLOSE)
     np.testing.assert_allclose(target.rows[0], gold("pseudo"), **CLOSE)
-    value, grad = jax.value_and_grad(lambda m: attention_alignment.singular(m)[0], allow_int=True)(given)
+    value, grad = jax.value_and_grad(lambda m: alignment.singular(m)[0], allow_int=True)(given)
     np.testing.assert_allclose(value, gold("loss"), **CLOSE)
     own, other = ("txt", "img") if side == "L" else ("img", "txt")
     np.testing.assert_allclose(grad.own[0], gold(f"grad_{own}"), **CLOSE)
@@ -67,8 +66,8 @@ def test_singular(side):
 @pytest.mark.parametrize("side", ["L", "V"])
 def test_distributed(side):
     given, gold = golden(side), lambda name: GOLD[f"distributed_{side}_{name}"]
-    np.testing.assert_allclose(attention_alignment.round_trip(given)[0], gold("pseudo"), **CLOSE)
-    value, grad = jax.value_and_grad(lambda m: attention_alignment.distributed(m)[0], allow_int=True)(given)
+    np.testing.assert_allclose(alignment.round_trip(given)[0], gold("pseudo"), **CLOSE)
+    value, grad = jax.value_and_grad(lambda m: alignment.distributed(m)[0], allow_int=True)(given)
     np.testing.assert_allclose(value, gold("loss"), **CLOSE)
     names = ("txt", "img", "t2i", "i2t") if side == "L" else ("img", "txt", "i2t", "t2i")
     for name, found in zip(names, (grad.own, grad.other, grad.out, grad.back), strict=True):
@@ -78,11 +77,9 @@ def test_distributed(side):
 def test_worked_example():
     txt, img, t2i = (GOLD[f"worked2x2_{name}"] for name in ("txt", "img", "t2i"))
     language, vision = maps(txt, img, t2i, img), maps(img, txt, t2i, t2i)
-    np.testing.assert_allclose(attention_alignment.singular(language)[0], GOLD["worked2x2_L_loss"], **CLOSE)
-    np.testing.assert_allclose(attention_alignment.singular(vision)[0], GOLD["worked2x2_V_loss"], **CLOSE)
-    np.testing.assert_allclose(
-        attention_alignment.distributed(language)[0], GOLD["worked2x2_dist_L_loss"], **CLOSE
-    )
+    np.testing.assert_allclose(alignment.singular(language)[0], GOLD["worked2x2_L_loss"], **CLOSE)
+    np.testing.assert_allclose(alignment.singular(vision)[0], GOLD["worked2x2_V_loss"], **CLOSE)
+    np.testing.assert_allclose(alignment.distributed(language)[0], GOLD["worked2x2_dist_L_loss"], **CLOSE)
 
 
 def test_rank_loss():
@@ -96,9 +93,7 @@ def test_rank_loss():
 def test_schedules():
     steps = jnp.asarray(GOLD["training_steps"])
     for name in ("exp", "linear", "log"):
-        found = attention_alignment.schedule(
-            name, (steps / 5000).astype(jnp.float32)
-        )  # as the golden numbers were
+        found = alignment.schedule(name, (steps / 5000).astype(jnp.float32))  # as the golden numbers were
         np.testing.assert_allclose(found, GOLD[f"training_tsa_{name}"], rtol=3e-7, atol=1e-10)
     with (config := default("iais")).unlocked():
         config.optimizer.update({"lr": 5e-5, "schedule": "linear", "warmup": "500 steps", "floor": 1e-8})
@@ -117,22 +112,20 @@ def test_bert_adam():
         np.testing.assert_allclose(params, expected, **CLOSE)
 
 
-def padded(one: Maps, more: int) -> Maps:
+def padded(one: AttentionMaps, more: int) -> AttentionMaps:
     wide = lambda x: jnp.pad(x, ((0, 0), (0, more), (0, more)), constant_values=0.3)  # no zeros: worse
     mask = lambda x: jnp.pad(x, ((0, 0), (0, more)))
-    return Maps(*map(wide, one[:4]), *map(mask, one[4:]))
+    return AttentionMaps(*map(wide, one[:4]), *map(mask, one[4:]))
 
 
-@pytest.mark.parametrize(
-    "loss", [attention_alignment.singular, attention_alignment.distributed], ids=lambda f: f.__name__
-)
+@pytest.mark.parametrize("loss", [alignment.singular, alignment.distributed], ids=lambda f: f.__name__)
 def test_padding_changes_nothing(loss):
     """Once the maps' padded keys hold 0, as a masked softmax leaves them."""
     one = golden("L")
     many = padded(one, 2)
     keys = lambda x, mask: jnp.where(mask[:, None, :], x, 0)
     masks = many.mask, many.other_mask, many.other_mask, many.mask
-    many = Maps(*(keys(x, m) for x, m in zip(many[:4], masks, strict=True)), *many[4:])
+    many = AttentionMaps(*(keys(x, m) for x, m in zip(many[:4], masks, strict=True)), *many[4:])
     expected, slopes = jax.value_and_grad(lambda x: loss(one._replace(own=x))[0])(one.own)
     found, wider = jax.value_and_grad(lambda x: loss(many._replace(own=x))[0])(many.own)
     np.testing.assert_allclose(found, expected, **CLOSE)
@@ -141,17 +134,15 @@ def test_padding_changes_nothing(loss):
 
 
 def test_without_the_second_softmax_rows_still_sum_to_one():
-    target = attention_alignment.singular_target(golden("V"), softmax=False)
+    target = alignment.singular_target(golden("V"), softmax=False)
     np.testing.assert_allclose(np.sum(target.rows, axis=2), 1, **CLOSE)
-    assert float(jnp.max(target.rows)) > 1.5 * float(
-        jnp.max(attention_alignment.singular_target(golden("V")).rows)
-    )
+    assert float(jnp.max(target.rows)) > 1.5 * float(jnp.max(alignment.singular_target(golden("V")).rows))
 
 
 def test_an_exact_zero_makes_the_singular_loss_infinite():
     one = golden("L")
-    assert attention_alignment.singular(one._replace(own=one.own.at[0, 0, 1].set(0)))[0] == np.inf
-    assert np.isfinite(attention_alignment.distributed(one._replace(own=one.own.at[0, 0, 1].set(0)))[0])
+    assert alignment.singular(one._replace(own=one.own.at[0, 0, 1].set(0)))[0] == np.inf
+    assert np.isfinite(alignment.distributed(one._replace(own=one.own.at[0, 0, 1].set(0)))[0])
 
 
 def test_isd_from_annotation():
@@ -161,9 +152,7 @@ def test_isd_from_annotation():
     boxes = np.zeros((3, 7), bool)
     words[0, :2], words[1, 3], words[2, 4] = True, True, True
     boxes[0, 1], boxes[1, [2, 5]] = True, True
-    distance, counts = attention_alignment.annotated_isd(
-        one, jnp.asarray(words)[None], jnp.asarray(boxes)[None]
-    )
+    distance, counts = alignment.annotated_isd(one, jnp.asarray(words)[None], jnp.asarray(boxes)[None])
 
     def among(attention, groups):
         r = np.zeros((2, 2))
@@ -177,6 +166,4 @@ def test_isd_from_annotation():
     expected = np.sum(a * np.log(a / b) + b * np.log(b / a)) / 2
     np.testing.assert_allclose(distance[0], expected, **CLOSE)
     assert counts[0]
-    assert not attention_alignment.annotated_isd(
-        one, jnp.asarray(words[:1])[None], jnp.asarray(boxes[:1])[None]
-    )[1][0]
+    assert not alignment.annotated_isd(one, jnp.asarray(words[:1])[None], jnp.asarray(boxes[:1])[None])[1][0]

@@ -9,20 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jax_itm import losses
 from jax_itm.distributed.mesh import batch_sharded, make_mesh
-from jax_itm.losses import contrastive
-from jax_itm.sharded.negatives import choose
-from jax_itm.sharded.tiles import Plan
+from jax_itm.losses import Plan, triplets
+from jax_itm.losses.inputs import pairs as checked
+from jax_itm.sharded.negatives import select_negatives
 
 B, D = 16, 8
 IDS = np.arange(B)
 IDS[[1, 5]] = 0  # three captions of one image
 DENSE = Plan("gather", 512)
-WALKS = [  # devices, how: 3 do not divide 16 rows, 5 and 3 do not divide a shard
+SCHEDULES = [  # devices, how: 5, 3 and 2 do not divide a shard; 3 devices have 15 of the rows
     (1, DENSE),
     (1, Plan("ring", 5)),
     (2, Plan("ring", 3)),
-    (3, Plan("ring", 512)),
+    (3, Plan("ring", 2)),
     (3, Plan("gather", 4)),
     (8, Plan("ring", 512)),
     (8, Plan("gather", 3)),
@@ -67,36 +68,59 @@ def np_triplet(s, negative, margin, hardest):
     return value, slope
 
 
+def np_knn(s, negative, margin, k):
+    value, slope = 0.0, np.zeros_like(s)
+    for scores, mask, out in ((s, negative, slope), (s.T, negative.T, slope.T)):
+        for i in range(len(s)):
+            candidates = np.flatnonzero(mask[i])
+            nearest = candidates[np.argsort(-scores[i, candidates], kind="stable")][:k]
+            for j in nearest:
+                hinge = margin + scores[i, j] - scores[i, i]
+                if hinge > 0:
+                    value += hinge / len(nearest)
+                    out[i, j] += 1 / len(nearest)
+                    out[i, i] -= 1 / len(nearest)
+    return value, slope
+
+
 CASES = {
     "info_nce": (
-        lambda v, t, i, plan: contrastive.info_nce(v, t, i, jnp.asarray(14.3, v.dtype), plan),
+        lambda v, t, **given: losses.info_nce(v, t, scale=14.3, **given),
         lambda s, n: np_info_nce(s, n, 14.3),
     ),
     "info_nce_100": (
-        lambda v, t, i, plan: contrastive.info_nce(v, t, i, jnp.asarray(100, v.dtype), plan),
+        lambda v, t, **given: losses.info_nce(v, t, scale=100.0, **given),
         lambda s, n: np_info_nce(s, n, 100),
     ),
     "sigmoid": (
-        lambda v, t, i, plan: contrastive.sigmoid(
-            v, t, i, jnp.asarray(10, v.dtype), jnp.asarray(-4, v.dtype), plan
-        ),
+        lambda v, t, **given: losses.sigmoid(v, t, scale=10.0, bias=-4.0, **given),
         lambda s, n: np_sigmoid(s, n, 10, -4),
     ),
     "sum": (
-        lambda v, t, i, plan: contrastive.triplet_sum(v, t, i, 0.2, plan),
+        lambda v, t, **given: losses.triplet(v, t, negatives="sum", **given),
         lambda s, n: np_triplet(s, n, 0.2, False),
     ),
     "hardest": (
-        lambda v, t, i, plan: contrastive.triplet_hardest(v, t, i, 0.2, plan),
+        lambda v, t, **given: losses.triplet(v, t, negatives="hardest", **given),
         lambda s, n: np_triplet(s, n, 0.2, True),
+    ),
+    "knn": (
+        lambda v, t, **given: losses.triplet(v, t, negatives="knn", k=4, **given),
+        lambda s, n: np_knn(s, n, 0.2, 4),
     ),
 }
 
 
-def distance_weighted(v, t, ids=IDS, plan=DENSE, key=3):
-    return contrastive.triplet_distance_weighted(
-        v, t, ids, 0.2, jax.random.key(key), cutoff=1.7, sphere_dim=8, plan=plan
-    )
+def distance_weighted(v, t, **given):
+    key = jax.random.key(3)
+    return losses.triplet(v, t, negatives="distance_weighted", key=key, sphere_dim=8, **given)
+
+
+def of_rows(devices):
+    """Pairs and image ids, as many as the devices divide."""
+    count = B // devices * devices
+    v, t = pairs()
+    return v[:count], t[:count], IDS[:count]
 
 
 def reference(loop, v, t, ids):
@@ -104,43 +128,42 @@ def reference(loop, v, t, ids):
     return value, (slope @ t, slope.T @ v)
 
 
-def walked(loss, v, t, ids, devices, plan, dtype=np.float64):
+def traversed(loss, v, t, ids, devices, plan, dtype=np.float64):
     mesh = make_mesh(devices)
     with jax.set_mesh(mesh):
-        given = [jnp.asarray(x, dtype) for x in (v, t)]
-        if len(v) % devices == 0:
-            given = jax.device_put(given, batch_sharded(mesh))
-        of = jax.jit(jax.value_and_grad(lambda v, t: loss(v, t, jnp.asarray(ids), plan), argnums=(0, 1)))
-        return jax.device_get(of(*given))
+        rows = jax.device_put([jnp.asarray(x, dtype) for x in (v, t)], batch_sharded(mesh))
+        value = lambda v, t: loss(v, t, image_ids=jnp.asarray(ids), plan=plan)
+        return jax.device_get(jax.jit(jax.value_and_grad(value, argnums=(0, 1)))(*rows))
 
 
 def agree(found, expected, rtol, atol):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), found, expected)
 
 
-@pytest.mark.parametrize(("devices", "plan"), WALKS, ids=str)
+@pytest.mark.parametrize(("devices", "plan"), SCHEDULES, ids=str)
 @pytest.mark.parametrize("name", list(CASES))
-def test_every_walk_gives_the_reference_value_and_gradient(name, devices, plan):
+def test_every_schedule_gives_the_reference_value_and_gradient(name, devices, plan):
     loss, loop = CASES[name]
-    expected = reference(loop, *pairs(), IDS)
+    given = of_rows(devices)
     with jax.enable_x64(True):
-        agree(walked(loss, *pairs(), IDS, devices, plan), expected, 1e-9, 1e-9)
+        agree(traversed(loss, *given, devices, plan), reference(loop, *given), 1e-9, 1e-9)
 
 
 @pytest.mark.parametrize("name", list(CASES))
 def test_float32_is_close(name):
     loss, loop = CASES[name]
-    value, grads = walked(loss, *pairs(), IDS, 8, Plan("ring", 512), np.float32)
+    value, grads = traversed(loss, *pairs(), IDS, 8, Plan("ring", 512), np.float32)
     expected, slopes = reference(loop, *pairs(), IDS)
     np.testing.assert_allclose(value, expected, rtol=2e-6, atol=1e-6)
     agree(grads, slopes, 2e-5, 2e-5)
 
 
-@pytest.mark.parametrize(("devices", "plan"), WALKS[1:], ids=str)
+@pytest.mark.parametrize(("devices", "plan"), SCHEDULES[1:], ids=str)
 def test_a_draw_depends_neither_on_devices_nor_on_tiles(devices, plan):
+    given = of_rows(devices)
     with jax.enable_x64(True):
-        loss = lambda v, t, ids, plan: distance_weighted(v, t, ids, plan)
-        agree(walked(loss, *pairs(), IDS, devices, plan), walked(loss, *pairs(), IDS, 1, DENSE), 1e-9, 1e-9)
+        alone = traversed(distance_weighted, *given, 1, DENSE)
+        agree(traversed(distance_weighted, *given, devices, plan), alone, 1e-9, 1e-9)
 
 
 @settings(max_examples=25, deadline=None)
@@ -151,13 +174,14 @@ def test_any_shape_and_any_mask(b, d, tile, seed, name):
     loss, loop = CASES[name]
     with jax.enable_x64(True), np.errstate(invalid="ignore", divide="ignore"):
         v, t = pairs(seed, b, d)
-        agree(walked(loss, v, t, ids, 1, Plan("ring", tile)), reference(loop, v, t, ids), 1e-8, 1e-8)
+        agree(traversed(loss, v, t, ids, 1, Plan("ring", tile)), reference(loop, v, t, ids), 1e-8, 1e-8)
 
 
 def test_among_equal_scores_the_first_is_hardest():
     v = jnp.tile(jnp.array([[1.0, 0.0]]), (6, 1))
     for plan in (DENSE, Plan("ring", 2)):
-        row, column = choose(None, v, v, jnp.arange(6), (), plan)
+        batch = checked(v, v, None, "data")
+        row, column = select_negatives(batch.matrix(plan), None, v, v, batch.image_ids)
         np.testing.assert_array_equal(row.id, [1, 0, 0, 0, 0, 0])
         np.testing.assert_array_equal(column.id, [1, 0, 0, 0, 0, 0])
 
@@ -165,18 +189,19 @@ def test_among_equal_scores_the_first_is_hardest():
 def test_an_anchor_without_negatives_has_no_gradient():
     v, t = map(jnp.asarray, pairs())
     for loss, _ in CASES.values():
-        of = jax.value_and_grad(lambda v, loss=loss: loss(v, t, jnp.zeros(B, int), DENSE))
+        of = jax.value_and_grad(lambda v, loss=loss: loss(v, t, image_ids=jnp.zeros(B, int), plan=DENSE))
         value, grad = jax.jit(of)(v)
         assert np.isfinite(value) and np.all(np.isfinite(grad))
-    assert contrastive.triplet_hardest(v, t, jnp.zeros(B, int), 0.2) == 0
+    assert losses.triplet(v, t, image_ids=jnp.zeros(B, int)) == 0
 
 
 def test_the_temperature_and_bias_get_their_gradients():
     with jax.enable_x64(True):
         v, t = map(jnp.asarray, pairs())
+        given = {"image_ids": jnp.asarray(IDS), "plan": Plan("ring", 3)}
         for loss in (
-            lambda x: contrastive.info_nce(v, t, jnp.asarray(IDS), x[0], Plan("ring", 3)),
-            lambda x: contrastive.sigmoid(v, t, jnp.asarray(IDS), x[0], x[1], Plan("ring", 3)),
+            lambda x: losses.info_nce(v, t, scale=x[0], **given),
+            lambda x: losses.sigmoid(v, t, scale=x[0], bias=x[1], **given),
         ):
             loss, at, step = jax.jit(loss), jnp.array([10.0, -4.0]), 1e-5
             slope = [(loss(at + step * e) - loss(at - step * e)) / (2 * step) for e in jnp.eye(2)]
@@ -188,29 +213,28 @@ def test_distance_weights_are_the_inverse_density():
     q, scores = 16, np.array([-0.2, 0.0, 0.3, 0.8], np.float32)
     distance = np.sqrt(2 - 2 * scores)
     density = distance ** (q - 2) * (1 - distance**2 / 4) ** ((q - 3) / 2)
-    log_w = contrastive.distance_log_weights(jnp.asarray(scores), 1.9, q)
+    log_w = triplets.distance_log_weights(jnp.asarray(scores), 1.9, q)
     np.testing.assert_allclose(log_w, -np.log(density), rtol=1e-4)
-    beyond = contrastive.distance_log_weights(jnp.asarray([-0.6, 0.99]), 1.7, q)
+    beyond = triplets.distance_log_weights(jnp.asarray([-0.6, 0.99]), 1.7, q)
     assert beyond[0] == -np.inf
-    assert beyond[1] == contrastive.distance_log_weights(jnp.asarray([0.9]), 1.7, q)[0]  # D >= 0.5
+    assert beyond[1] == triplets.distance_log_weights(jnp.asarray([0.9]), 1.7, q)[0]  # D >= 0.5
 
 
 def test_gap_is_that_of_the_scores():
     v, t = pairs()
     scores = v @ t.T
-    found = contrastive.gap(jnp.asarray(v, jnp.float32), jnp.asarray(t, jnp.float32))
+    found = losses.score_gap(jnp.asarray(v, jnp.float32), jnp.asarray(t, jnp.float32))
     np.testing.assert_allclose(found, np.diag(scores).mean() - scores.mean(), rtol=1e-4)
 
 
 def test_drawn_negatives_follow_their_weights():
     v, t = (jnp.asarray(x, jnp.float32) for x in pairs())
-    log_w = lambda s: contrastive.distance_log_weights(s, 1.9, 6)
-    keys = lambda tile, axis, key: log_w(tile.scores[0]) + contrastive.pair_gumbel(tile, axis, key)
-    drawn = lambda key: [x.id for x in choose(keys, v, t, jnp.asarray(IDS), key, DENSE)]
+    log_w = lambda s: triplets.distance_log_weights(s, 1.9, 6)
+    keys = lambda tile, axis, key: log_w(tile.scores[0]) + triplets.pair_gumbel(tile, axis, key)
+    batch = checked(v, t, IDS, "data")
+    given = batch.matrix(DENSE), keys, v, t, batch.image_ids
     many = jax.random.key_data(jax.random.split(jax.random.key(0), 2000))
-    draws = jax.jit(jax.vmap(lambda key: [x.id for x in choose(keys, v, t, jnp.asarray(IDS), key, DENSE)]))(
-        many
-    )
+    draws = jax.jit(jax.vmap(lambda key: [x.id for x in select_negatives(*given, key)]))(many)
     negative = IDS[:, None] != IDS[None, :]
     for drawn, scores in zip(draws, (v @ t.T, t @ v.T), strict=True):
         w = np.where(negative, np.exp(log_w(scores)), 0)
@@ -225,12 +249,12 @@ def compiled(name, batch, devices, d=64, tile=32):
     with jax.set_mesh(mesh):
         x = jax.ShapeDtypeStruct((batch, d), jnp.float32, sharding=rows)
         ids = jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=rows)
-        loss = lambda v, t, ids: CASES[name][0](v, t, ids, Plan("ring", tile))
+        loss = lambda v, t, ids: CASES[name][0](v, t, image_ids=ids, plan=Plan("ring", tile))
         of = jax.value_and_grad(loss, argnums=(0, 1))
         return jax.jit(of, out_shardings=(None, (rows, rows))).lower(x, x, ids).compile()
 
 
-@pytest.mark.parametrize("name", ["info_nce", "sigmoid", "sum", "hardest"])
+@pytest.mark.parametrize("name", ["info_nce", "sigmoid", "sum", "hardest", "knn"])
 def test_memory_is_a_few_shards_whatever_the_batch(name):
     """Read from the compiled program: temporary bytes, and that no array is larger than a tile or shard."""
     d, tile = 64, 32

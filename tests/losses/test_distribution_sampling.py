@@ -4,21 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from jax_itm.arrays import Encoded
-from jax_itm.config.fields import SAMPLING
+from jax_itm import losses
 from jax_itm.distributed.mesh import make_mesh
-from jax_itm.losses import distribution_sampling
-from jax_itm.losses.distribution_sampling import (
-    Moments,
-    Selected,
-    column_moments,
-    contrast,
-    related,
-    sample_both,
-    select,
-)
+from jax_itm.losses import Sampling
+from jax_itm.losses.columns import ColumnSelection, Moments, column_moments, relatedness, select_columns
+from jax_itm.losses.sampling import contrast, sample_both
 
 B, R, W, D = 8, 5, 7, 6
 
@@ -51,7 +42,7 @@ def row_stochastic(seed=1):
 
 
 def selected(weights):
-    return Selected(jnp.asarray(weights), jnp.ones((D, D), bool), jnp.zeros(D, bool))
+    return ColumnSelection(jnp.asarray(weights), jnp.ones((D, D), bool), jnp.zeros(D, bool))
 
 
 def naive_sample(v, v_mask, t, t_mask, s):
@@ -131,20 +122,20 @@ def test_columns_are_gaussians_and_s_their_divergence():
         real = np.asarray(x)[np.asarray(mask)]
         np.testing.assert_allclose(moments.mean, real.mean(0), rtol=1e-12)
         np.testing.assert_allclose(moments.variance, real.var(0), rtol=1e-12)
-    s = jnp.exp(related(*found))
+    s = jnp.exp(relatedness(*found))
     (m1, v1), (m2, v2) = [(np.asarray(m.mean), np.asarray(m.variance) + 1e-6) for m in found]
     for i in range(D):
         for j in range(D):
             kl = np.log(np.sqrt(v2[j] / v1[i])) + (v1[i] + (m1[i] - m2[j]) ** 2) / (2 * v2[j]) - 0.5
             np.testing.assert_allclose(s[i, j], np.exp(-kl), rtol=1e-10)
-    same = related(found[0], found[0])
+    same = relatedness(found[0], found[0])
     np.testing.assert_allclose(np.diagonal(same), 0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("on", "identity"), [("p", 0.0), ("s", 0.0), ("p", 0.5)])
 def test_selection_is_the_loop_of_equations_6_to_9(on, identity):
     s, alpha = np.random.default_rng(3).random((D, D)), 0.7
-    found = select(jnp.log(s), jnp.asarray(alpha), on, identity)
+    found = select_columns(jnp.log(s), jnp.asarray(alpha), on, identity)
     for i in range(D):
         p = 1 / (1 + np.exp(-s[i]))
         k = p.mean() + alpha * p.std()
@@ -157,13 +148,15 @@ def test_selection_is_the_loop_of_equations_6_to_9(on, identity):
             found.weights[i], identity * np.eye(D)[i] + (1 - identity) * row, rtol=1e-6
         )
     np.testing.assert_allclose(jnp.sum(found.weights, axis=1), 1, rtol=1e-12)
-    slope = jax.grad(lambda a: jnp.sum(select(jnp.log(s), a, "p", identity).weights * s))(jnp.asarray(alpha))
+    slope = jax.grad(lambda a: jnp.sum(select_columns(jnp.log(s), a, "p", identity).weights * s))(
+        jnp.asarray(alpha)
+    )
     assert slope != 0  # the soft mask behind the hard one
 
 
 def test_columns_of_other_scales_still_make_rows_that_sum_to_1():
     far = Moments(jnp.full((D,), 50.0), jnp.linspace(1, 2, D)), Moments(jnp.zeros(D), jnp.full((D,), 1e-3))
-    found = select(related(*far), jnp.asarray(1.0), "p", 0.0)
+    found = select_columns(relatedness(*far), jnp.asarray(1.0), "p", 0.0)
     np.testing.assert_allclose(jnp.sum(found.weights, axis=1), 1, rtol=1e-12)
 
 
@@ -190,10 +183,11 @@ def test_contrast_is_its_loop(level):
     v, mask, _, _ = tokens()
     s = jnp.asarray(np.random.default_rng(4).normal(size=v.shape))
     image_id = jnp.asarray([0, 0, 1, 2, 3, 4, 4, 5])
-    found = contrast(v, s, mask, image_id, level, 0.5)
+    options = Sampling(level=level, temperature=0.5)
+    found = contrast(v, s, mask, image_id, options=options)
     given = [np.asarray(x) for x in (v, s, mask, image_id)]
     np.testing.assert_allclose(found, naive_contrast(*given, level, 0.5), rtol=1e-9)
-    slope = jax.grad(lambda v: contrast(v, s, mask, image_id, level, 0.5))(v)
+    slope = jax.grad(lambda v: contrast(v, s, mask, image_id, options=options))(v)
     step = np.random.default_rng(7).normal(size=v.shape) * 1e-6
     loop = lambda v: naive_contrast(v, *given[1:], level, 0.5)
     change = (loop(given[0] + step) - loop(given[0] - step)) / 2
@@ -211,12 +205,11 @@ FIELDS = [
 @pytest.mark.parametrize("fields", FIELDS, ids=str)
 def test_equal_on_one_and_eight_devices_values_and_gradients(fields):
     v, v_mask, t, t_mask = tokens()
-    options, image_id = ConfigDict(SAMPLING | fields), jnp.asarray([0, 0, 1, 2, 3, 4, 4, 5])
+    given = {"options": Sampling(**fields), "image_ids": jnp.asarray([0, 0, 1, 2, 3, 4, 4, 5])}
 
     def loss(v, t, alpha):
-        image = Encoded(v[:, 0], v, v_mask, origin=2 * v)
-        text = Encoded(t[:, 0], t, t_mask, origin=t + 1)
-        found = distribution_sampling.sampled(image, text, alpha, image_id, jax.random.key(0), options)
+        more = {"thresholds": alpha, "key": jax.random.key(0), "origin": (2 * v, t + 1)}
+        found = losses.sample_distributions(v, v_mask, t, t_mask, **more, **given)
         return found.terms["sampling"] + jnp.mean(found.image**2), found.terms
 
     results = []

@@ -9,12 +9,19 @@ import pytest
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.distributed.mesh import batch_sharded, make_mesh, replicated
 from jax_itm.errors import UserError
-from jax_itm.losses.masked_lm import hidden_words, word_sums
+from jax_itm.losses import masked_lm
+from jax_itm.losses.masked_words import hidden_words, word_sums
 from jax_itm.methods import build
 from jax_itm.train.init_from import Start, started
 from tests.helpers.iais import ROWS, VOCABULARY, WORDS, batch, settings
 
-ALONE = {"rank": 0.0, "iais": 0.0, "mlm": 1.0}
+ALONE = {
+    "losses__rank__weight": 0.0,
+    "losses__attention_alignment__weight": 0.0,
+    "losses__masked_lm__weight": 1.0,
+}
+RANKED = ALONE | {"losses__rank__weight": 1.0, "losses__attention_alignment__form": "none"}
+MANY = {"losses__masked_lm__share": 0.4}
 
 
 def test_words_are_hidden_by_berts_rule():
@@ -40,11 +47,12 @@ def test_the_sums_are_those_over_chosen_words():
         each.append(-np.log(p[ids[at]]))
         right.append(p.argmax() == ids[at])
     np.testing.assert_allclose(found["mlm"], np.sum(each), rtol=1e-5)
+    np.testing.assert_allclose(masked_lm(*map(jnp.asarray, (logits, ids, chosen))), np.mean(each), rtol=1e-5)
     assert (found["right"], found["count"]) == (np.sum(right), len(each))
 
 
 def test_what_is_hidden_has_no_say():
-    method, given = build(settings(weights=ALONE), VOCABULARY), batch()
+    method, given = build(settings(**ALONE), VOCABULARY), batch()
     params = jax.jit(method.init)(jax.random.key(0), given)
     hidden = jnp.zeros((ROWS, WORDS), bool).at[:, 2].set(True)
     images = method.encode_image(params, given["image"])
@@ -69,25 +77,25 @@ def one_step(config, devices):
 
 
 def test_micro_batches_change_nothing():
-    config = settings(weights=ALONE, masked=0.4, anchors=4)
+    config = settings(**ALONE, **MANY, mining__anchors=4)
     whole = one_step(config, 1)
     config.micro_batches = 4
     parts = one_step(config, 1)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), whole, parts)
 
 
-@pytest.mark.parametrize("weights", [ALONE, ALONE | {"rank": 1.0}], ids=["alone", "with ranking"])
-def test_equal_on_one_and_eight_devices(weights):
-    config = settings(weights=weights, alignment="none", masked=0.4)
+@pytest.mark.parametrize("fields", [ALONE, RANKED], ids=["alone", "with ranking"])
+def test_equal_on_one_and_eight_devices(fields):
+    config = settings(**fields, **MANY)
     alone, spread = one_step(config, 1), one_step(config, 8)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), alone, spread)
-    assert ("rank" in alone[1]) == bool(weights["rank"])  # without a weight nothing is mined
-    assert alone[1]["mlm"] > 1
+    assert ("rank" in alone[1]) == bool(fields["losses__rank__weight"])  # without a weight nothing is mined
+    assert alone[1]["masked_lm"] > 1
 
 
 def test_a_start_leaves_the_head_for_words_behind():
     given, plain = batch(), build(settings(), VOCABULARY)
-    learnt = jax.jit(build(settings(weights=ALONE), VOCABULARY).init)(jax.random.key(1), given)
+    learnt = jax.jit(build(settings(**ALONE), VOCABULARY).init)(jax.random.key(1), given)
     assert "word_head" in learnt
     params = jax.jit(plain.init)(jax.random.key(0), given)
     assert "word_head" not in params

@@ -30,6 +30,14 @@ def hidden_words(
     return {"ids": ids, "hidden": chosen & (how < 0.8), "mask": mask}, chosen
 
 
+def masked_lm(
+    logits: Float[Array, "b w v"], ids: Int[Array, "b w"], chosen: Bool[Array, "b w"]
+) -> Float[Array, ""]:
+    """The mean cross entropy of the words to predict; 0 where there is none."""
+    sums = word_sums(logits, ids, chosen)
+    return sums["mlm"] / jnp.maximum(sums["count"], 1)
+
+
 def word_sums(logits: Float[Array, "b w v"], ids: Int[Array, "b w"], chosen: Bool[Array, "b w"]) -> Terms:
     """Over the chosen words: `mlm`, the sum of their cross entropies, how many are `right`, the `count`."""
     own = jnp.take_along_axis(jax.nn.log_softmax(logits), ids[..., None], axis=2)[..., 0]

@@ -1,4 +1,4 @@
-"""IAIS: the intra-modal attentions of matched pairs calibrated against each other.
+"""IAIS: the intra-modal attentions of matched pairs, calibrated against each other: docs/methods/iais.md.
 
 Ren et al., "Learning Relation Alignment for Calibrated Cross-modal Retrieval", ACL 2021, arXiv
 2105.13868; as the authors' released code has it (the paper's body was not at hand). Letters of the
@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
 
-from jax_itm.arrays import Maps
+from jax_itm.arrays import NEG_INF, AttentionMaps
+from jax_itm.errors import ArgumentError
 from jax_itm.types import Array, Bool, Float, Int, NamedTuple
 
 DISTRIBUTED_EPS = 1e-6  # as released
@@ -34,7 +35,9 @@ def divergence(
     return jnp.sum(each, axis=(1, 2)) / jnp.maximum(rows, 1)
 
 
-def symmetric_divergence(p, q, mask, eps: float = 0.0) -> Float[Array, "b"]:
+def symmetric_divergence(
+    p: Float[Array, "b x y"], q: Float[Array, "b x y"], mask: Bool[Array, "b x y"], eps: float = 0.0
+) -> Float[Array, "b"]:
     """`mKL(P, Q) = KL(P||Q) + KL(Q||P)`."""
     return divergence(p, q, mask, eps) + divergence(q, p, mask, eps)
 
@@ -47,7 +50,7 @@ class Target(NamedTuple):
     rows: Float[Array, "b x x"]  # rows sum to 1
 
 
-def singular_target(maps: Maps, softmax: bool = True) -> Target:
+def singular_target(maps: AttentionMaps, softmax: bool = True) -> Target:
     """Each item replaced by the other side's item that it attends to most.
 
         k_i = argmax_j A_XY[i, j],   E_ij = A_YY[k_i, k_j],   rows = softmax_j E
@@ -60,13 +63,13 @@ def singular_target(maps: Maps, softmax: bool = True) -> Target:
     extracted = jnp.take_along_axis(extracted, chosen[:, None, :], axis=2)
     pairs = square(maps.mask)
     if softmax:
-        return Target(chosen, extracted, jax.nn.softmax(jnp.where(pairs, extracted, -1e9), axis=2))
+        return Target(chosen, extracted, jax.nn.softmax(jnp.where(pairs, extracted, NEG_INF), axis=2))
     kept = jnp.where(pairs, extracted, 0)
     sums = jnp.sum(kept, axis=2, keepdims=True)
     return Target(chosen, extracted, kept / jnp.where(sums > 0, sums, 1))
 
 
-def singular(maps: Maps, softmax: bool = True) -> Float[Array, "b"]:
+def singular(maps: AttentionMaps, softmax: bool = True) -> Float[Array, "b"]:
     """The singular alignment, `mKL(A_XX, rows of singular_target)`, of each pair.
 
     A weight that is exactly 0 makes it infinite: that is not hidden here.
@@ -74,17 +77,47 @@ def singular(maps: Maps, softmax: bool = True) -> Float[Array, "b"]:
     return symmetric_divergence(maps.own, singular_target(maps, softmax).rows, square(maps.mask))
 
 
-def round_trip(maps: Maps) -> Float[Array, "b x x"]:
+def round_trip(maps: AttentionMaps) -> Float[Array, "b x x"]:
     """`P = A_XY A_YX`: attention among one side's items by way of the other side."""
     return jnp.einsum("bxy,byz->bxz", maps.out, maps.back)
 
 
-def distributed(maps: Maps) -> Float[Array, "b"]:
+def distributed(maps: AttentionMaps) -> Float[Array, "b"]:
     """The distributed alignment of each pair.
 
     loss = KL'(P || A_XX) + KL'(A_XX || P),   KL'(T||Q) = (1/rows) sum T (log T - log(Q + 1e-6))
     """
     return symmetric_divergence(round_trip(maps), maps.own, square(maps.mask), DISTRIBUTED_EPS)
+
+
+FORMS = ("singular", "distributed", "congruence")
+
+
+def attention_alignment(
+    maps: AttentionMaps, *, form: str = "singular", singular_softmax: bool = True
+) -> Float[Array, "b"]:
+    """The alignment of each pair's attentions, by `singular`, `distributed` or `congruence`."""
+    if form not in FORMS:
+        raise ArgumentError(f"form={form!r}: must be one of {', '.join(FORMS)}")
+    if form == "singular":
+        return singular(maps, singular_softmax)
+    return distributed(maps) if form == "distributed" else congruence(maps)
+
+
+def congruence(maps: AttentionMaps) -> Float[Array, "b"]:
+    """The congruence of each pair, equation (11): CACR, Pandey et al., ACL 2023, arXiv 2212.10549.
+
+        P = sg(A_XY) A_YY sg(A_XY)^T,   loss = mKL(softmax(A_XX), softmax(P))
+
+    `sg` stops the gradient. The softmax is on *both* sides, over true keys.
+    """
+    out = jax.lax.stop_gradient(maps.out)
+    true_keys = maps.other_mask[:, None, :]
+    out = jnp.where(true_keys, out, 0)
+    through = jnp.einsum("bxy,byz,bwz->bxw", out, jnp.where(true_keys, maps.other, 0), out)
+    pairs = square(maps.mask)
+    spread = lambda scores: jax.nn.softmax(jnp.where(pairs, scores, NEG_INF), axis=2)
+    return symmetric_divergence(spread(maps.own), spread(through), pairs)
 
 
 def schedule(name: str, progress: Float[Array, "*n"]) -> Float[Array, "*n"]:
@@ -112,7 +145,7 @@ def pooled(attention: Float[Array, "b x x"], groups: Bool[Array, "b p x"]) -> Fl
 
 
 def annotated_isd(
-    maps: Maps, phrases: Bool[Array, "b p x"], boxes: Bool[Array, "b p y"]
+    maps: AttentionMaps, phrases: Bool[Array, "b p x"], boxes: Bool[Array, "b p y"]
 ) -> tuple[Float[Array, "b"], Bool[Array, "b"]]:
     """ISD, the intra-modal self-attention distance, from annotated phrases and their boxes.
 
