@@ -1,82 +1,150 @@
-"""What an order-blind reading of the captions reaches with the same vision."""
+"""A baseline: how far captions without their word order get, with the run's own vision.
+
+A ridge regression maps a caption's bag of words onto the run's embedding of its image. Scores are cosines.
+"""
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from jax_itm.data.split import Split
+from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.distributed.watchdog import heartbeat
 from jax_itm.errors import UserError
+from jax_itm.evaluation.evaluate import FOLDS
 from jax_itm.inference.matcher import Matcher
-from jax_itm.metrics import retrieval
+from jax_itm.metrics import RetrievalCounter
+from jax_itm.types import NamedTuple
 
 CHUNK = 4096  # captions whose bags are held at once
 PENALTIES = (0.01, 0.1, 1.0, 10.0)
+HELD_OUT_EVERY = 5  # every fifth training image chooses the penalty
 
 
-def bag_of_words(matcher: Matcher, training, split, protocol: str = "full") -> dict[str, Any]:
-    """Ridge regression from bags of words onto a run's own image embeddings.
+def bag_of_words(matcher: Matcher, training: Split, split: Split, protocol: str = "full") -> dict[str, Any]:
+    """Retrieval on `split` by a ridge regression that is fitted on `training`.
 
-    A caption becomes its words' counts, times the words' inverse document frequencies, at length
-    one; the regression maps it onto the centred embedding of its image, fitted in closed form on
-    `training`; retrieval on `split` is by cosine. It has the run's vision and the captions' words,
-    and not their order. The penalty is the best of `PENALTIES` on every fifth image of `training`.
+    The penalty is the best of `PENALTIES` on every fifth image of `training`. The regression is then fitted
+    on all of it.
+
+    Args:
+        matcher: a run with an embedding for each image.
+        training: the split to fit on.
+        split: the split to evaluate on.
+        protocol: that of `evaluate`.
 
     Returns:
-        {"name", "i2t", "t2i", "rsum"}, as `evaluate` returns them.
+        {"name", "i2t", "t2i", "rsum"}, the numbers as `evaluate` returns them.
+
+    Raises:
+        UserError: the run has no embedding of an image.
     """
-    seen, shown = _vision(matcher, training), _vision(matcher, split)
-    centre = seen.mean(axis=0)
-    seen, shown = _unit(seen - centre), _unit(shown - centre)
-    captions, image = training.captions(), training.caption_image
-    idf = np.log(len(captions) / np.maximum(sum(np.sum(b > 0, axis=0) for b in _bags(matcher, captions)), 1))
-
-    def texts(captions: list[str], weights: np.ndarray) -> np.ndarray:
-        return np.concatenate([_unit(_unit(b * idf) @ weights) for b in _bags(matcher, captions)])
-
-    def moments(captions: list[str], targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        gram, cross, done = 0.0, 0.0, 0
-        for bags in _bags(matcher, captions):
-            x = _unit(bags * idf)
-            gram, cross = gram + x.T @ x, cross + x.T @ targets[done : done + len(x)]
-            done += len(x)
-        return np.asarray(gram), np.asarray(cross)
-
-    def numbers(weights, captions, images, caption_image, protocol):
-        found = texts(captions, weights)
-        block = lambda i, t: images[slice(*i)] @ found[slice(*t)].T
-        return retrieval.evaluate(block, caption_image, protocol=protocol)
-
-    held = image % 5 == 0
-    part = lambda keep: [caption for caption, kept in zip(captions, keep, strict=True) if kept]
-    fitted, left_out = moments(part(~held), seen[image[~held]]), moments(part(held), seen[image[held]])
-    trial = lambda p: numbers(_ridge(*fitted, p), part(held), seen[::5], image[held] // 5, "full")["rsum"]
-    best = max(PENALTIES, key=trial)
-    weights = _ridge(fitted[0] + left_out[0], fitted[1] + left_out[1], best)
-    found = numbers(weights, split.captions(), shown, split.caption_image, protocol)
-    return {"name": "bag of words, same vision", **found}
+    training_images = embed_images(matcher, training)
+    centre = training_images.mean(axis=0)
+    training_images = _normalise(training_images - centre)
+    images = _normalise(embed_images(matcher, split) - centre)
+    bags = Bags.fit(matcher.tokenizer, matcher.config.data.max_words, training.captions())
+    weights = fit(bags, training, training_images)
+    texts = predict(bags, weights, split.captions())
+    return {"name": "bag of words, same vision", **_retrieval(images, texts, split.caption_image, protocol)}
 
 
-def _vision(matcher: Matcher, split) -> np.ndarray:
-    images = matcher.encode_records(split.image(i) for i in range(len(split)))
-    if isinstance(images, tuple):  # regions, for a cross-encoder
-        raise UserError(f"--bag_of_words: {matcher.config.method.name} has no embedding of a whole image")
+def embed_images(matcher: Matcher, split: Split) -> np.ndarray:
+    """The run's embeddings (i, d) of a split's images; UserError if it has token sets instead."""
+    images = matcher.encode_records(split.image(k) for k in range(len(split)))
+    if isinstance(images, tuple):  # such as a cross-encoder's regions
+        raise UserError(f"--bag_of_words: {matcher.method.preset} has no embedding of a whole image")
     return np.asarray(images)
 
 
-def _bags(matcher: Matcher, captions: list[str]) -> Iterator[np.ndarray]:
-    """Word counts (n, vocabulary), `CHUNK` captions at a time."""
-    for start in range(0, len(captions), CHUNK):
-        ids, mask = matcher.tokenizer.encode(captions[start : start + CHUNK], matcher.config.data.max_words)
-        bags = np.zeros((len(ids), len(matcher.tokenizer)), np.float32)
-        np.add.at(bags, (np.arange(len(ids))[:, None], ids), mask)
-        heartbeat()
-        yield bags
+class Bags:
+    """Word counts times the words' inverse document frequencies, L2-normalised."""
+
+    def __init__(self, tokenizer: Tokenizer, max_words: int, inverse_frequency: np.ndarray):
+        self.tokenizer = tokenizer
+        self.max_words = max_words
+        self.inverse_frequency = inverse_frequency
+
+    @classmethod
+    def fit(cls, tokenizer: Tokenizer, max_words: int, captions: list[str]) -> "Bags":
+        """With the document frequencies of `captions`."""
+        bags = cls(tokenizer, max_words, np.ones(len(tokenizer)))
+        documents = sum(np.sum(counts > 0, axis=0) for counts in bags._counts(captions))
+        bags.inverse_frequency = np.log(len(captions) / np.maximum(documents, 1))
+        return bags
+
+    def __call__(self, captions: list[str]) -> Iterator[np.ndarray]:
+        """Yields the bags (n, vocabulary) of `CHUNK` captions at a time."""
+        for counts in self._counts(captions):
+            yield _normalise(counts * self.inverse_frequency)
+
+    def _counts(self, captions: list[str]) -> Iterator[np.ndarray]:
+        for start in range(0, len(captions), CHUNK):
+            heartbeat()
+            ids, mask = self.tokenizer.encode(captions[start : start + CHUNK], self.max_words)
+            counts = np.zeros((len(ids), len(self.tokenizer)), np.float32)
+            np.add.at(counts, (np.arange(len(ids))[:, None], ids), mask)
+            yield counts
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+class Moments(NamedTuple):
+    """What a ridge regression needs of bags x and targets y: x^T x and x^T y, summed over captions."""
+
+    gram: np.ndarray
+    cross: np.ndarray
+
+    def weights(self, penalty: float) -> np.ndarray:
+        """The regression (vocabulary, d)."""
+        return np.linalg.solve(self.gram + penalty * np.eye(len(self.gram)), self.cross)
 
 
-def _ridge(gram: np.ndarray, cross: np.ndarray, penalty: float) -> np.ndarray:
-    return np.linalg.solve(gram + penalty * np.eye(len(gram)), cross)
+def fit(bags: Bags, training: Split, images: np.ndarray) -> np.ndarray:
+    """The regression (vocabulary, d) from the bags of the training captions onto their images (i, d)."""
+    image = training.caption_image
+    is_held_out = image % HELD_OUT_EVERY == 0
+    captions = training.captions()
+    held_out = [captions[k] for k in np.flatnonzero(is_held_out)]
+    kept = [captions[k] for k in np.flatnonzero(~is_held_out)]
+    held_out_moments = moments(bags, held_out, images[image[is_held_out]])
+    kept_moments = moments(bags, kept, images[image[~is_held_out]])
+
+    def rsum(penalty: float) -> float:
+        texts = predict(bags, kept_moments.weights(penalty), held_out)
+        caption_image = image[is_held_out] // HELD_OUT_EVERY
+        return _retrieval(images[::HELD_OUT_EVERY], texts, caption_image, "full")["rsum"]
+
+    penalty = max(PENALTIES, key=rsum)
+    both = Moments(kept_moments.gram + held_out_moments.gram, kept_moments.cross + held_out_moments.cross)
+    return both.weights(penalty)
+
+
+def moments(bags: Bags, captions: list[str], targets: np.ndarray) -> Moments:
+    """The moments of captions and the embeddings (t, d) of their images."""
+    size = len(bags.tokenizer)
+    gram = np.zeros((size, size))
+    cross = np.zeros((size, targets.shape[1]))
+    done = 0
+    for chunk in bags(captions):
+        gram += chunk.T @ chunk
+        cross += chunk.T @ targets[done : done + len(chunk)]
+        done += len(chunk)
+    return Moments(gram, cross)
+
+
+def predict(bags: Bags, weights: np.ndarray, captions: list[str]) -> np.ndarray:
+    """The predicted embeddings (t, d) of captions."""
+    return np.concatenate([_normalise(chunk @ weights) for chunk in bags(captions)])
+
+
+def _retrieval(
+    images: np.ndarray, texts: np.ndarray, caption_image: np.ndarray, protocol: str
+) -> dict[str, Any]:
+    counter = RetrievalCounter(caption_image, FOLDS[protocol])
+    for rows, columns in counter.blocks():
+        counter.add(rows, columns, images[rows] @ texts[columns].T)
+    return counter.result()
+
+
+def _normalise(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

@@ -1,90 +1,113 @@
-"""From a split to its retrieval numbers: encode, stream blocks of scores, count ranks on the devices."""
+"""From a split to its retrieval metrics: encode, score block by block, count ranks on the devices."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
+from jax_itm.data.split import Split
 from jax_itm.errors import UserError
 from jax_itm.inference.matcher import Matcher
 from jax_itm.inference.token_cache import attached, cached_sides
-from jax_itm.metrics import retrieval
-from jax_itm.types import PyTree
+from jax_itm.metrics import RetrievalCounter, compare
+from jax_itm.types import Config, NamedTuple, PyTree
 
-COMPARE = jax.jit(retrieval.compare)
+FOLDS = {"full": 1, "folds": 5}  # of each protocol
 
-
-def check_fits(config, split) -> None:
-    """Raises UserError where a split's inputs are not those that `config` describes."""
-    if split.modality != "regions":
-        return
-    wanted, where = config.data.region_dim, f"{split.name}/{split.split}"
-    if split.region_dim != wanted:
-        raise UserError(
-            f"{where}: regions of size {split.region_dim}, but this run was trained on size {wanted}"
-            " (config.data.region_dim)"
-        )
-    if split.max_regions > config.data.max_regions:
-        raise UserError(
-            f"config.data.max_regions={config.data.max_regions}: an image of {where} has"
-            f" {split.max_regions} regions"
-        )
-    if config.image.boxes and not split.has_boxes:
-        raise UserError(f"config.image.boxes: {where} has no boxes; set it to False")
+_compare_on_devices = jax.jit(compare)
 
 
-def evaluate(matcher: Matcher, split, protocol: str = "full") -> dict[str, Any]:
-    """Retrieval in both directions over a whole split, every pair scored.
+class EncodedSplit(NamedTuple):
+    """The encoded images and captions of a split."""
+
+    images: PyTree
+    captions: PyTree
+
+    def block(self, rows: slice, columns: slice) -> tuple[PyTree, PyTree]:
+        """The images and captions of one block of scores."""
+        part = lambda tree, index: jax.tree.map(lambda array: array[index], tree)
+        return part(self.images, rows), part(self.captions, columns)
+
+
+def evaluate(matcher: Matcher, split: Split, protocol: str = "full") -> dict[str, Any]:
+    """Retrieval in both directions over a split, with a score for every image and caption.
 
     Args:
         matcher: the run.
-        split: an opened split (`data.builders.open_split`).
-        protocol: "full", every image against every caption; "folds", the mean of five equal folds
-            of images (COCO 1K).
+        split: an opened split (`data.prepared.open_split`).
+        protocol: "full", every image against every caption; "folds", the mean of five equal folds of the
+            images (COCO 1K).
 
     Returns:
         {"protocol": {..}, "i2t": {"r1", "r5", "r10", "medr", ..}, "t2i": {..}, "rsum", "cost": {"pairs",
-        "seconds"}}; recalls are percentages, the seconds those of encoding and scoring.
+        "seconds"}}. Recalls are percentages; the seconds are those of encoding and scoring.
+
+    Raises:
+        UserError: the split is not what the run was trained on, a score is not finite, or the images cannot
+            be divided into equal folds.
+        ValueError: another protocol.
     """
+    if protocol not in FOLDS:
+        raise ValueError(f"protocol {protocol!r}: must be one of {', '.join(map(repr, FOLDS))}")
+    folds = FOLDS[protocol]
     start = time.perf_counter()
-    numbers = retrieval.evaluate(
-        score_blocks(matcher, *encoded(matcher, split)),
-        split.caption_image,
-        protocol=protocol,
-        images_per_block=matcher.method.block_images,
-        compare=COMPARE,
-    )
-    folds = 5 if protocol == "folds" else 1
+    encoded = encode_split(matcher, split)
+    result = count(matcher, encoded, split.caption_image, folds).result()
     pairs = len(split) * len(split.caption_image) // folds
     cost = {"pairs": pairs, "seconds": time.perf_counter() - start}
     return {
-        "protocol": described(matcher, split, matcher.method.score_name, folds),
-        **numbers,
+        "protocol": describe(matcher, split, matcher.method.score_name, folds),
+        **result,
         "cost": cost,
     }
 
 
-def encoded(matcher: Matcher, split) -> tuple[PyTree, PyTree]:
-    """A split's encoded images and captions."""
+def count(
+    matcher: Matcher, encoded: EncodedSplit, caption_image: np.ndarray, folds: int = 1
+) -> RetrievalCounter:
+    """A counter that was fed all scores. They stay on the devices, except for blocks with positives."""
+    counter = device_counter(caption_image, folds)
+    for rows, columns in counter.blocks(matcher.method.block_images):
+        counter.add(rows, columns, matcher.score_block(*encoded.block(rows, columns)))
+    return counter
+
+
+def device_counter(caption_image: np.ndarray, folds: int = 1) -> RetrievalCounter:
+    """A counter that compares scores on the devices."""
+    return RetrievalCounter(caption_image, folds, _compare_on_devices)
+
+
+def encode_split(matcher: Matcher, split: Split) -> EncodedSplit:
+    """Encodes all images and captions of a split, or reads their cached tokens if there are any."""
     check_fits(matcher.config, split)
     if cached_sides(matcher.config) and not split.tokens:
         [split] = attached(matcher.config, matcher.params, matcher.tokenizer, split, needed=False)
-    images = matcher.encode_records(split.image(i) for i in range(len(split)))
-    return images, matcher.encode_texts(split.captions(), split.tokens.get("text"))
+    images = matcher.encode_records(split.image(k) for k in range(len(split)))
+    return EncodedSplit(images, matcher.encode_texts(split.captions(), split.tokens.get("text")))
 
 
-def score_blocks(
-    matcher: Matcher, images: PyTree, texts: PyTree, first: bool = False
-) -> Callable[..., jax.Array]:
-    """(image range, caption range) -> their scores, or those of a `first` pass, on the devices."""
-    rows = lambda tree, at: jax.tree.map(lambda x: x[slice(*at)], tree)
-    return lambda i, t: matcher.score_block(rows(images, i), rows(texts, t), first)
+def check_fits(config: Config, split: Split) -> None:
+    """Raises UserError if the inputs of a split are not those that `config` describes."""
+    if split.modality != "regions":
+        return
+    name = f"{split.name}/{split.split}"
+    if split.region_dim != config.data.region_dim:
+        raise UserError(
+            f"{name}: regions of size {split.region_dim}, but this run was trained on size"
+            f" {config.data.region_dim} (config.data.region_dim)"
+        )
+    if split.max_regions > config.data.max_regions:
+        raise UserError(
+            f"config.data.max_regions={config.data.max_regions}: an image of {name} has"
+            f" {split.max_regions} regions"
+        )
+    if config.image.boxes and not split.has_boxes:
+        raise UserError(f"config.image.boxes: {name} has no boxes; set it to False")
 
 
-def described(matcher: Matcher, split, score: str, folds: int = 1) -> dict[str, Any]:
+def describe(matcher: Matcher, split: Split, score: str, folds: int = 1) -> dict[str, Any]:
     """The protocol of a result."""
-    config = matcher.config
     return {
         "dataset": split.name,
         "split": split.split,
@@ -94,7 +117,7 @@ def described(matcher: Matcher, split, score: str, folds: int = 1) -> dict[str, 
         "score": score,
         "ties": "pessimistic",
         "preset": matcher.method.preset,
-        "run": config.name,
-        "seed": config.seed,
+        "run": matcher.config.name,
+        "seed": matcher.config.seed,
         "step": matcher.step,
     }

@@ -1,1 +1,1 @@
-"""Tables and figures."""
+"""Tables and figures of runs and data sets."""

@@ -1,159 +1,219 @@
 """What CDDS's decoupling and sampling have learnt, drawn from a run: the paper's figures 3, 4 and 5."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
 
 from jax_itm.arrays import Encoded, l2_normalise, mean_pool
 from jax_itm.data.image_transforms import image_transform_of
 from jax_itm.data.images import collate_images
+from jax_itm.data.split import Split
 from jax_itm.distributed.mesh import shard_global_batch
 from jax_itm.errors import UserError
 from jax_itm.evaluation.evaluate import check_fits
 from jax_itm.inference.matcher import Matcher
-from jax_itm.losses.distribution_sampling import before, column_moments
-from jax_itm.methods.cdds import Cdds
-from jax_itm.plots.runs import COLOURS, save_figure
+from jax_itm.losses.columns import ColumnSelection, column_moments
+from jax_itm.methods import DualEncoder
+from jax_itm.methods.scores import selection
+from jax_itm.plots.figures import COLOURS, hide_frame, new_figure, save_figure
 from jax_itm.types import NamedTuple
 
-SHOWN = 7  # images whose captions are drawn
+IMAGES = 7  # whose captions are drawn
+LEVELS = (0.2, 0.5, 0.8)  # at which an arrow joins the two distributions
 
 
 class Semantics(NamedTuple):
-    """What is drawn; columns are dimensions."""
+    """What is drawn of a run. A column is one dimension of the tokens.
 
-    s: np.ndarray  # (d, d), image columns by text columns
-    kept: tuple[np.ndarray, np.ndarray]  # the masks of S_v (d, d) and of S_t, turned to the same axes
-    columns: tuple[int, int]  # an image column, and the text column that it draws from most
-    values: tuple[np.ndarray, np.ndarray]  # of these two, over all true tokens, ascending
-    captions: dict[str, np.ndarray]  # "text embeddings", "semantic components": (t, d), length one
-    owner: np.ndarray  # the image of each caption (t,)
+    Attributes:
+        s: S (d, d), image columns by text columns.
+        kept_by_image: bool (d, d), the mask of S_v.
+        kept_by_text: bool (d, d), the mask of S_t, transposed to the same axes.
+        columns: an image column, and the text column that it draws from most.
+        values: of these two, over all real tokens, ascending.
+        captions: "text embeddings" and "semantic components", (t, d) each, L2-normalised.
+        caption_image: int (t,), the image of each caption.
+    """
+
+    s: np.ndarray
+    kept_by_image: np.ndarray
+    kept_by_text: np.ndarray
+    columns: tuple[int, int]
+    values: tuple[np.ndarray, np.ndarray]
+    captions: dict[str, np.ndarray]
+    caption_image: np.ndarray
 
     def numbers(self) -> dict[str, float]:
-        """The shares of kept columns and empty rows, and figure 5's ratio for both kinds of caption."""
-        kept, turned = self.kept[0], self.kept[1].T
-        empty = [np.mean(~mask.any(axis=1)) for mask in (kept, turned)]
-        ratios = {name: ratio(x, self.owner) for name, x in self.captions.items()}
+        """The fractions of kept columns and of empty rows, and figure 5's ratio for both kinds of caption."""
+        masks = (self.kept_by_image, self.kept_by_text.T)
+        ratios = {name: ratio(rows, self.caption_image) for name, rows in self.captions.items()}
         return {
-            "kept": float(np.mean([kept.mean(), turned.mean()])),
-            "empty": float(np.mean(empty)),
+            "kept": float(np.mean([mask.mean() for mask in masks])),
+            "empty": float(np.mean([np.mean(~mask.any(axis=1)) for mask in masks])),
             **ratios,
         }
 
 
-def ratio(x: np.ndarray, owner: np.ndarray) -> float:
-    """Mean distance between captions of one image, over that between captions of different images."""
-    apart = np.sqrt(np.maximum(2 - 2 * x @ x.T, 0))
-    same = owner[:, None] == owner[None]
-    other_caption = ~np.eye(len(x), dtype=bool)
-    return float(apart[same & other_caption].mean() / apart[~same].mean())
+def ratio(rows: np.ndarray, caption_image: np.ndarray) -> float:
+    """Mean distance between captions of one image, divided by that between captions of different images.
+
+    Args:
+        rows: (t, d), L2-normalised.
+        caption_image: int (t,), the image of each caption.
+    """
+    distance = np.sqrt(np.maximum(2 - 2 * rows @ rows.T, 0))
+    is_same_image = caption_image[:, None] == caption_image[None]
+    is_other_caption = ~np.eye(len(rows), dtype=bool)
+    return float(distance[is_same_image & is_other_caption].mean() / distance[~is_same_image].mean())
 
 
-def semantics(matcher: Matcher, split, images: int = 200) -> Semantics:
-    """Of a split's first `images`.
+def semantics(matcher: Matcher, split: Split, images: int = 200) -> Semantics:
+    """The semantic components of a split's first `images`.
 
     Raises:
-        UserError: the run is none of CDDS, its inputs are not the split's, or it has nothing to compare.
+        UserError: the run is not CDDS, the split is not what it was trained on, or there is nothing to
+            compare.
     """
     method = matcher.method
-    if not isinstance(method, Cdds):  # its components are no other method's
-        raise UserError(f"semantics: {matcher.config.method.name} has no semantic components")
+    if not isinstance(method, DualEncoder) or method.head is None:
+        raise UserError(f"semantics: {method.preset} has no semantic components (config.head)")
     check_fits(matcher.config, split)
     split = split.first(images)
     if len(split) < 2 or len(split.captions()) == len(split):
         raise UserError(f"semantics: {split.name} {split.split} has no two images, or no two captions of one")
-    shown, written = _components(matcher, method, split)
-    of_s = before if matcher.config.sampling.schedule == "precomputed" else lambda one: one.tokens
-    moments = [column_moments(jnp.asarray(of_s(one)), jnp.asarray(one.mask)) for one in (shown, written)]
-    log_s, selected = jax.device_get(Cdds.selection(method, matcher.params, *moments))
-    columns = _pair(selected[0].weights)
-    values = [np.sort(x.tokens[x.mask][:, k]) for x, k in zip((shown, written), columns, strict=True)]
-    words = l2_normalise(mean_pool(jnp.asarray(written.origin), jnp.asarray(written.mask)))
-    captions = {"text embeddings": np.asarray(words), "semantic components": written.embedding}
-    masks = selected[0].kept, selected[1].kept.T
-    return Semantics(np.exp(log_s), masks, columns, (values[0], values[1]), captions, split.caption_image)
+    image = _image_components(matcher, method, split)
+    text = _text_components(matcher, method, split)
+    s, by_image, by_text = _selection(matcher, image, text)
+    columns = _most_related(np.asarray(by_image.weights))
+    values = [np.sort(one.tokens[one.mask][:, k]) for one, k in zip((image, text), columns, strict=True)]
+    embeddings = l2_normalise(mean_pool(jnp.asarray(text.origin), jnp.asarray(text.mask)))
+    return Semantics(
+        s=s,
+        kept_by_image=np.asarray(by_image.kept),
+        kept_by_text=np.asarray(by_text.kept).T,
+        columns=columns,
+        values=(values[0], values[1]),
+        captions={
+            "text embeddings": np.asarray(embeddings),
+            "semantic components": np.asarray(text.embedding),
+        },
+        caption_image=split.caption_image,
+    )
 
 
-def table(found: Mapping[str, Sequence[dict[str, float]]]) -> str:
+def table(numbers: Mapping[str, Sequence[dict[str, float]]]) -> str:
     """The mean numbers of each name's runs, as a Markdown table."""
-    names = list(next(iter(found.values()))[0])
+    names = list(next(iter(numbers.values()))[0])
     lines = [f"| run | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
-    for run, each in found.items():
-        means = (f"{fmean(one[name] for one in each):.3f}" for name in names)
+    for run, seeds in numbers.items():
+        means = (f"{fmean(seed[name] for seed in seeds):.3f}" for name in names)
         lines.append(f"| {run} | {' | '.join(means)} |")
     return "\n".join(lines)
 
 
-def _pair(weights: np.ndarray) -> tuple[int, int]:
-    """The image column and the other text column that it draws from most."""
+def _selection(
+    matcher: Matcher, image: Encoded, text: Encoded
+) -> tuple[np.ndarray, ColumnSelection, ColumnSelection]:
+    """S, and what each side selects of it, from the moments of all tokens."""
+    options = matcher.config.losses.sampling
+    is_precomputed = options.schedule == "precomputed"
+    tokens = lambda one: one.origin if is_precomputed and one.origin is not None else one.tokens
+    moments = [column_moments(jnp.asarray(tokens(one)), jnp.asarray(one.mask)) for one in (image, text)]
+    log_s, (by_image, by_text) = jax.device_get(selection(matcher.params, moments[0], moments[1], options))
+    return np.exp(log_s), by_image, by_text
+
+
+def _most_related(weights: np.ndarray) -> tuple[int, int]:
+    """The image column and the other text column that are related most."""
     others = np.where(np.eye(len(weights), dtype=bool), 0, weights)
-    i, j = np.unravel_index(np.argmax(others), weights.shape)
-    return int(i), int(j)
+    image_column, text_column = np.unravel_index(np.argmax(others), weights.shape)
+    return int(image_column), int(text_column)
 
 
-def _components(matcher: Matcher, method: Cdds, split) -> tuple[Any, Any]:
-    data, rows = matcher.config.data, matcher.batch_rows
-    run = jax.jit(method.components, static_argnums=1)
-
-    def of(side: str, count: int, batch) -> Encoded:
-        last = count - 1  # it fills the last batch up
-        chosen = [np.minimum(np.arange(start, start + rows), last) for start in range(0, count, rows)]
-        found = [run(matcher.params, side, shard_global_batch(matcher.mesh, batch(at))) for at in chosen]
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *found)
-
-    captions = split.captions()
+def _image_components(matcher: Matcher, method: DualEncoder, split: Split) -> Encoded:
     transform = image_transform_of(matcher.config)
-    images = lambda at: collate_images([split.image(int(k)) for k in at], data.max_regions, transform)
-    words = lambda at: matcher.tokenizer.encode([captions[k] for k in at], data.max_words)
-    texts = lambda at: dict(zip(("ids", "mask"), words(at), strict=True))
-    return of("image", len(split), images), of("text", len(captions), texts)
+
+    def inputs(images: np.ndarray) -> dict[str, np.ndarray]:
+        records = [split.image(int(image)) for image in images]
+        return collate_images(records, matcher.config.data.max_regions, transform)
+
+    return _components(matcher, method, "image", inputs, len(split))
 
 
-def draw(found: Semantics, title: str, out: str) -> None:
+def _text_components(matcher: Matcher, method: DualEncoder, split: Split) -> Encoded:
+    captions = split.captions()
+
+    def inputs(numbers: np.ndarray) -> dict[str, np.ndarray]:
+        texts = [captions[number] for number in numbers]
+        ids, mask = matcher.tokenizer.encode(texts, matcher.config.data.max_words)
+        return {"ids": ids, "mask": mask}
+
+    return _components(matcher, method, "text", inputs, len(captions))
+
+
+def _components(
+    matcher: Matcher,
+    method: DualEncoder,
+    side: str,
+    inputs: Callable[[np.ndarray], dict[str, np.ndarray]],
+    count: int,
+) -> Encoded:
+    """The components of `count` items in batches; the last item fills the last batch up."""
+    encode = jax.jit(method.components, static_argnums=1)
+    parts = []
+    for start in range(0, count, matcher.batch_size):
+        items = np.minimum(np.arange(start, start + matcher.batch_size), count - 1)
+        batch = shard_global_batch(matcher.mesh, inputs(items))
+        parts.append(encode(matcher.params, side, batch))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
+
+
+def draw(semantics: Semantics, title: str, out: str) -> None:
     """S and its two masks; two columns' distributions and the map between them; captions in the plane."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(2, 3, figsize=(14, 8.4), layout="constrained")
-    numbers = found.numbers()
-    names = "S", "kept of S, by image column", "kept of S, by text column"
-    for axis, name, values in zip(axes[0], names, (found.s, *found.kept), strict=True):
-        axis.imshow(values, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-        axis.set(title=name, xlabel="text column", ylabel="image column")
-    _distributions(axes[1, 0], found)
-    for axis, (name, x) in zip(axes[1, 1:], found.captions.items(), strict=True):
-        _captions(axis, x, found.owner)
-        axis.set(title=f"captions of {SHOWN} images: {name}\nwithin / between = {numbers[name]:.3f}")
+    figure = new_figure(14, 8.4)
+    axes = figure.subplots(2, 3)
+    matrices = {
+        "S": semantics.s,
+        "kept of S, by image column": semantics.kept_by_image,
+        "kept of S, by text column": semantics.kept_by_text,
+    }
+    for panel, (name, matrix) in zip(axes[0], matrices.items(), strict=True):
+        panel.imshow(matrix, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        panel.set(title=name, xlabel="text column", ylabel="image column")
+    _draw_distributions(axes[1, 0], semantics)
+    numbers = semantics.numbers()
+    for panel, (name, rows) in zip(axes[1, 1:], semantics.captions.items(), strict=True):
+        _draw_captions(panel, rows, semantics.caption_image)
+        panel.set(title=f"captions of {IMAGES} images: {name}\nwithin / between = {numbers[name]:.3f}")
     figure.suptitle(f"{title}: {numbers['kept']:.0%} kept, {numbers['empty']:.0%} of the rows empty")
     save_figure(figure, out)
 
 
-def _distributions(axis, found: Semantics) -> None:
-    names = f"image column {found.columns[0]}", f"text column {found.columns[1]}"
-    shares = [(np.arange(len(v)) + 0.5) / len(v) for v in found.values]
-    for values, share, name, colour in zip(found.values, shares, names, COLOURS, strict=False):
-        axis.plot(values, share, label=name, color=colour)
-    for level in (0.2, 0.5, 0.8):
-        ends = [np.interp(level, share, values) for values, share in zip(found.values, shares, strict=True)]
-        axis.annotate(
-            "", (ends[1], level), (ends[0], level), arrowprops={"arrowstyle": "->", "color": "grey"}
-        )
-    axis.set(title="two columns and the map between them", xlabel="value", ylabel="cumulative share")
-    axis.legend(frameon=False, fontsize=8)
-    axis.spines[["top", "right"]].set_visible(False)
+def _draw_distributions(axes: Axes, semantics: Semantics) -> None:
+    labels = (f"image column {semantics.columns[0]}", f"text column {semantics.columns[1]}")
+    fractions = [(np.arange(len(values)) + 0.5) / len(values) for values in semantics.values]
+    curves = list(zip(semantics.values, fractions, strict=True))
+    for (values, fraction), label, colour in zip(curves, labels, COLOURS, strict=False):
+        axes.plot(values, fraction, label=label, color=colour)
+    arrow: dict[str, Any] = {"arrowstyle": "->", "color": "grey"}
+    for level in LEVELS:
+        start, end = (np.interp(level, fraction, values) for values, fraction in curves)
+        axes.annotate("", (end, level), (start, level), arrowprops=arrow)
+    axes.set(title="two columns and the map between them", xlabel="value", ylabel="cumulative fraction")
+    axes.legend(frameon=False, fontsize=8)
+    hide_frame(axes)
 
 
-def _captions(axis, x: np.ndarray, owner: np.ndarray) -> None:
-    """The first images' captions on the first two principal axes of all."""
-    centred = x - x.mean(axis=0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    plane = centred @ axes[:2].T
-    for image, colour in zip(range(SHOWN), COLOURS, strict=True):
-        axis.plot(*plane[owner == image].T, "o", color=colour, markersize=5, linestyle="none")
-    axis.set(xticks=[], yticks=[])
+def _draw_captions(axes: Axes, rows: np.ndarray, caption_image: np.ndarray) -> None:
+    """The first images' captions on the first two principal axes of all captions."""
+    centred = rows - rows.mean(axis=0)
+    _, _, principal = np.linalg.svd(centred, full_matrices=False)
+    plane = centred @ principal[:2].T
+    for image, colour in zip(range(IMAGES), COLOURS, strict=True):
+        axes.plot(*plane[caption_image == image].T, "o", color=colour, markersize=5, linestyle="none")
+    axes.set(xticks=[], yticks=[])

@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from jax_itm.data.split import Split
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.evaluation.bag_of_words import bag_of_words
 from jax_itm.inference.matcher import Matcher
 
 
-class FakeSplit:
+class FakeSplit(Split):
     def __init__(self, images, captions):
         self._images, self._captions = images, captions
         self.caption_image = np.repeat(np.arange(len(images), dtype=np.int32), 2)

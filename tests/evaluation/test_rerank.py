@@ -10,14 +10,13 @@ import pytest
 from jax_itm.cli.main import main
 from jax_itm.data.image_transforms import ImageTransform
 from jax_itm.data.images import collate_images, read_picture
+from jax_itm.data.split import Split
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.distributed.mesh import make_mesh
 from jax_itm.evaluation.isd import isd
 from jax_itm.inference.matcher import Matcher
-from jax_itm.losses import attention_alignment
+from jax_itm.losses import alignment
 from jax_itm.methods import build, example_batch
-from jax_itm.metrics import retrieval
-from jax_itm.metrics.reranking import Nearest, joined, reordered
 from jax_itm.plots.attention import attention
 from tests.helpers.errors import says
 from tests.helpers.iais import POOL, settings
@@ -29,58 +28,13 @@ from jax_itm.config import default
 def get_config():
     config = default("iais")
     config.name, config.batch_size, config.duration = "cross", 16, "20 steps"
-    small = {"hidden": 16, "layers": 2, "heads": 2, "pool": 8, "anchors": 4, "hardest": 3, "dropout": 0.1}
-    config.method.update(small)
+    config.uniter.update({"hidden": 16, "layers": 2, "heads": 2, "dropout": 0.1})
+    config.mining.update({"pool": 8, "anchors": 4, "hardest": 3})
     config.data.name, config.data.validation = "precomp", "dev"
     config.optimizer.lr, config.evaluate.every, config.evaluate.batch_size = 1e-3, "20 steps", 8
     config.data.max_regions, config.data.max_words, config.data.min_count = 3, 8, 1
     return config
 """
-
-
-def test_reranking_all_items_is_the_exhaustive_ranking():
-    rng = np.random.default_rng(0)
-    owner = np.repeat(np.arange(6), 2)
-    first, second = rng.normal(size=(2, 6, 12)).round(1)  # with ties
-    plan = retrieval.block_plan(owner, 4)
-    blocks = lambda s: [(r, c, s[slice(*r), slice(*c)]) for r, c in plan]
-    expected = retrieval.ranks(blocks(second), owner)
-    for k in (12, 3):
-        nearest = Nearest(6, 12, k)
-        for block in blocks(first):
-            nearest.add(block)
-        rows = np.arange(6)[:, None]
-        i2t, t2i = retrieval.ranks(blocks(first), owner)
-        again = reordered(i2t, owner[nearest.texts] == rows, second[rows, nearest.texts])
-        back = reordered(
-            t2i, nearest.images == owner[:, None], second[nearest.images, np.arange(12)[:, None]]
-        )
-        if k == 12:
-            np.testing.assert_array_equal(again, expected[0])
-            np.testing.assert_array_equal(back, expected[1])
-        else:  # what is not among the candidates stays behind them
-            kept = ~np.any(owner[nearest.texts] == rows, axis=1)
-            assert kept.any()
-            np.testing.assert_array_equal(again[kept], i2t[kept])
-            assert np.all(i2t[kept] > k)
-            assert np.all(again[~kept] <= k)
-            np.testing.assert_array_equal(np.sort(first, axis=1)[:, ::-1][:, :k], first[rows, nearest.texts])
-            np.testing.assert_array_equal(nearest.of_texts, first[rows, nearest.texts])
-            np.testing.assert_array_equal(nearest.of_images.T, first[nearest.images.T, np.arange(12)])
-
-
-def test_joined_scores_have_no_units():
-    """Both scores count by their spread among a query's candidates, whatever their scale and offset."""
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(2, 5, 4))
-    spread = lambda x: np.sqrt(sum(sum((v - sum(row) / 4) ** 2 for v in row) / 4 for row in x) / 5)
-    found = joined(a, b, 2.0)
-    np.testing.assert_allclose(found, a / spread(a) + 2 * b / spread(b), rtol=1e-12)
-    order = lambda x: np.argsort(x, axis=1)
-    offset = rng.normal(size=(5, 1))  # a query's own, which no order sees
-    np.testing.assert_array_equal(order(joined(7 * a + offset, 0.01 * b, 2.0)), order(found))
-    assert joined(a, b, 0.0) is a
-    np.testing.assert_array_equal(order(joined(0 * a, b, 1.0)), order(b))  # no spread: no say
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +97,7 @@ def test_training_logs_the_terms(runs):
         (
             "cross",
             ("--mode", "rerank", "--rerank_from", "dual", "--first_weight", "-1"),
-            "--first_weight -1.0: must be a number from 0",
+            "--first_weight -1.0: must be a finite number, 0 or more",
         ),
         ("cross", ("--first_weight", "1"), "--first_weight: only with --mode rerank"),
         ("cross", ("--bag_of_words",), "--bag_of_words: iais has no embedding of a whole image"),
@@ -168,12 +122,15 @@ def test_attention_draws_a_pair_run_by_run(runs, tmp_path, capsys):
     says(capsys, main([*command[:2], dual, *command[2:], "7"]), "attention: dias has no attention")
 
 
-class Phrased:
+class Phrased(Split):
     """Three images of two captions, whose first and last word name the first and second region."""
 
     name, split, modality, region_dim, max_regions, has_boxes = "made", "test", "regions", 6, 3, True
-    holds = ("regions", "boxes", "phrases")
+    features = ("regions", "boxes", "phrases")
     caption_image = np.repeat(np.arange(3), 2)
+
+    def __init__(self):
+        """It is all in memory."""
 
     def __len__(self):
         return 3
@@ -215,7 +172,7 @@ def test_attention_has_the_words_and_true_regions_of_its_pair():
     }
     maps = jax.jit(method.maps)(params, jax.tree.map(jnp.asarray, batch))
     np.testing.assert_allclose(found.among_words, maps.own[0, 1:4, 1:4], rtol=1e-4)
-    assert list(found.chosen) == list(np.argmax(maps.out[0, 1:4], axis=1))
+    assert list(found.nearest_region) == list(np.argmax(maps.out[0, 1:4], axis=1))
 
 
 def test_isd_of_a_split_is_that_of_its_pairs():
@@ -227,20 +184,20 @@ def test_isd_of_a_split_is_that_of_its_pairs():
     start = jax.jit(method.init)(jax.random.key(0), example_batch(config))
     params = jax.tree.map(lambda x: 8 * x, start)
     found = isd(Matcher(config, method, tokenizer, mesh, params), split)
-    annotated, language = [], []
+    isda, language = [], []
     for k, caption in enumerate(split.captions()):
         words = len(caption.split()) + 2
         ids, mask = tokenizer.encode([caption], words)
         image = collate_images([split.image(k // 2)], 3, ImageTransform(()))
         batch = jax.tree.map(jnp.asarray, {"image": image, "text": {"ids": ids, "mask": mask}})
         maps = jax.jit(method.maps)(params, batch)
-        language.append(float(attention_alignment.singular(maps)[0]))
+        language.append(float(alignment.singular(maps)[0]))
         if words > 3:
             phrase, box = np.zeros((1, 2, words), bool), np.zeros((1, 2, 3), bool)
             phrase[0, 0, 1] = phrase[0, 1, -2] = box[0, 0, 0] = box[0, 1, 1] = True
             given = jnp.asarray(phrase), jnp.asarray(box)
-            annotated.append(float(attention_alignment.annotated_isd(maps, *given)[0][0]))
-    assert found["pairs"] == 6 and found["annotated_pairs"] == len(annotated) == 5
-    np.testing.assert_allclose(found["annotated"], np.mean(annotated), rtol=1e-4)
+            isda.append(float(alignment.annotated_isd(maps, *given)[0][0]))
+    assert found["pairs"] == 6 and found["isda_pairs"] == len(isda) == 5
+    np.testing.assert_allclose(found["isda"], np.mean(isda), rtol=1e-4)
     np.testing.assert_allclose(found["language"], np.mean(language), rtol=1e-4)
     assert found["singular"] == pytest.approx((found["language"] + found["vision"]) / 2)

@@ -20,7 +20,7 @@ def small(arg=""):
     config = dias(arg)
     config.image.pooling = config.text.pooling = "mean"
     config.duration = config.evaluate.every = "40 steps"
-    config.method.update({"layers": 1, "heads": 2, "mlp": 2, "noises": 1})
+    config.head.update({"layers": 1, "heads": 2, "mlp": 2, "noises": 1})
     return config
 
 dias, get_config = get_config, small
@@ -66,7 +66,7 @@ def test_ranking_after_a_first_pass(place):
     np.testing.assert_array_equal(whole[0], first[0])
     np.testing.assert_allclose(whole[1], first[1], rtol=1e-5)
     order, scores = matcher.rank(texts, images, 2, first=3)
-    fast = np.asarray(matcher.score_block(images, texts, first=True)).T
+    fast = np.asarray(matcher.first_score_block(images, texts)).T
     for row in range(6):
         assert set(order[row]) <= set(np.argsort(-fast[row])[:3])
         every = matcher.score(images, texts)[order[row], row]
@@ -92,12 +92,12 @@ def test_the_figures_and_their_numbers(place, tmp_path, capsys):
 
 def test_ratio_is_within_over_between():
     x = np.array([[1, 0], [1, 0], [0, 1], [0, 1], [0.6, 0.8]])
-    owner = np.array([0, 0, 1, 1, 1])
+    caption_image = np.array([0, 0, 1, 1, 1])
     distance = lambda a, b: np.linalg.norm(x[a] - x[b])
     pairs = [(a, b) for a in range(5) for b in range(5) if a != b]
-    within = [distance(a, b) for a, b in pairs if owner[a] == owner[b]]
-    between = [distance(a, b) for a, b in pairs if owner[a] != owner[b]]
-    assert ratio(x, owner) == pytest.approx(np.mean(within) / np.mean(between))
+    within = [distance(a, b) for a, b in pairs if caption_image[a] == caption_image[b]]
+    between = [distance(a, b) for a, b in pairs if caption_image[a] != caption_image[b]]
+    assert ratio(x, caption_image) == pytest.approx(np.mean(within) / np.mean(between))
 
 
 def test_refuses(place, tmp_path, capsys):
@@ -107,7 +107,7 @@ def test_refuses(place, tmp_path, capsys):
     says(capsys, status, "--score cosine: cdds has no such score")
     np.save(tmp_path / "images.npy", np.zeros((3, 3, 12), np.float16))
     search = ["search", "--workdir", run, "--images", str(tmp_path / "images.npy"), "a dog", "--first", "-1"]
-    says(capsys, main(search), "--first -1: must be positive")
+    says(capsys, main(search), "first=-1: must be 0 or more")
     command = ["train", "--config", f"{place}/cdds.py:method=cdds", "--workdir", str(tmp_path / "run")]
     pooling = ["--config.image.pooling=gpo", f"--config.data.data_dir={place / 'data'}"]
     says(capsys, main([*command, *pooling]), "config.image.pooling='gpo'")
@@ -121,7 +121,7 @@ def test_another_method_has_no_semantic_components(place, tmp_path, capsys):
     assert main([*command, *short]) == 0
     np.save(tmp_path / "images.npy", np.zeros((3, 3, 12), np.float16))
     search = ["search", "--workdir", str(tmp_path / "run"), "--images", str(tmp_path / "images.npy")]
-    says(capsys, main([*search, "a dog", "--first", "2"]), "--first 2: info_nce has no faster score")
+    says(capsys, main([*search, "a dog", "--first", "2"]), "first=2: info_nce has no faster score")
     status = main(["semantics", str(tmp_path / "run"), "--split", "dev", "--out", str(tmp_path / "a.png")])
     says(capsys, status, "semantics: info_nce has no semantic components")
     status = main(["evaluate", "--workdir", str(tmp_path / "run"), "--split", "dev", "--score", "maxmean"])

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from jax_itm.errors import UserError
-from jax_itm.plots.runs import report, table
+from jax_itm.plots import figures
+from jax_itm.plots.report import report
+from jax_itm.plots.tables import table
 
 WAY = {"r1": 10.0, "r5": 20.0, "r10": 30.04, "medr": 7.0}
 RESULT = {
@@ -39,13 +41,13 @@ def test_table_has_the_numbers_the_baseline_and_the_protocol():
     assert "2,500 captions, one fold, cosine scores, ties pessimistic, seed 3" in lines[-1]
 
 
-def test_isd_is_a_column_where_a_result_has_it():
-    lines = table(
-        [RESULT | {"isd": {"singular": 0.5, "annotated": 0.25}}, seeded(4, run="no maps")]
-    ).splitlines()
-    assert [line.split("|")[-2].strip() for line in lines[:4] if "--" not in line] == ["ISD", "0.250", ""]
+def test_each_form_of_isd_is_a_column_if_a_result_has_it():
+    with_isd = RESULT | {"isd": {"singular": 0.5, "isda": 0.25}}
+    lines = table([with_isd, seeded(4, run="no maps")]).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[-3:-1]] for line in lines[:4] if "--" not in line]
+    assert cells == [["ISDa", "ISD"], ["0.250", "0.500"], ["", ""]]
     seeds = [seeded(k) | {"isd": {"singular": k / 10}} for k in (1, 2, 3)]
-    assert "0.200 ± 0.100" in table(seeds)
+    assert "0.200 ± 0.100" in table(seeds) and "ISDa" not in table(seeds)
 
 
 def test_seeds_share_a_row():
@@ -110,9 +112,44 @@ def test_isd_is_drawn_against_rsum(tmp_path, monkeypatch):
     (tmp_path / "a/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     report([measured, plain], str(tmp_path / "figure.png"))
     against = drawn[0].axes[2]
-    assert against.get_xlabel() == "singular"
+    assert against.get_xlabel() == "ISD"
     np.testing.assert_array_equal(against.lines[0].get_xydata(), [[2, 100], [1, 101], [0, 102]])
     assert len(against.lines) == 4  # the curve and three points: the other run has none
+    lines = [{"step": 1, "val/rsum": 100.0, "val/isd/singular": 2.0, "val/isd/isda": 3.0}]
+    (tmp_path / "a/metrics.jsonl").write_text(json.dumps(lines[0]) + "\n")
+    report([measured, plain], str(tmp_path / "figure.png"))
+    assert drawn[1].axes[2].get_title() == "ISDa against rSum, validation"
+    assert drawn[1].axes[2].lines[0].get_xdata() == [3.0]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (1.6, 1.7),  # within the linear part of a symmetric logarithmic axis
+        (22.0, 48.0),  # no power of ten between them
+        (-48.0, -22.0),
+        (20.0, 250.0),
+        (20.0, 9000.0),
+        (-0.009, 0.3),
+        (0.001, 45.0),
+        (-0.6, 0.3, 44.0),
+        (-200.0, 3000.0),
+        (5.0, 5.0),
+        (),
+    ],
+)
+def test_the_axis_of_losses_has_plain_numbers(values):
+    figure = figures.new_figure(4, 4)
+    axes = figure.subplots()
+    axes.plot(values)
+    figures.scale_values(axes, values)
+    figure.draw_without_rendering()
+    low, high = axes.get_ylim()
+    ticks = [tick for tick in axes.yaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    labels = [tick.label1.get_text().replace("\N{MINUS SIGN}", "-") for tick in ticks]
+    assert 2 <= len(labels) <= 12
+    np.testing.assert_allclose([float(label) for label in labels], [t.get_loc() for t in ticks], atol=1e-9)
+    assert not any(tick.label1.get_text() for tick in axes.yaxis.get_minor_ticks())
 
 
 def test_runs_of_one_name_that_differ_in_more_than_the_seed_are_told_apart(tmp_path):

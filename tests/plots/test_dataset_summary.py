@@ -1,4 +1,4 @@
-"""The data card: what `prepare` and `describe` print, and the contact sheet."""
+"""The summary of a data set: what `prepare` and `describe` print, and the contact sheet."""
 
 import re
 
@@ -26,7 +26,7 @@ def folder(raw, count=3):
     return raw
 
 
-def test_prepare_and_describe_print_the_card(tmp_path, capsys):
+def test_prepare_and_describe_print_the_summary(tmp_path, capsys):
     raw, data = folder(tmp_path / "raw"), str(tmp_path / "data")
     assert main(["prepare", "folder", "--source", str(raw), "--data_dir", data]) == 0
     shown = flat(capsys)
@@ -34,7 +34,7 @@ def test_prepare_and_describe_print_the_card(tmp_path, capsys):
     assert "split images captions captions an image words width height (least/median/most)\n" in shown
     assert "train 2 3 1/2/2 5/6/6 20/21/21 12\n" in shown
     assert "val 1 3 3 7 22 12\n" in shown and "holds image\n" in shown
-    out = tmp_path / "card.png"
+    out = tmp_path / "sheet.png"
     assert main(["describe", "folder", "--data_dir", data, "--out", str(out)]) == 0
     assert flat(capsys) == shown + f"{out}\n"
     pixels = read_picture(out)
@@ -43,7 +43,7 @@ def test_prepare_and_describe_print_the_card(tmp_path, capsys):
 
 def test_boxes_are_drawn_where_no_pictures_are_held(tmp_path, capsys):
     write_precomp(tmp_path / "raw", images=15)
-    data, out = str(tmp_path / "data"), str(tmp_path / "card.png")
+    data, out = str(tmp_path / "data"), str(tmp_path / "sheet.png")
     assert main(["prepare", "precomp", "--source", str(tmp_path / "raw"), "--data_dir", data]) == 0
     shown = flat(capsys)
     assert "train 15 75 5 5 3\n" in shown and "first image's regions (3, 8)" in shown
@@ -61,10 +61,10 @@ def test_describe_refuses(tmp_path, capsys):
     command = ["describe", "precomp", "--data_dir", data]
     says(capsys, main(command), "precomp is not prepared in")
     assert main(["prepare", "precomp", "--source", str(tmp_path / "raw"), "--data_dir", data]) == 0
-    out = str(tmp_path / "card.png")
-    says(capsys, main([*command, "--out", out]), "card.png: precomp holds neither pictures nor boxes")
-    says(capsys, main([*command, "--out", "card.jpg"]), "--out card.jpg: the figure is a .png")
-    assert not (tmp_path / "card.png").exists()
+    out = str(tmp_path / "sheet.png")
+    says(capsys, main([*command, "--out", out]), "sheet.png: precomp holds neither pictures nor boxes")
+    says(capsys, main([*command, "--out", "sheet.jpg"]), "--out sheet.jpg: the figure is a .png")
+    assert not (tmp_path / "sheet.png").exists()
 
 
 def test_describe_names_the_missing_images_of_a_published_set(tmp_path, capsys):

@@ -1,0 +1,105 @@
+"""A user's images and texts as padded batches of the form that a run was trained on."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax import dtypes
+
+from jax_itm.data.image_transforms import image_transform_of
+from jax_itm.data.images import collate_images, read_picture
+from jax_itm.data.sources.precomp import as_boxes, to_float16
+from jax_itm.data.token_cache import Tokens, padded
+from jax_itm.data.tokenizer import Tokenizer
+from jax_itm.errors import UserError
+from jax_itm.types import Config, Inputs, NamedTuple
+
+Record = Mapping[str, Any]
+
+
+class PaddedBatch(NamedTuple):
+    """The inputs of one encoding step, of which only the first `count` rows are real."""
+
+    inputs: Inputs
+    count: int
+
+
+def image_records(
+    config: Config, images: Sequence[Any] | np.ndarray, boxes: Sequence[np.ndarray] | None
+) -> Iterator[Record]:
+    """Yields {"pixels"} or {"regions", "boxes"} of each image that `Matcher.encode_images` takes.
+
+    Raises:
+        UserError: a file cannot be read, or an image is not what the run was trained on.
+    """
+    if config.data.view == "pixels":
+        for k, image in enumerate(images):
+            yield {"pixels": _pixels(image, f"image {k}", config.data.max_pixels)}
+        return
+    if boxes is None and config.image.boxes:
+        raise UserError("boxes: this run was trained on the boxes of the regions, too")
+    if boxes is not None and len(boxes) != len(images):
+        raise UserError(f"boxes: of {len(boxes)} images, but there are {len(images)}")
+    for k, image in enumerate(images):
+        regions = _regions(image, f"image {k}", config.data.region_dim)
+        yield {"regions": regions, "boxes": _boxes(boxes, k, len(regions))}
+
+
+def _pixels(image: Any, where: str, max_pixels: int) -> np.ndarray:
+    if isinstance(image, str | Path):
+        return read_picture(image, max_pixels=max_pixels)
+    pixels = np.asarray(image)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        kind = f"{pixels.dtype} {pixels.shape}"
+        raise UserError(f"{where}: this run was trained on pixels, uint8 (h, v, 3), not {kind}")
+    return pixels
+
+
+def _regions(image: Any, where: str, size: int) -> np.ndarray:
+    if isinstance(image, str | Path):
+        raise UserError(f"{image}: this run was trained on region features, not on picture files")
+    regions = np.asarray(image)
+    if regions.ndim != 2 or regions.shape[1] != size:
+        raise UserError(f"{where}: this run was trained on regions (r, {size}), not {regions.shape}")
+    if not len(regions) or not dtypes.issubdtype(regions.dtype, np.number):
+        kind = f"{len(regions)} regions of {regions.dtype}"
+        raise UserError(f"{where}: {kind}, must be at least one region of numbers")
+    return to_float16(regions, where)
+
+
+def _boxes(boxes: Sequence[np.ndarray] | None, k: int, regions: int) -> np.ndarray:
+    if boxes is None:
+        return np.zeros((regions, 4), np.float32)
+    array = as_boxes(boxes[k], f"boxes of image {k}")
+    if len(array) != regions:
+        raise UserError(f"boxes of image {k}: {len(array)}, but it has {regions} regions")
+    return array
+
+
+def image_batches(config: Config, records: Iterable[Record], batch_size: int) -> Iterator[PaddedBatch]:
+    """Batches of image records; the last record fills the last batch up."""
+    transform = image_transform_of(config)
+    max_regions = config.data.max_regions
+    rows = []
+    for record in records:
+        rows.append(record)
+        if len(rows) == batch_size:
+            yield PaddedBatch(collate_images(rows, max_regions, transform), batch_size)
+            rows = []
+    if rows:
+        filled = rows + [rows[-1]] * (batch_size - len(rows))
+        yield PaddedBatch(collate_images(filled, max_regions, transform), len(rows))
+
+
+def text_batches(
+    tokenizer: Tokenizer, captions: Sequence[str], tokens: Tokens | None, max_words: int, batch_size: int
+) -> Iterator[PaddedBatch]:
+    """Batches of captions and their cached `tokens`, if any; the last caption fills the last batch up."""
+    for start in range(0, len(captions), batch_size):
+        rows = [min(start + k, len(captions) - 1) for k in range(batch_size)]
+        ids, mask = tokenizer.encode([captions[k] for k in rows], max_words)
+        inputs = {"ids": ids, "mask": mask}
+        if tokens is not None:
+            inputs["features"] = padded([tokens[k] for k in rows], max_words)
+        yield PaddedBatch(inputs, min(len(captions) - start, batch_size))

@@ -1,0 +1,111 @@
+"""The Markdown table of retrieval results."""
+
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
+from statistics import fmean, stdev
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = dict[str, Any]  # as `evaluation.evaluate` returns it
+Group = Sequence[Result]  # of runs that differ in their seed alone: one row
+
+RECALLS = [(direction, name) for direction in ("i2t", "t2i") for name in ("r1", "r5", "r10")]
+
+
+def table(results: Sequence[Result]) -> str:
+    """Retrieval results as a Markdown table, each run's baselines below it, then the protocols.
+
+    Runs that differ in their seed alone share a row: means, and the standard deviation of rSum. The columns
+    ISDa (annotated), ISD (not annotated) and minutes (of training) are there if any result has them.
+    """
+    groups = group_by(results, setting)
+    extra = [column for column in EXTRA_COLUMNS if any(column[1](group) for group in groups)]
+    recalls = [f"{direction} R@{name[1:]}" for direction, name in RECALLS]
+    rows = [["run", *recalls, "rSum", *(name for name, _ in extra)]]
+    for group in groups:
+        rows.append(_row(title(group[0]), group) + [cell(group) for _, cell in extra])
+        for baseline in baselines(group):
+            rows.append(_row(f"- {baseline[0]['name']}", baseline) + [""] * len(extra))
+    protocols = dict.fromkeys(protocol_line(group) for group in groups)
+    return "\n".join([*_markdown(rows), "", *protocols])
+
+
+def group_by(items: Iterable[Item], key: Callable[[Item], Any]) -> list[list[Item]]:
+    """Items of equal keys together, in the order in which the keys first came."""
+    groups: dict[Any, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
+
+
+def setting(result: Result) -> tuple[tuple[str, Any], ...]:
+    """What the runs of a row have in common: their protocol without the seed."""
+    return tuple((k, v) for k, v in result["protocol"].items() if k not in ("seed", "step", "first_step"))
+
+
+def title(result: Result) -> str:
+    """What a row is called."""
+    return f"{result['protocol']['run']} ({result['protocol']['preset']})"
+
+
+def baselines(group: Group) -> list[list[Result]]:
+    """The baselines of a row's results, by name."""
+    return group_by((one for result in group for one in result.get("baselines", [])), itemgetter("name"))
+
+
+def mean_recalls(group: Group) -> list[float]:
+    """The mean of each of `RECALLS`."""
+    return [fmean(result[direction][name] for result in group) for direction, name in RECALLS]
+
+
+def protocol_line(group: Group) -> str:
+    """How the results of a row were obtained, in one line."""
+    protocols = [result["protocol"] for result in group]
+    protocol = protocols[0]
+    folds = "one fold" if protocol["folds"] == 1 else f"mean of {protocol['folds']} folds"
+    numbers = lambda key: ", ".join(str(number) for number in sorted({one[key] for one in protocols}))
+    return (
+        f"Protocol: {protocol['dataset']} {protocol['split']}, {protocol['images']:,} images,"
+        f" {protocol['captions']:,} captions, {folds}, {protocol['score']} scores, ties"
+        f" {protocol['ties']}, seed {numbers('seed')}, step {numbers('step')}."
+    )
+
+
+def _row(name: str, group: Group) -> list[str]:
+    recalls = [f"{mean:.1f}" for mean in mean_recalls(group)]
+    return [name, *recalls, _mean_and_spread([result["rsum"] for result in group], 1)]
+
+
+def _isd(name: str) -> Callable[[Group], str]:
+    """The cell of one form of ISD."""
+
+    def cell(group: Group) -> str:
+        values = [result["isd"][name] for result in group if name in result.get("isd", {})]
+        return _mean_and_spread(values, 3) if values else ""
+
+    return cell
+
+
+def _minutes(group: Group) -> str:
+    values = [result["minutes"] for result in group if "minutes" in result]
+    return f"{fmean(values):.1f}" if values else ""
+
+
+# Names and cells; a cell is "" if no result of the row has the number.
+EXTRA_COLUMNS = (("ISDa", _isd("isda")), ("ISD", _isd("singular")), ("minutes", _minutes))
+
+
+def _mean_and_spread(values: Sequence[float], digits: int) -> str:
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{fmean(values):.{digits}f}{spread}"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, its columns padded to one width; all but the first are numbers."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = []
+    for row in (rows[0], rule, *rows[1:]):
+        numbers = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append(f"| {' | '.join([row[0].ljust(widths[0]), *numbers])} |")
+    return lines
