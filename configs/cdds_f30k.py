@@ -5,10 +5,10 @@
 
 VIT and BERT are directories, or names on the hub, such as google/vit-base-patch16-224-in21k and
 bert-base-uncased; a side without one starts from random values, at the full rate. With `preset`
-(practical, paper) and `without`, as `cdds_scenes.py`.
+(practical, paper) and `without`, as in `cdds_scenes.py`.
 
 25 epochs, AdamW, 2e-4, batch 64, d = 512: the paper's. INFERRED from LAPS, whose protocol the paper copies:
-weight decay, the step decay at epochs 9, 15, 20, clipping, a tenth of the rate for pretrained towers, crops
+weight decay, the step decay at epochs 9, 15, 20, clipping, a tenth of the rate for pretrained encoders, crops
 of 60 % to all of a picture and mirroring, a fifth of the words hidden.
 Published rSum of the paper with pretrained backbones (ViT-224 / ViT-384 / Swin-224 / Swin-384):
 
@@ -19,18 +19,23 @@ R@1 of its ablation (ViT-224): no decoupling 71.4 / 57.9, no L_m 73.8 / 62.3, no
 no noise 74.2 / 62.9, contrast instead of sampling 72.1 / 60.4. These are the paper's numbers, not ours.
 """
 
-from jax_itm.config.load import default, options
+from jax_itm.config import default, options
 from jax_itm.errors import UserError
 
-PARTS = {"modal": 0.0, "fused": 0.0, "crossed": 0.0}  # the terms of the components, switched off
-CONTRAST = {"sampling": 0.0, "crossed": 0.0, "align": 1.0}
+NO_UNET = {"head.name": "tokens", "losses.decoupling.weight": 0.0}
+CONTRAST = {  # of the same pooled components, in the place of sampling
+    "losses.sampling.weight": 0.0,
+    "losses.decoupling.crossed": 0.0,
+    "losses.info_nce.weight": 1.0,
+    "losses.info_nce.learn_temperature": False,
+}
 ABLATIONS = {
-    "decoupling": {"decouple": False, "weights": PARTS},
-    "modal": {"weights": {"modal": 0.0}},
-    "fit": {"weights": {"fused": 0.0, "crossed": 0.0}},
-    "noise": {"noises": 0},
-    "sampling": {"weights": CONTRAST},
-    "both": {"decouple": False, "weights": PARTS | CONTRAST},
+    "decoupling": NO_UNET,
+    "modality": {"losses.decoupling.modality": 0.0},
+    "fit": {"losses.decoupling.fused": 0.0, "losses.decoupling.crossed": 0.0},
+    "noise": {"head.noises": 0},
+    "sampling": CONTRAST,
+    "both": NO_UNET | CONTRAST,
 }
 
 
@@ -41,10 +46,10 @@ def ablated(config, preset: str, without: str):
     if without and without not in ABLATIONS:
         raise UserError(f"config argument without={without}: one of {', '.join(ABLATIONS)}")
     if preset == "paper":
-        config.sampling.identity = 0.0
+        config.losses.sampling.identity = 0.0
         config.name += "-paper"
     if without:
-        config.method.update(ABLATIONS[without])
+        config.update_from_flattened_dict(ABLATIONS[without])
         config.name += f"-no_{without}"
     return config
 
@@ -66,7 +71,7 @@ def get_config(arg: str = ""):
     for side in ("image", "text"):
         if given[side]:
             config[side].name, config[side].path = "pretrained", given[side]
-            optimizer.lr_factors += ((f"^{side}/tower/", 0.1),)
+            optimizer.lr_factors += ((f"^{side}/backbone/", 0.1),)
     optimizer.lr, optimizer.schedule = 2e-4, "step"
     optimizer.step_at, optimizer.step_factor = ("9 epochs", "15 epochs", "20 epochs"), 0.3
     return ablated(config, given["preset"], given["without"])

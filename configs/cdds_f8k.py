@@ -2,7 +2,7 @@
 
 from configs.cdds_scenes import ARGUMENTS, small
 from configs.dias_f8k import setting
-from jax_itm.config.load import default, options
+from jax_itm.config import default, options
 
 
 def get_config(arg: str = ""):

@@ -1,11 +1,13 @@
-"""CDDS on the generated scenes: minutes on two cores. `:preset=paper|practical`, `:without=..` as in the
-paper's ablation: decoupling, modal (L_m), fit (L_f and L_x), noise, sampling (a contrast instead), or both,
-decoupling and sampling. `:method=info_nce`: the same encoders with the plain contrast of pooled tokens.
+"""CDDS on the generated scenes: minutes on two cores.
+
+`:preset=paper|practical`; `:without=..` as in the paper's ablation: decoupling, modality (L_m), fit (L_f and
+L_x), noise, sampling (a contrast instead), or both, decoupling and sampling. `:method=info_nce`: the same
+encoders with the plain contrast of pooled tokens.
 """
 
 from configs.cdds_f30k import ablated
 from configs.dias_scenes import setting
-from jax_itm.config.load import default, options
+from jax_itm.config import default, options
 
 ARGUMENTS = {"preset": "practical", "without": "", "method": "cdds"}
 
@@ -19,11 +21,11 @@ def small(config, given: dict[str, str]):
     if given["method"] != "cdds":
         config.name += "-baseline"
         return config
-    method = config.method
-    method.layers, method.heads, method.mlp, method.noises = 1, 4, 2, 1
+    head = config.head
+    head.layers, head.heads, head.mlp, head.noises = 1, 4, 2, 1
     config = ablated(config, given["preset"], given["without"])
-    if method.decouple:
-        config.optimizer.lr_factors = (("^unet/", 0.1),)
+    if head.name == "unet":
+        config.optimizer.lr_factors = (("^head/", 0.1),)
     return config
 
 

@@ -5,7 +5,7 @@ sigmoid was not tried there and takes the rate of info_nce.
 """
 
 from configs.dias_f8k import setting
-from jax_itm.config.load import default, options
+from jax_itm.config import default, options
 
 
 def get_config(arg: str = ""):
@@ -14,5 +14,5 @@ def get_config(arg: str = ""):
     config.name = "contrastive_f8k"
     config.optimizer.lr = 6e-3 if method == "vsepp" else 1.2e-2
     if method == "vsepp":
-        config.method.margin = 0.1
+        config.losses.triplet.margin = 0.1
     return config

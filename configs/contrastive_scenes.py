@@ -1,7 +1,7 @@
 """The baselines on the generated scenes: `:method=vsepp|info_nce|sigmoid,text=bigru|bow`."""
 
 from configs.dias_scenes import setting
-from jax_itm.config.load import default, options
+from jax_itm.config import default, options
 
 
 def get_config(arg: str = ""):

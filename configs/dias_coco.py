@@ -13,7 +13,7 @@ from configs.dias_f30k import get_config as f30k
 def get_config():
     config = f30k()
     config.name, config.batch_size = "dias_coco", 256
-    config.method.cutoff = 1.9
+    config.losses.triplet.cutoff = 1.9
     config.data.data_dir = "data/coco"
     config.evaluate.protocol = "folds"
     return config

@@ -6,7 +6,7 @@ For features in SCAN's layout (`{train,dev,test}_ims.npy`, 36 x 2048):
     python -m jax_itm train --config configs/dias_f30k.py --workdir runs/dias_f30k
 """
 
-from jax_itm.config.load import default
+from jax_itm.config import default
 
 
 def get_config():

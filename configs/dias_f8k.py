@@ -4,7 +4,7 @@ python -m jax_itm prepare --config configs/dias_f8k.py --config.data.source=FOLD
 python -m jax_itm train --config configs/dias_f8k.py --workdir runs/dias_f8k
 """
 
-from jax_itm.config.load import default
+from jax_itm.config import default
 
 
 def setting(config):
@@ -23,6 +23,6 @@ def setting(config):
 def get_config():
     config = setting(default("dias"))
     config.name = "dias_f8k"
-    config.method.negatives, config.method.sum_for = "hardest", "1 epochs"
-    config.method.margin = 0.1
+    triplet = config.losses.triplet
+    triplet.negatives, triplet.sum_for, triplet.margin = "hardest", "1 epochs", 0.1
     return config

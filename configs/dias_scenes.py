@@ -1,6 +1,6 @@
 """DIAS on the generated scenes: minutes on two cores. `:view=pixels` reads pictures with a ViT."""
 
-from jax_itm.config.load import default, options
+from jax_itm.config import default, options
 
 
 def setting(config, view: str):

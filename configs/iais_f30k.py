@@ -8,7 +8,7 @@
 used; on more, give config.batch_size as many pools.
 """
 
-from jax_itm.config.load import default, options
+from jax_itm.config import default, options
 from jax_itm.errors import UserError
 
 SIZES = {"base": (768, 12, 12), "large": (1024, 24, 16)}  # hidden, layers, heads
@@ -26,7 +26,7 @@ def resize(config, size: str, sizes: dict[str, tuple[int, int, int]]):
     """The matcher's hidden, layers and heads."""
     if size not in sizes:
         raise UserError(f"size={size}: must be one of {', '.join(sizes)}")
-    config.method.hidden, config.method.layers, config.method.heads = sizes[size]
+    config.uniter.hidden, config.uniter.layers, config.uniter.heads = sizes[size]
 
 
 def setting(name: str, arg: str):
@@ -34,9 +34,9 @@ def setting(name: str, arg: str):
     given = options(arg, size="base", start="", alignment="singular")
     config = default("iais")
     config.name, config.start, config.data.data_dir = f"iais_{name}", given["start"], f"data/{name}"
-    config.method.alignment = given["alignment"]
+    config.losses.attention_alignment.form = given["alignment"]
     resize(config, given["size"], SIZES)
-    config.batch_size, config.duration = 8 * config.method.pool, "5000 steps"
+    config.batch_size, config.duration = 8 * config.mining.pool, "5000 steps"
     config.data.name, config.data.max_regions = "uniter", 100
     config.data.max_words = 62  # 60 pieces, [CLS] and [SEP]
     config.data.tokenizer = "wordpiece"  # fitted where no run with UNITER's own is started from

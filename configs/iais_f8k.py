@@ -11,7 +11,7 @@ All pairs of 1,000 images and 5,000 captions take an hour and more here; `evalua
 """
 
 from configs.iais_f30k import optimizer, resize
-from jax_itm.config.load import default, options
+from jax_itm.config import default, options
 
 SIZES = {"small": (128, 2, 4), "minilm": (384, 6, 12)}  # hidden, layers, heads
 
@@ -23,17 +23,18 @@ def get_config(arg: str = ""):
     config.data.name, config.data.data_dir, config.data.validation = "precomp", "data/f8k", "dev"
     config.data.max_regions, config.data.max_words, config.data.min_count = 16, 20, 4
     config.image.boxes = True  # it reads them: data without are refused
-    method = config.method
     resize(config, given["size"], SIZES)
-    method.spread = 0.08 if given["size"] == "small" else 0.02
-    method.region_mlp = 512  # the grid's features are no detector's
-    method.alignment, method.hardest, method.tile = given["alignment"], 3, 64
-    method.pool = method.anchors = 16
+    config.uniter.init_std = 0.08 if given["size"] == "small" else 0.02
+    config.uniter.region_mlp = 512  # the grid's features are no detector's
+    config.losses.attention_alignment.form = given["alignment"]
+    mining = config.mining
+    mining.pool = mining.anchors = 16
+    mining.hardest, mining.tile = 3, 64
     config.batch_size, config.duration = 32, "100 steps"
     optimizer(config, lr=3e-4, warmup="10 steps")
     config.evaluate.every, config.evaluate.images = "50 steps", 100
     if given["part"] == "start":
         config.name, config.optimizer.lr, config.optimizer.warmup = "iais_f8k_start", 5e-4, "100 steps"
-        config.duration = method.draw_for = "1300 steps"
-        config.evaluate.every, method.alignment = "650 steps", "none"
+        config.duration = mining.random_for = "1300 steps"
+        config.evaluate.every, config.losses.attention_alignment.form = "650 steps", "none"
     return config

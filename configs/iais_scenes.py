@@ -10,7 +10,7 @@ negatives drawn at random, without alignment, and the second starts from it and 
 """
 
 from configs.iais_f30k import optimizer
-from jax_itm.config.load import default, options
+from jax_itm.config import default, options
 
 
 def get_config(arg: str = ""):
@@ -19,18 +19,19 @@ def get_config(arg: str = ""):
     config.name, config.start = "iais_scenes", given["start"]
     config.data.max_regions, config.data.max_words = 6, 24
     config.image.boxes = True  # it reads them: data without are refused
-    method = config.method
+    uniter, mining = config.uniter, config.mining
     # A region is a crop's pixels, not a detector's features: it needs layers of its own.
-    method.region_mlp, method.spread = 512, 0.1
-    method.hidden, method.layers, method.heads, method.dropout = 64, 2, 4, 0.0
-    method.alignment, method.hardest, method.tile = given["alignment"], 3, 64
-    method.pool = method.anchors = 16  # the hardest of larger pools teach a young matcher too little
+    uniter.region_mlp, uniter.init_std = 512, 0.1
+    uniter.hidden, uniter.layers, uniter.heads, uniter.dropout = 64, 2, 4, 0.0
+    config.losses.attention_alignment.form = given["alignment"]
+    mining.hardest, mining.tile = 3, 64
+    mining.pool = mining.anchors = 16  # the hardest of larger pools teach a young matcher too little
     config.batch_size, config.duration = 32, "600 steps"
     optimizer(config, lr=5e-4, warmup="50 steps")
     config.evaluate.every = "200 steps"
     config.evaluate.protocol = "folds"  # every pair of a fold goes through the model
     if given["part"] == "start":
         config.name, config.optimizer.lr = "iais_scenes_start", 7e-4
-        config.duration = method.draw_for = "3000 steps"
-        config.evaluate.every, method.alignment = "1000 steps", "none"
+        config.duration = mining.random_for = "3000 steps"
+        config.evaluate.every, config.losses.attention_alignment.form = "1000 steps", "none"
     return config

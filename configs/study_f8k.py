@@ -6,10 +6,11 @@
 
 A method has two trials of the learning rate on seed 0 and its best on the others, chosen on dev, on which
 the numbers are, too: there is no other split. CDDS's ablations take the rate that CDDS chose, the long rows
-and the cross-encoder have one trial. The dual encoders differ in `config.method` alone, but that CDDS, whose
-step takes longer, and its baseline are narrower and shorter; the long rows show what three times the epochs
-add. The cross-encoder, whose words are its own, is small and starts from random values (started from MiniLM
-it takes hours here); with the first score beside its own it re-ranks the best dual encoder.
+and the cross-encoder have one trial. The dual encoders differ in `config.losses` and `config.head` alone, but
+that CDDS, whose step takes longer, and its baseline are narrower and shorter; the long rows show what three
+times the epochs add. The cross-encoder, whose words are its own, is small and starts from random values
+(started from MiniLM it takes hours here); with the first score beside its own it re-ranks the best dual
+encoder.
 """
 
 import importlib.util
@@ -30,7 +31,7 @@ def minilm() -> str:
 
 
 def shared() -> dict:
-    """The text tower, its tokens made once, and heads that 6,000 images do not spoil."""
+    """The text encoder, its tokens made once, and heads that 6,000 images do not spoil."""
     return {
         "text.name": "pretrained",
         "text.path": minilm(),
@@ -64,16 +65,15 @@ LONG = {  # what the best of them wants
     "text.feature_dropout": 0.4,
 }
 SMALL = {"dim": 96, "duration": "2 epochs"}  # a UNet's step takes several times a dual encoder's
-PARTS = ("sampling", "decoupling", "both", "fit", "modal")
+PARTS = ("sampling", "decoupling", "both", "fit", "modality")
 
 
 # Hardest negatives: after one epoch of all of them, DIAS's terms end in one point (BENCHMARKS.md).
-LATER = {"method.sum_for": "2 epochs"}
+LATER = {"losses.triplet.sum_for": "2 epochs"}
 
 
-def weights(**terms: float) -> dict[str, float]:
-    """The fields of these terms' weights."""
-    return {f"method.weights.{term}": weight for term, weight in terms.items()}
+OFF = {"losses.dimension.weight": 0.0, "losses.spatial.weight": 0.0}
+CYCLIP = {"losses.spatial.inter": 0.005, "losses.spatial.intra": 0.01}  # its ratio to the base loss
 
 
 def dual(name: str, config: str, fields: Mapping[str, Any] = MappingProxyType({}), rates=RATES) -> Row:
@@ -87,8 +87,8 @@ def get_study():
         dual("info_nce", f"{contrast}info_nce"),
         dual("info_nce-long", f"{contrast}info_nce", LONG, trials(6e-3)),
         dual("triplet", f"{contrast}vsepp"),
-        dual("dias", dias, LATER | weights(inter=0.005, intra=0.01)),
-        dual("dias-triplet", dias, LATER | weights(dim=0.0, inter=0.0, intra=0.0)),
+        dual("dias", dias, LATER | CYCLIP),
+        dual("dias-triplet", dias, LATER | OFF),
         dual("sigmoid", f"{contrast}sigmoid"),
         dual("sigmoid-long", f"{contrast}sigmoid", LONG, trials(6e-3)),
         dual("cdds-baseline", f"{cdds}method=info_nce", SMALL),

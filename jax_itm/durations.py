@@ -13,3 +13,15 @@ def steps_of(duration: str, batch_size: int, epoch_examples: int, field: str = "
         raise UserError(f'{field}={duration!r}: write "1000 steps", "30 epochs" or "1e6 examples"')
     unit = {"step": batch_size, "epoch": epoch_examples, "example": 1}[match[2]]
     return math.ceil(round(float(match[1]) * unit / batch_size, 6))
+
+
+def steps_only(duration: str) -> int:
+    """Steps in a duration given in steps (or of length 0), where neither batch size nor epoch is known.
+
+    Raises:
+        UserError: it is in epochs or examples.
+    """
+    steps = steps_of(duration, 1, 1)
+    if steps and "step" not in duration:
+        raise UserError(f"duration {duration!r}: only steps are known here; write it as '1000 steps'")
+    return steps

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 from jax_itm.config.load import call
 from jax_itm.errors import UserError
-from jax_itm.plots.runs import minutes, report
+from jax_itm.plots.report import report
+from jax_itm.plots.runs import training_minutes
 
 
 class Row(NamedTuple):
@@ -46,6 +47,7 @@ class Study(NamedTuple):
     rows: Sequence[Row]
     split: str  # on which a row's trial is chosen, and the numbers are shown
     seeds: Sequence[int] = (0, 1, 2)  # trials are run on the first
+    protocol: str = "full"  # of the evaluation, or "folds"
 
 
 class Task(NamedTuple):
@@ -111,7 +113,7 @@ class Runner:
         result = json.loads((workdir / "result.json").read_text())
         logged = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
         known = {"run": task.key, "row": task.row.name, "trial": dict(task.row.trials[task.trial])}
-        line = known | {"seed": task.seed, "minutes": minutes(logged)} | result
+        line = known | {"seed": task.seed, "minutes": training_minutes(logged)} | result
         with self._lock:
             self.done[task.key] = line
             with (self.out / "runs.jsonl").open("a") as file:
@@ -128,6 +130,7 @@ class Runner:
         train += [f"--config.{name}={value}" for name, value in fields.items()]
         evaluate = [*start, "evaluate", "--workdir", str(workdir), "--split", self.study.split]
         evaluate += ["--out", str(workdir / "result.json")] + ["--isd"] * row.isd
+        evaluate += ["--protocol", self.study.protocol] if self.study.protocol != "full" else []
         if row.rerank:
             ended = [name for name in row.rerank if self._ended(name)]
             if not ended:

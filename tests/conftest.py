@@ -1,4 +1,4 @@
-"""Eight virtual devices, checked shapes, quick compilation whose programs processes share."""
+"""Eight virtual devices, checked shapes, quick compilation that processes share; which tests are fast."""
 
 import os
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Tiny programs run once: most of a test is compiling them. In the environment, so that the processes that
-# tests start compile alike, and find what another has compiled.
+# Programs are tiny and run once: most of a test's time is their compilation. In the environment, so that
+# processes that tests start compile in the same way, and reuse what another has compiled.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).resolve().parents[1] / ".cache" / "jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
@@ -20,16 +20,33 @@ from tests.helpers.paths import ROOT
 
 install_import_hook("jax_itm", "beartype.beartype")
 
-# The same few examples each time; --hypothesis-profile=long: many, and others each time.
+# The same few examples each time; with --hypothesis-profile=long many, and different ones each time.
 QUIET = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 settings.register_profile("suite", max_examples=40, derandomize=True, **QUIET)
 settings.register_profile("long", max_examples=5000, print_blob=True, **QUIET)
 settings.load_profile("suite")
 
+# Folders, files and tests, below tests/, that take more than a few seconds: `-m fast` leaves them out, and
+# `-m slow` selects them. A test may also be marked with @pytest.mark.slow.
+SLOW = (
+    "distributed/",
+    "end_to_end/",
+    "launch/",
+    "robustness/",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks every test as fast or slow."""
+    for item in items:
+        name = item.nodeid.removeprefix("tests/")
+        is_slow = name.startswith(SLOW) or item.get_closest_marker("slow") is not None
+        item.add_marker(pytest.mark.slow if is_slow else pytest.mark.fast)
+
 
 @pytest.fixture
 def real_data() -> Path:
-    """The folder of real data beside the project; skips where there is none."""
+    """The folder of real data beside the project; skips the test where there is none."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("no real data at ../shared/data")

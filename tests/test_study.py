@@ -8,7 +8,7 @@ import pytest
 from jax_itm import study
 from jax_itm.cli.main import main
 from jax_itm.errors import UserError
-from jax_itm.plots.runs import minutes
+from jax_itm.plots.runs import training_minutes
 from jax_itm.study import Row, Study, check
 from tests.helpers.tiny_run import prepared
 
@@ -130,4 +130,4 @@ def test_unknown_rows_and_files(place, capsys):
 
 def test_minutes_are_those_of_training_steps():
     lines = [{"step": 20, "train/step_seconds": 3.0}, {"step": 20, "val/rsum": 1.0}]
-    assert minutes([*lines, {"step": 40, "train/step_seconds": 0.5}]) == pytest.approx(70 / 60)
+    assert training_minutes([*lines, {"step": 40, "train/step_seconds": 0.5}]) == pytest.approx(70 / 60)

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Draws the attention maps of one pair as each run has them; the split is that of the first run."""
     import jax_itm
     from jax_itm.plots.attention import attention, draw
-    from jax_itm.plots.runs import check_png
+    from jax_itm.plots.figures import check_png
 
     check_png(args.out)
     matchers = [jax_itm.load(workdir) for workdir in args.workdirs]

@@ -17,11 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Prints the summary of a prepared set, and draws some of its images."""
     from jax_itm.data.prepared import describe, open_split
-    from jax_itm.plots.data_card import card, contact_sheet
-    from jax_itm.plots.runs import check_png
+    from jax_itm.plots.dataset_summary import contact_sheet, format_summary
+    from jax_itm.plots.figures import check_png
 
     summary = describe(args.dataset, args.data_dir)
-    print(card(summary))
+    print(format_summary(summary))
     if args.out:
         check_png(args.out)
         modality = "pixels" if "image" in summary["features"] else "regions"

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from jax_itm.distributed import preflight
     from jax_itm.distributed.cluster import is_main_process, start
     from jax_itm.distributed.watchdog import watchdog
-    from jax_itm.plots.runs import table
+    from jax_itm.plots.tables import table
 
     _check(args)
     start(cluster_of(args))

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from jax_itm.data.image_transforms import MAX_PIXELS
     from jax_itm.data.preparation import prepare
     from jax_itm.data.sources.registry import NAMES
-    from jax_itm.plots.data_card import card
+    from jax_itm.plots.dataset_summary import format_summary
 
     if args.encode and not args.config:
         raise UserError("--encode: needs --config FILE, which names the encoders")
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     summary = prepare(
         name, data_dir or DATA_DIR, source or None, args.entities, beam, max_pixels or MAX_PIXELS
     )
-    print(card(summary) + ("\n  was there already" if summary["reused"] else ""))
+    print(format_summary(summary) + ("\n  was there already" if summary["reused"] else ""))
     if args.encode:
         from jax_itm.train.precompute_tokens import encode
 

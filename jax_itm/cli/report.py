@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Prints the tables of the runs, and draws their figure."""
-    from jax_itm.plots.runs import report
+    from jax_itm.plots.report import report
 
     print(report(args.workdirs, args.out))
     return 0

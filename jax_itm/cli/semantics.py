@@ -20,7 +20,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Draws the first run's S, masks, columns and captions; prints the numbers of all runs, by name."""
     import jax_itm
     from jax_itm.plots.cdds import draw, semantics, table
-    from jax_itm.plots.runs import check_png
+    from jax_itm.plots.figures import check_png
 
     check_png(args.out)
     numbers: dict[str, list[Any]] = {}

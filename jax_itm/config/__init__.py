@@ -1,11 +1,11 @@
-"""The configuration of a run: fields with defaults, and reading a file."""
+"""The configuration of a run: its fields, presets, reading, checking and writing."""
 
-from jax_itm.config.fields import CHOICES
 from jax_itm.config.load import (
     call,
     check,
     default,
     explain,
+    fields,
     flatten,
     from_dict,
     from_json,
@@ -15,13 +15,17 @@ from jax_itm.config.load import (
     resumable_fields,
     to_json,
 )
+from jax_itm.config.loss_fields import SCORES
+from jax_itm.config.presets import PRESETS
 
 __all__ = [
-    "CHOICES",
+    "PRESETS",
+    "SCORES",
     "call",
     "check",
     "default",
     "explain",
+    "fields",
     "flatten",
     "from_dict",
     "from_json",

@@ -1,160 +1,263 @@
-"""Every field of a run's configuration with its default, and the values that some may have.
+"""What a field of a run's configuration is, and the fields that every run has.
 
-`config.default` makes a config of them; what a method adds is in its own file.
+Everything about a field stands here once: its default, whose type is the field's type, what it means, the
+values it may take, whether it may change when a run resumes, and whether it may differ between hosts.
+`loss_fields.py` has the loss terms and the two kinds of model, `presets.py` what a preset changes.
 """
 
-CHOICES = {
-    "image.name": ("regions", "vit", "pretrained"),
-    "image.pooling": ("gpo", "mean", "max", "cls", "clip"),
-    "text.name": ("bigru", "bert", "bow", "pretrained"),
-    "text.pooling": ("gpo", "mean", "max", "cls", "clip"),
-    "data.view": ("regions", "pixels"),
-    "data.tokenizer": ("words", "wordpiece"),
-    "optimizer.name": ("adamw", "bert_adam"),
-    "optimizer.schedule": ("constant", "cosine", "linear", "step"),
-    "dtype": ("float32", "bfloat16"),
-    "similarity.form": ("auto", "ring", "gather"),
-    "similarity.dtype": ("float32", "bfloat16"),
-    "evaluate.protocol": ("full", "folds"),
-    "method.negatives": ("distance_weighted", "hardest", "sum"),
-    "method.dim_form": ("ratio", "infonce", "barlow", "diagonal"),
-    "method.dim_phi": ("relu", "abs", "square", "exp"),
-    "method.dim_samples": ("global", "attended"),
-    "method.dim_reduce": ("sum", "mean"),
-    "method.select_on": ("proximity", "distance", "discrepancy_large", "none"),
-    "method.mask": ("hard", "soft"),
-    "method.alignment": ("singular", "distributed", "none"),
-    "method.schedule": ("exp", "linear", "log"),
-    "method.modal_form": ("one_minus", "literal"),
-    "method.score": ("maxmean", "pooled", "mapped"),
-    "sampling.schedule": ("each_batch", "random_features", "precomputed"),
-    "sampling.threshold_on": ("p", "s"),
-    "sampling.scope": ("pair", "batch"),
-    "sampling.level": ("pooled_batch", "patch_batch", "patch_image"),
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+FLOAT32_MAX = 3.4e38
+
+
+class Field(NamedTuple):
+    """One field.
+
+    Attributes:
+        default: its default; a value of another type is an error.
+        help: what it means, for `python -m jax_itm config` and docs/configuration.md.
+        choices: the values of a string; empty allows any.
+        at_least: the smallest number.
+        above: numbers must be larger than this.
+        at_most: the largest number.
+        below: numbers must be smaller than this.
+        duration: whether it is a duration such as "1000 steps" (a tuple: of durations).
+        resume: whether it may change when a run resumes: it says where things lie or how they are computed,
+            never what is computed.
+        per_host: whether it may differ between the hosts of one run.
+    """
+
+    default: Any
+    help: str
+    choices: tuple[str, ...] = ()
+    at_least: int | float | None = None
+    above: int | float | None = None
+    at_most: int | float | None = None
+    below: int | float | None = None
+    duration: bool = False
+    resume: bool = False
+    per_host: bool = False
+
+
+Section = Mapping[str, Any]  # of a Field or a Section each; a recursive alias cannot be checked
+
+
+def count(default: int, text: str, **options: Any) -> Field:
+    """A number of things: 1 or more."""
+    return Field(default, text, **{"at_least": 1, "at_most": 2**31 - 1, **options})
+
+
+def optional_count(default: int, text: str, **options: Any) -> Field:
+    """A number of things, where 0 has a meaning of its own."""
+    return Field(default, text, **{"at_least": 0, "at_most": 2**31 - 1, **options})
+
+
+def rate(default: float, text: str) -> Field:
+    """A probability that must leave something: 0 or more, below 1."""
+    return Field(default, text, at_least=0, below=1)
+
+
+def weight(default: float, text: str) -> Field:
+    """A finite weight of 0 or more."""
+    return Field(default, text, at_least=0, at_most=1e6)
+
+
+def positive(default: float, text: str) -> Field:
+    """A finite number above 0."""
+    return Field(default, text, above=0, at_most=FLOAT32_MAX)
+
+
+def duration(default: str | tuple[str, ...], text: str) -> Field:
+    """A duration: "1000 steps", "30 epochs" or "1e6 examples"."""
+    return Field(default, text, duration=True)
+
+
+HEAD_FIELDS: Section = {
+    "hidden": optional_count(
+        0, "width of the MLP beside the projection; 0: regions dim // 2, pretrained none"
+    ),
+    "feature_dropout": rate(
+        0.0, "fraction of the features dropped in training, the same for all tokens of an item"
+    ),
 }
 
-HEAD = {  # what projects given features: regions, and the tokens of a pretrained tower
-    "hidden": 0,  # of the MLP beside the projection; 0: regions dim // 2, pretrained none
-    "feature_dropout": 0.0,  # share of the features left out in training, of all tokens of an item alike
+PRETRAINED_FIELDS: Section = {
+    "path": Field(
+        "",
+        "pretrained: a directory as Hugging Face's libraries or open_clip save it, or a name on the hub",
+        resume=True,
+        per_host=True,
+    ),
+    "frozen": Field(False, "pretrained: its parameters stay as they are"),
+    "cached": Field(False, "of a frozen encoder: read its tokens from `prepare --encode`"),
+    "arch": {},  # the pretrained encoder's architecture, read from its directory when a run starts
 }
 
-TOWER = {  # pretrained
-    "path": "",  # a directory as Hugging Face's libraries or open_clip save it, or a name on their hub
-    "frozen": False,  # its parameters stay as they are
-    "cached": False,  # of a frozen one: its tokens were made once, by `prepare --encode`
-    "arch": {},  # what the tower is: read from the directory when a run starts, kept with the run
+POOLINGS = ("gpo", "mean", "max", "cls", "clip")
+
+IMAGE: Section = {
+    "name": Field("regions", "the image encoder", choices=("regions", "vit", "pretrained")),
+    "pooling": Field(
+        "gpo", "how tokens become one vector; cls and clip: pretrained encoders only", choices=POOLINGS
+    ),
+    "norm": Field(
+        "none", "regions: batch normalisation in the MLP, over the global batch", choices=("none", "batch")
+    ),
+    "drop": rate(0.2, "fraction of the regions hidden in training"),
+    "boxes": Field(False, "regions: append each region's location to its features"),
+    "patch": count(16, "vit: side of a patch in pixels"),
+    "width": count(192, "vit: width of a layer"),
+    "layers": count(6, "vit: number of layers"),
+    "heads": count(3, "vit: attention heads of a layer"),
+    "augment": {
+        "crop": Field(
+            (), "(smallest, largest) fraction of a picture's area that a random crop takes; () crops nothing"
+        ),
+        "flip": Field(
+            0.0,
+            "probability of mirroring; captions that say left or right become false",
+            at_least=0,
+            at_most=1,
+        ),
+    },
+    "size": optional_count(0, "pretrained: height and width in pixels; 0: as its preprocessor says"),
+    **HEAD_FIELDS,
+    **PRETRAINED_FIELDS,
 }
 
-AUGMENT = {  # of pixels, in training alone; VSE++ has (0.08, 1.0) and 0.5, open_clip (0.9, 1.0) and 0
-    "crop": (),  # (from, to): share of a picture's area that a random crop takes; () takes all of it
-    "flip": 0.0,  # how often it is mirrored; captions that say left or right become false
+TEXT: Section = {
+    "name": Field("bigru", "the text encoder", choices=("bigru", "bert", "bow", "pretrained")),
+    "pooling": Field(
+        "gpo", "how tokens become one vector; cls and clip: pretrained encoders only", choices=POOLINGS
+    ),
+    "drop": rate(0.2, "fraction of the words hidden in training"),
+    "word_dim": count(300, "bigru: width of a word vector"),
+    "width": count(256, "bert: width of a layer"),
+    "layers": count(4, "bert: number of layers"),
+    "heads": count(4, "bert: attention heads of a layer"),
+    "dropout": rate(0.1, "bert and pretrained: dropout inside the layers"),
+    **HEAD_FIELDS,
+    **PRETRAINED_FIELDS,
 }
 
-IMAGE = {
-    "name": "regions",
-    "pooling": "gpo",
-    "drop": 0.2,  # share of regions hidden in training
-    "boxes": False,  # regions: append the location to the features
-    "patch": 16,  # vit, from here on
-    "width": 192,
-    "layers": 6,
-    "heads": 3,
-    "augment": AUGMENT,
-    "size": 0,  # pretrained: height and width in pixels; 0: as its preprocessor says
-    **HEAD,
-    **TOWER,
+SIMILARITY: Section = {
+    "schedule": Field(
+        "auto",
+        "how the columns of the similarity matrix reach each device",
+        choices=("auto", "ring", "gather"),
+        resume=True,
+    ),
+    "tile": optional_count(
+        0, "largest height and width of a tile; 0: chosen by the kind of device", resume=True
+    ),
+    "dtype": Field(
+        "float32", "of the products of embeddings; sums stay float32", choices=("float32", "bfloat16")
+    ),
 }
 
-TEXT = {
-    "name": "bigru",
-    "pooling": "gpo",
-    "drop": 0.2,
-    "word_dim": 300,  # bigru
-    "width": 256,  # bert, from here on
-    "layers": 4,
-    "heads": 4,
-    "dropout": 0.1,  # bert and pretrained
-    **HEAD,
-    **TOWER,
+DATA: Section = {
+    "name": Field("scenes", "the prepared data set"),
+    "source": Field("", "the folder of raw files, for `prepare`", resume=True, per_host=True),
+    "data_dir": Field("data", "where prepared data sets lie", resume=True, per_host=True),
+    "train": Field("train", "split to train on"),
+    "validation": Field("val", "split to validate on"),
+    "view": Field("regions", "what is read of an image", choices=("regions", "pixels")),
+    "max_words": count(
+        32, "words of a caption, special tokens included; longer captions are cut", at_most=65536
+    ),
+    "max_regions": count(36, "regions of an image; an image with more is an error", at_most=65536),
+    "image_size": count(96, "side in pixels of what a randomly initialised encoder reads", at_most=65536),
+    "max_pixels": count(89_478_485, "pixels that a picture file may have", at_most=2**40, resume=True),
+    "region_dim": optional_count(0, "features of a region; 0: as the data set says"),
+    "tokenizer": Field(
+        "words",
+        "fitted on the training captions unless the text encoder brings its own",
+        choices=("words", "wordpiece"),
+    ),
+    "min_count": count(1, "words: occurrences that a word needs to be kept"),
+    "vocab_size": count(30000, "largest number of ids"),
+    "workers": optional_count(
+        0, "processes that read; 0 reads in threads", at_most=1024, resume=True, per_host=True
+    ),
 }
 
-SIMILARITY = {  # how a loss walks the B x B scores; similarity.Plan
-    "form": "auto",
-    "tile": 0,  # the largest part, rows and columns; 0: by the kind of device
-    "dtype": "float32",  # of the products; sums stay float32
+OPTIMIZER: Section = {
+    "name": Field("adamw", "bert_adam is UNITER's and IAIS's", choices=("adamw", "bert_adam")),
+    "lr": positive(5e-4, "peak learning rate"),
+    "schedule": Field("step", "of the learning rate", choices=("constant", "cosine", "linear", "step")),
+    "warmup": duration("0 steps", "linear rise from 0 to `lr`"),
+    "floor": Field(0.0, "the rate is never lower", at_least=0, at_most=FLOAT32_MAX),
+    "step_at": duration(("15 epochs",), "schedule=step: when the rate is multiplied by `step_factor`"),
+    "step_factor": positive(0.1, "schedule=step: the factor"),
+    "betas": Field((0.9, 0.999), "Adam's decay rates of the two moments"),
+    "eps": positive(1e-8, "Adam's epsilon"),
+    "weight_decay": Field(1e-4, "decoupled weight decay", at_least=0, at_most=FLOAT32_MAX),
+    "decay_on": Field((r"(kernel|recurrent|embedding)$",), "patterns of the parameter paths that decay"),
+    "lr_factors": Field((), "(pattern, factor) pairs: the rate of these parameters is multiplied"),
+    "freeze": Field((), "patterns of the parameter paths that stay as they are"),
+    "clip": Field(
+        2.0, "largest global norm of the gradient; 0 does not clip", at_least=0, at_most=FLOAT32_MAX
+    ),
 }
 
-SAMPLING = {  # CDDS's distribution sampling; any dual encoder's, with method.weights.sampling
-    "schedule": "each_batch",  # | random_features | precomputed: from which tokens S is taken
-    "threshold_on": "p",  # | s, as printed
-    "alpha": 1.0,  # start of the learnable thresholds
-    "identity": 0.5,  # share of the identity in S; 0: the paper
-    "scope": "pair",  # | batch
-    "level": "pooled_batch",  # | patch_image, literal | patch_batch
-    "temperature": 0.07,
+EVALUATE: Section = {
+    "every": duration("1 epochs", "between validations"),
+    "batch_size": count(250, "items encoded at a time", resume=True),
+    "protocol": Field("full", "full, or the mean of five equal folds of images", choices=("full", "folds")),
+    "images": optional_count(0, "validate on the first so many images; 0: all"),
 }
 
-DATA = {
-    "name": "scenes",
-    "source": "",  # the raw files, for `prepare`
-    "data_dir": "data",
-    "train": "train",
-    "validation": "val",
-    "view": "regions",
-    "max_words": 32,
-    "max_regions": 36,
-    "image_size": 96,
-    "max_pixels": 89_478_485,  # of a picture file; Pillow warns above it, and refuses above twice as many
-    "region_dim": 0,  # 0: as the data set says; kept with the run
-    "tokenizer": "words",
-    "min_count": 1,
-    "vocab_size": 30000,
-    "workers": 0,  # processes that read; 0 reads in threads
-}
-
-OPTIMIZER = {
-    "name": "adamw",  # | bert_adam, as UNITER's
-    "lr": 5e-4,
-    "schedule": "step",
-    "warmup": "0 steps",
-    "floor": 0.0,  # the rate is never lower
-    "step_at": ("15 epochs",),
-    "step_factor": 0.1,
-    "betas": (0.9, 0.999),
-    "eps": 1e-8,
-    "weight_decay": 1e-4,
-    "decay_on": (r"(kernel|recurrent|embedding)$",),
-    "lr_factors": (),  # (pattern, factor) pairs over parameter paths
-    "freeze": (),  # patterns
-    "clip": 2.0,  # of the global norm; 0 does not clip
-}
-
-EVALUATE = {
-    "every": "1 epochs",
-    "batch_size": 250,
-    "protocol": "full",
-    "images": 0,  # validate on the first so many; 0: all. For cross-encoders
-}
-
-RUN = {  # what stands at the top, and the sections; a config has `method` besides
-    "name": "",
-    "start": "",  # a run, or a BERT directory, whose parameters and tokenizer this one starts from
-    "seed": 0,
-    "batch_size": 128,  # global, over all devices
-    "micro_batches": 1,  # exact accumulation: encode in so many parts, one loss on all
-    "duration": "30 epochs",
-    "dtype": "float32",  # of the encoders' compute; parameters and losses stay float32
-    "dim": 1024,  # of the shared embedding
-    "ema": 0.0,  # decay of averaged parameters; 0 keeps none
-    "fsdp": False,  # large arrays of the state are split over the devices, not copied to each
-    "remat": False,  # transformer layers are computed again in the backward pass, not kept
-    "patience": 600.0,  # seconds without a step or batch after which one of several processes stops; 0: waits
+COMMON: Section = {
+    "name": Field("", "of the run, in tables and figures"),
+    "imports": Field((), "modules that register loss terms of your own, imported before the run is built"),
+    "start": Field("", "a run, or a BERT directory, whose parameters and tokenizer this one starts from"),
+    "seed": optional_count(0, "of parameters, dropout and the order of the data"),
+    "batch_size": count(128, "matched pairs of one update, over all devices", at_most=2**24),
+    "micro_batches": count(
+        1, "exact accumulation: the encoders run in so many parts, the loss sees all", at_most=65536
+    ),
+    "duration": duration("30 epochs", "of the run"),
+    "dtype": Field(
+        "float32",
+        "of the encoders' compute; parameters and losses stay float32",
+        choices=("float32", "bfloat16"),
+    ),
+    "dim": count(1024, "of the shared embedding", at_most=65536),
+    "ema": rate(0.0, "decay of averaged parameters, which evaluation then uses; 0 keeps none"),
+    "fsdp": Field(False, "split large arrays of the training state over the devices", resume=True),
+    "remat": Field(
+        False, "compute transformer layers again in the backward pass instead of keeping them", resume=True
+    ),
+    "patience": Field(
+        600.0,
+        "seconds without progress after which one of several processes stops; 0: waits",
+        at_least=0,
+        at_most=1e9,
+        resume=True,
+    ),
+    "log_every": count(20, "steps between logged steps", resume=True),
     "image": IMAGE,
     "text": TEXT,
     "data": DATA,
     "similarity": SIMILARITY,
-    "sampling": SAMPLING,
     "optimizer": OPTIMIZER,
     "evaluate": EVALUATE,
-    "log_every": 20,  # steps
 }
+
+
+def defaults(section: Section) -> dict[str, Any]:
+    """The defaults of a section, as nested dicts."""
+    return {
+        name: entry.default if isinstance(entry, Field) else defaults(entry)
+        for name, entry in section.items()
+    }
+
+
+def flat(section: Section, prefix: str = "") -> Iterator[tuple[str, Field]]:
+    """("optimizer.lr", its Field) and so on, in order."""
+    for name, entry in section.items():
+        if isinstance(entry, Field):
+            yield prefix + name, entry
+        else:
+            yield from flat(entry, f"{prefix}{name}.")

@@ -1,12 +1,12 @@
-"""The configuration of a run: its defaults, reading a file, checking, durations.
+"""Making, reading and writing the configuration of a run.
 
-A file in `configs/` starts from `default(method)` and changes fields. A *duration* is a string:
-"1000 steps", "30 epochs" (an epoch is as many examples as the split has captions) or "1e6 examples".
+A file in `configs/` starts from `default(preset)` and changes fields; `--config.x=y` changes them on the
+command line. What a value may be is checked field by field and then between fields (`rules.py`).
 """
 
 import ast
 import contextlib
-import difflib
+import importlib
 import json
 import runpy
 import sys
@@ -15,30 +15,50 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from jax_itm.config.fields import CHOICES, RUN
-from jax_itm.durations import steps_of
+from jax_itm.config.fields import COMMON, Field, Section, defaults, flat
+from jax_itm.config.loss_fields import model_fields
+from jax_itm.config.presets import PRESETS
+from jax_itm.config.rules import check_fields, check_rules, nearest
 from jax_itm.errors import UserError
 from jax_itm.types import Config
 
+PRESET = Field("", "what the run started from (config/presets.py); losses and head say what it is now")
 
-def default(method: str) -> Config:
-    """The defaults of a run of `method`; unknown fields are errors from here on."""
-    from jax_itm.methods import DEFAULTS
 
-    if method not in DEFAULTS:
-        raise UserError(f"config: no method {method!r}{_nearest(method, list(DEFAULTS))}")
-    return ConfigDict({**RUN, "method": {"name": method, **DEFAULTS[method]()}}).lock()
+def sections(preset: Any) -> Section:
+    """The fields of a run that starts from `preset`."""
+    if not isinstance(preset, str):
+        raise UserError(f"config.preset={preset!r}: must be one of {', '.join(PRESETS)}")
+    if preset not in PRESETS:
+        raise UserError(f"config.preset: no preset {preset!r}{nearest(preset, list(PRESETS))}")
+    return {"preset": PRESET._replace(default=preset), **COMMON, **model_fields(PRESETS[preset].model)}
+
+
+def fields(config: Config) -> dict[str, Field]:
+    """Every field of a config by its dotted name."""
+    return dict(flat(sections(config.preset)))
+
+
+def default(preset: str) -> Config:
+    """The configuration of a preset; unknown fields are errors from here on.
+
+    >>> default("sigmoid").losses.sigmoid.weight
+    1.0
+    """
+    config = ConfigDict(defaults(sections(preset)))
+    config.update_from_flattened_dict(dict(PRESETS[preset].fields))
+    return config.lock()
 
 
 def options(arg: str, **defaults: str) -> dict[str, str]:
     """Reads a config file's argument, "key=value,key=value", over the file's own defaults."""
-    found = dict(defaults)
+    values = dict(defaults)
     for part in filter(None, arg.split(",")):
         name, _, value = part.partition("=")
         if name not in defaults:
-            raise UserError(f"config argument {part!r}{_nearest(name, list(defaults))}")
-        found[name] = value
-    return found
+            raise UserError(f"config argument {part!r}{nearest(name, list(defaults))}")
+        values[name] = value
+    return values
 
 
 def read(path: str, overrides: list[str]) -> Config:
@@ -55,7 +75,7 @@ def read(path: str, overrides: list[str]) -> Config:
 
 
 def call(path: str, name: str, option: str = "") -> Any:
-    """What the function `name` of `FILE[:ARG]` returns, given ARG where there is one.
+    """What the function `name` of `FILE[:ARG]` returns, called with ARG where there is one.
 
     Raises:
         UserError: no such file or function, or it fails; the line begins with `option` and the path.
@@ -73,11 +93,31 @@ def call(path: str, name: str, option: str = "") -> Any:
         sys.path.pop(0)
 
 
+def import_modules(names: Any) -> None:
+    """Imports the modules that register loss terms of one's own (`config.imports`)."""
+    if not isinstance(names, tuple) or not all(isinstance(name, str) and name for name in names):
+        raise UserError(f"config.imports={names!r}: must be a tuple of names of modules")
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(f"config.imports: {name!r} cannot be imported ({error})") from error
+
+
+def check(config: Config) -> None:
+    """Raises UserError for a value that no run could use."""
+    import_modules(config.imports)
+    known = fields(config)
+    check_fields(known, flatten(config))
+    check_rules(config)
+
+
 def _override(config: Config, name: str, text: str) -> None:
-    fields = flatten(config)
-    if name not in fields:
-        raise UserError(f"config.{name}: no such field{_nearest(name, list(fields))}")
-    old, new = fields[name], text
+    values = flatten(config)
+    if name not in values:
+        raise UserError(f"config.{name}: no such field{nearest(name, list(values))}")
+    old = values[name]
+    new: Any = text
     if not isinstance(old, str):
         with contextlib.suppress(ValueError, SyntaxError):  # stays a string: the wrong type
             new = ast.literal_eval(text)
@@ -90,20 +130,15 @@ def _override(config: Config, name: str, text: str) -> None:
         raise UserError(f"config.{name}={text}: must be of type {kind}, such as {old!r}") from error
 
 
-def _nearest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(names))}"
-
-
 def flatten(config: Config) -> dict[str, Any]:
     """{"optimizer.lr": 5e-4, ..}: every field under its dotted name."""
-    flat = {}
+    values = {}
     for key, value in config.items():
         if isinstance(value, ConfigDict):
-            flat |= {f"{key}.{name}": leaf for name, leaf in flatten(value).items()}
+            values |= {f"{key}.{name}": leaf for name, leaf in flatten(value).items()}
         else:
-            flat[key] = value
-    return flat
+            values[key] = value
+    return values
 
 
 class Row(NamedTuple):
@@ -111,63 +146,37 @@ class Row(NamedTuple):
 
     name: str
     value: Any
-    source: str  # default, file or override
+    source: str  # default, preset, file or override
     help: str
 
 
 def explain(path: str, overrides: list[str]) -> list[Row]:
     """Every field of the run that `FILE[:ARG]` and the overrides describe, and where its value came from."""
     file = flatten(call(path, "get_config", "--config "))
-    values = flatten(read(path, overrides))
-    plain = flatten(default(file["method.name"]))
+    config = read(path, overrides)
+    preset = PRESETS[config.preset].fields
+    plain = flatten(default(config.preset))
     changed = {override.removeprefix("--config.").partition("=")[0] for override in overrides}
 
     def source(name: str) -> str:
         if name in changed:
             return "override"
-        return "default" if name in plain and file[name] == plain[name] else "file"
+        if file[name] != plain[name]:
+            return "file"
+        return "preset" if name in preset else "default"
 
-    return [Row(name, value, source(name), "") for name, value in values.items()]
+    values = flatten(config)
+    return [Row(name, values[name], source(name), field.help) for name, field in fields(config).items()]
 
 
-def check(config: Config) -> None:
-    """Raises UserError for a value that no run could use."""
-    from jax_itm.data.augment import check_augment
-    from jax_itm.models.towers import check_towers
+def resumable_fields(config: Config) -> set[str]:
+    """The fields that may change when a run resumes."""
+    return {name for name, field in fields(config).items() if field.resume}
 
-    flat = flatten(config)
-    for name, choices in CHOICES.items():
-        if name in flat and flat[name] not in choices:
-            raise UserError(f"config.{name}={flat[name]!r}: must be one of {', '.join(map(repr, choices))}")
-    for name in ("batch_size", "micro_batches", "dim", "log_every", "evaluate.batch_size"):
-        if flat[name] < 1:
-            raise UserError(f"config.{name}={flat[name]}: must be at least 1")
-    for name, zero in (("similarity.tile", "by device"), ("evaluate.images", "all")):
-        if flat[name] < 0:
-            raise UserError(f"config.{name}={flat[name]}: must be 0 ({zero}) or more")
-    if config.batch_size % config.micro_batches:
-        raise UserError(
-            f"config.micro_batches={config.micro_batches}: does not divide"
-            f" config.batch_size={config.batch_size}"
-        )
-    wanted = "regions" if config.image.name == "regions" else "pixels"
-    if config.data.view != wanted:
-        raise UserError(
-            f"config.image.name={config.image.name!r} reads config.data.view={wanted!r},"
-            f" not {config.data.view!r}"
-        )
-    check_towers(config)
-    check_augment(config)
-    if config.method.get("learn_alpha") and config.method.mask != "soft":
-        raise UserError("config.method.learn_alpha: needs config.method.mask='soft'")
-    durations = ["duration", "evaluate.every", "optimizer.warmup", "method.sum_for", "method.draw_for"]
-    for name in durations:
-        if name in flat:
-            steps = steps_of(flat[name], 1, 1, f"config.{name}")
-            if not steps and name in ("duration", "evaluate.every"):
-                raise UserError(f"config.{name}={flat[name]!r}: must be at least one step")
-    for duration in config.optimizer.step_at:
-        steps_of(duration, 1, 1, "config.optimizer.step_at")
+
+def host_fields(config: Config) -> set[str]:
+    """The fields that may differ between the hosts of a run."""
+    return {name for name, field in fields(config).items() if field.per_host}
 
 
 def to_json(config: Config) -> str:
@@ -175,58 +184,31 @@ def to_json(config: Config) -> str:
     return json.dumps(config.to_dict(), indent=2)
 
 
-# What may change when a run resumes: where files are and how results are computed, never what is computed.
-MAY_CHANGE_ON_RESUME = {
-    "data.data_dir",
-    "data.max_pixels",  # checked when the data set was prepared
-    "data.source",
-    "data.workers",
-    "image.path",  # a pretrained encoder is read when a run starts, and is the run's own from then on
-    "text.path",
-    "evaluate.batch_size",
-    "log_every",
-    "fsdp",
-    "remat",
-    "patience",
-    "similarity.form",
-    "similarity.tile",
-}
-# What may differ between hosts: where their files are, and how many processes read them.
-MAY_DIFFER_BETWEEN_HOSTS = {"data.data_dir", "data.source", "data.workers", "image.path", "text.path"}
-
-
-def resumable_fields(config: Config) -> set[str]:
-    """The fields that may change when a run resumes."""
-    del config
-    return MAY_CHANGE_ON_RESUME
-
-
-def host_fields(config: Config) -> set[str]:
-    """The fields that may differ between the hosts of a run."""
-    del config
-    return MAY_DIFFER_BETWEEN_HOSTS
-
-
 def from_json(text: str) -> Config:
-    """The config of a saved run (`from_dict`)."""
+    """The config of a saved run."""
     return from_dict(json.loads(text))
 
 
 def from_dict(saved: dict[str, Any]) -> Config:
-    """The config of a saved run; fields that it is too old to have get their defaults.
+    """The config of a saved run, as `config.to_dict()` gave it or as JSON keeps it.
 
-    So a new field's default is what runs did before there was one.
+    Raises:
+        UserError: it is not a config of this version.
     """
 
-    def tuples(value):
-        if isinstance(value, list):
+    def tuples(value: Any) -> Any:
+        if isinstance(value, list | tuple):
             return tuple(tuples(item) for item in value)
         return {k: tuples(v) for k, v in value.items()} if isinstance(value, dict) else value
 
-    def over(defaults, saved):
-        if not (isinstance(defaults, dict) and isinstance(saved, dict)):
-            return saved
-        return defaults | {name: over(defaults.get(name), value) for name, value in saved.items()}
-
-    config: Any = tuples(saved)
-    return ConfigDict(over(default(config["method"]["name"]).to_dict(), config)).lock()
+    config = ConfigDict(tuples(saved)).lock()
+    if "preset" not in config:
+        raise UserError("config: saved by another version of jax_itm: it has no field config.preset")
+    import_modules(config.get("imports", ()))
+    wanted = fields(config).keys()
+    kept = {name for name in flatten(config) if ".arch." not in name}
+    if wanted != kept:
+        name = sorted(wanted ^ kept)[0]
+        state = "lacks" if name in wanted else "has"
+        raise UserError(f"config: saved by another version of jax_itm: it {state} config.{name}")
+    return config

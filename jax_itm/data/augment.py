@@ -10,7 +10,6 @@ import math
 import numpy as np
 
 from jax_itm.data.image_transforms import ImageTransform, transform_image
-from jax_itm.errors import UserError
 from jax_itm.types import Config, NamedTuple
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # width to height of a crop, as in torchvision's RandomResizedCrop
@@ -82,24 +81,3 @@ def _random_crop(
     width = min(columns, max(1, round(rows * widest)))
     height = min(rows, max(1, round(columns / narrowest)))
     return (rows - height) // 2, (columns - width) // 2, height, width
-
-
-def check_augment(config: Config) -> None:
-    """Raises UserError for an augmentation that no run could use."""
-    options = config.image.augment
-    if not (options.crop or options.flip):
-        return
-    crop, flip = options.crop, options.flip
-    shares = [x for x in crop if isinstance(x, int | float) and 0 < x <= 1]
-    if crop and not (len(crop) == len(shares) == 2 and crop[0] <= crop[1]):
-        raise UserError(
-            f"config.image.augment.crop={crop}: must be the least and the largest share of the area, such as"
-            " (0.08, 1.0), or () for none"
-        )
-    if not 0 <= flip <= 1:
-        raise UserError(f"config.image.augment.flip={flip}: must be from 0 to 1")
-    name = "crop" if crop else "flip"
-    if config.data.view != "pixels":
-        raise UserError(f"config.image.augment.{name}: needs config.data.view='pixels'")
-    if config.image.cached:
-        raise UserError(f"config.image.augment.{name}: tokens made once (config.image.cached) never change")

@@ -1,7 +1,29 @@
-"""The methods. Importing this package registers all of them."""
+"""Models with their losses: a dual encoder with any loss terms, and a cross-encoder."""
 
-from jax_itm.methods import cdds, contrastive, dias, iais
-from jax_itm.methods.base import DEFAULTS, REGISTRY, Method, build
+from jax_itm.methods import dual_terms  # registers the library's own terms
+from jax_itm.methods.base import Aux, FirstScorer, HasMaps, Method, PairScorer
+from jax_itm.methods.build import build
+from jax_itm.methods.cross_encoder import CrossEncoder
+from jax_itm.methods.dual_encoder import DualEncoder
 from jax_itm.methods.encoders import example_batch
+from jax_itm.methods.heads import Head, TokensHead, UnetHead
+from jax_itm.methods.terms import TermInputs, TermOutput, loss_term
 
-__all__ = ["DEFAULTS", "REGISTRY", "Method", "build", "cdds", "contrastive", "dias", "example_batch", "iais"]
+__all__ = [
+    "Aux",
+    "CrossEncoder",
+    "DualEncoder",
+    "FirstScorer",
+    "HasMaps",
+    "Head",
+    "Method",
+    "PairScorer",
+    "TermInputs",
+    "TermOutput",
+    "TokensHead",
+    "UnetHead",
+    "build",
+    "dual_terms",
+    "example_batch",
+    "loss_term",
+]

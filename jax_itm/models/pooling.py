@@ -6,14 +6,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jax_itm.arrays import MASKED, mean_pool
+from jax_itm.arrays import NEG_INF, mean_pool
 from jax_itm.models.layers import BiGru
 from jax_itm.types import Array, Bool, Float, Int
 
 
 def max_pool(x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
     """The maximum over the true tokens, dimension by dimension."""
-    return jnp.max(jnp.where(mask[..., None], x, MASKED), axis=1)
+    return jnp.max(jnp.where(mask[..., None], x, NEG_INF), axis=1)
 
 
 def sinusoidal(positions: int, size: int) -> Float[Array, "n size"]:
@@ -42,7 +42,7 @@ def pool_by_rank(
     x: Float[Array, "b n d"], mask: Bool[Array, "b n"], weights: Float[Array, "b n"]
 ) -> Float[Array, "b d"]:
     """The true tokens, each value weighted by its rank in its dimension; the largest takes the first."""
-    x = jnp.where(mask[..., None], x, MASKED)
+    x = jnp.where(mask[..., None], x, NEG_INF)
     weight = jnp.take_along_axis(weights[..., None], descending_rank(x), axis=1)
     return jnp.sum(jnp.where(weight > 0, x * weight, 0), axis=1)
 
@@ -64,7 +64,7 @@ class Gpo(nn.Module):
         lengths = jnp.arange(1, n + 1)[:, None] > jnp.arange(n)[None, :]  # row k has k + 1 ranks
         codes = jnp.broadcast_to(sinusoidal(n, self.size), (n, n, self.size))
         logits = nn.Dense(1, use_bias=False)(BiGru(self.size)(codes, lengths))[..., 0]
-        table = nn.softmax(jnp.where(lengths, logits / self.temperature, MASKED), axis=1)
+        table = nn.softmax(jnp.where(lengths, logits / self.temperature, NEG_INF), axis=1)
         return pool_by_rank(x, mask, table[jnp.maximum(jnp.sum(mask, axis=1), 1) - 1])
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_itm.arrays import MASKED
+from jax_itm.arrays import NEG_INF
 from jax_itm.models.layers import Mlp
 from jax_itm.models.vit import look
 from jax_itm.types import Array, Bool, Float, Inputs
@@ -63,7 +63,7 @@ class WindowAttention(nn.Module):
         scores = jnp.einsum("bmqad,bmkad->bmaqk", query, key).astype(jnp.float32) / math.sqrt(size)
         scores = scores + jnp.moveaxis(biases[index], 2, 0)
         if see is not None:
-            scores = jnp.where(see[None, :, None], scores, MASKED)
+            scores = jnp.where(see[None, :, None], scores, NEG_INF)
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
         seen = jnp.einsum("bmaqk,bmkad->bmqad", weights, value)
         return nn.DenseGeneral(x.shape[-1], axis=(-2, -1), dtype=self.dtype, name="out")(seen)

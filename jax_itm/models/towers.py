@@ -186,21 +186,3 @@ def on(tower: nn.Module, config, dim: int, dtype: str) -> Pretrained:
         feature_dropout=config.feature_dropout,
         dtype=jnp.dtype(dtype),
     )
-
-
-def check_towers(config: Config) -> None:
-    """Raises UserError for fields of towers that no run could use."""
-    for side in ("image", "text"):
-        pretrained, options = config[side].name == "pretrained", config[side]
-        if pretrained and config.method.name == "iais":
-            raise UserError(f"config.{side}.name='pretrained': iais has an encoder of its own, UNITER")
-        if pretrained and not options.path:
-            raise UserError(f"config.{side}.path: name the directory of the pretrained tower")
-        if not pretrained and options.pooling in SUMMARIES:
-            raise UserError(
-                f"config.{side}.pooling={options.pooling!r}: needs config.{side}.name='pretrained'"
-            )
-        if not pretrained and options.frozen:
-            raise UserError(f"config.{side}.frozen: needs config.{side}.name='pretrained'")
-        if options.cached and not options.frozen:
-            raise UserError(f"config.{side}.cached: needs config.{side}.frozen=True")

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jax_itm.arrays import MASKED, Maps
+from jax_itm.arrays import NEG_INF, AttentionMaps
 from jax_itm.models.image import location
 from jax_itm.models.layers import recomputed
 from jax_itm.types import Array, Bool, Float, Inputs, Int, NamedTuple
@@ -63,14 +63,16 @@ class BertLayer(nn.Module):
         """Joint self-attention over the true positions, then the MLP."""
         query, key, value = (self._heads(f(x)) for f in (self.query, self.key, self.value))
         scores = jnp.einsum("bqad,bkad->baqk", query, key).astype(jnp.float32) / math.sqrt(self.size)
-        weights = jax.nn.softmax(jnp.where(mask[:, None, None, :], scores, MASKED), axis=3)
+        weights = jax.nn.softmax(jnp.where(mask[:, None, None, :], scores, NEG_INF), axis=3)
         weights = self.drop(weights.astype(self.dtype), deterministic=not train)
         seen = jnp.einsum("baqk,bkad->bqad", weights, value).reshape(x.shape)
         x = self.output_norm(x + self.drop(self.output(seen), deterministic=not train))
         inner = nn.gelu(self.mlp_in(x), approximate=False)
         return self.mlp_norm(x + self.drop(self.mlp_out(inner), deterministic=not train))
 
-    def maps(self, x: Float[Array, "b n h"], words: Bool[Array, "b w"], regions: Bool[Array, "b r"]) -> Maps:
+    def maps(
+        self, x: Float[Array, "b n h"], words: Bool[Array, "b w"], regions: Bool[Array, "b r"]
+    ) -> AttentionMaps:
         """The four attention maps of spec section 2, float32, for inputs of this layer, words first.
 
             A_XY = mean over heads of softmax_over_Y(Q_X K_Y^T / sqrt(d_head))
@@ -91,7 +93,9 @@ class BertLayer(nn.Module):
             scores = jnp.where(jnp.any(mask, axis=1)[:, None, None, None], scores, 0)  # nothing to see
             return jnp.mean(jax.nn.softmax(scores, axis=3), axis=1)
 
-        return Maps(attention(0, 0), attention(1, 1), attention(0, 1), attention(1, 0), words, regions)
+        return AttentionMaps(
+            attention(0, 0), attention(1, 1), attention(0, 1), attention(1, 0), words, regions
+        )
 
 
 class WordHead(nn.Module):
@@ -197,7 +201,9 @@ class Uniter(nn.Module):
         pooled = jnp.tanh(self.pooler(x[:, 0])).astype(jnp.float32)
         return Matched(self.rank_output(pooled)[:, 0], last, x)
 
-    def maps(self, last: Float[Array, "b n h"], text: Bool[Array, "b w"], image: Bool[Array, "b r"]) -> Maps:
+    def maps(
+        self, last: Float[Array, "b n h"], text: Bool[Array, "b w"], image: Bool[Array, "b r"]
+    ) -> AttentionMaps:
         """The attention maps of the last layer, from its input; [CLS] and [SEP] are no words."""
         count = jnp.sum(text, axis=1, keepdims=True)
         place = jnp.arange(text.shape[1])[None]

@@ -153,7 +153,7 @@ def uniter_params(found: Published, like: Params, where: str) -> Params:
     """
     wanted: Any = flatten_dict(like, sep="/")
     if beside := wanted.keys() - set(found.paths.values()):
-        raise UserError(f"config.method: its model also has {listed(beside)}, which {where} has not")
+        raise UserError(f"config.uniter: its model also has {listed(beside)}, which {where} has not")
     wrong, params = [], {}
     for name, path in found.paths.items():
         value, shape = found.state[name], wanted[path].shape

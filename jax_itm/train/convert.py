@@ -117,8 +117,8 @@ def _write(params: Params, config: Config, tokenizer: Tokenizer, workdir: str) -
 
 def _default(sizes: Sizes) -> Config:
     config = config_lib.default("iais")
-    config.name, config.batch_size = "uniter", config.method.pool
-    config.method.hidden, config.method.layers, config.method.heads = sizes.hidden, sizes.layers, sizes.heads
+    config.name, config.batch_size = "uniter", config.mining.pool
+    config.uniter.hidden, config.uniter.layers, config.uniter.heads = sizes.hidden, sizes.layers, sizes.heads
     config.data.name = "uniter"
     config.data.max_words, config.data.max_regions = min(WORDS, sizes.positions), REGIONS
     config.image.boxes = True  # UNITER reads them: data without are refused, rather than scored as if at 0, 0
@@ -127,13 +127,14 @@ def _default(sizes: Sizes) -> Config:
 
 def _settled(config: Config, sizes: Sizes, source: str) -> Config:
     """The config, checked against the weights, with what only they tell filled in."""
-    if config.method.name != "iais":
-        raise UserError(f"config.method.name={config.method.name!r}: UNITER's weights are for 'iais'")
+    if "uniter" not in config:
+        raise UserError(f"config.preset={config.preset!r}: UNITER's weights are for 'iais'")
+    config_lib.check(config)
     if config.data.view != "regions":
         raise UserError(f"config.data.view={config.data.view!r}: UNITER reads 'regions'")
     config.data.region_dim = config.data.region_dim or sizes.region_dim
     flat, same = config_lib.flatten(config), ("hidden", "layers", "heads")
-    wanted = {f"method.{name}": getattr(sizes, name) for name in same} | {"data.region_dim": sizes.region_dim}
+    wanted = {f"uniter.{name}": getattr(sizes, name) for name in same} | {"data.region_dim": sizes.region_dim}
     wrong = [f"config.{name}={flat[name]}, but {size}" for name, size in wanted.items() if flat[name] != size]
     if config.data.max_words > sizes.positions:
         wrong.append(f"config.data.max_words={config.data.max_words}, but {sizes.positions} positions")

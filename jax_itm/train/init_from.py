@@ -58,10 +58,10 @@ def open_start(config: Config) -> Start | None:
     missing = [name for name in FILES if not (folder / name).exists()]
     if missing:
         raise UserError(f"config.start={where}: no run, and no BERT directory either: no {missing[0]} there")
-    if config.method.name != "iais":
-        raise UserError(f"config.start={where}: a BERT directory starts the method iais alone")
-    _check_sizes(read_table(folder / DESCRIPTION), config.method, where)
-    params = bert(read_weights(folder), config.method.layers, where)
+    if "uniter" not in config:
+        raise UserError(f"config.start={where}: a BERT directory starts a cross-encoder alone")
+    _check_sizes(read_table(folder / DESCRIPTION), config.uniter, where)
+    params = bert(read_weights(folder), config.uniter.layers, where)
     return Start(f"config.start={where}", params, False, Tokenizer.from_vocab_folder(folder))
 
 
@@ -109,23 +109,23 @@ def _tower_tokenizer(config: Config, folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def _check_sizes(described: dict[str, Any], method, where: str) -> None:
+def _check_sizes(described: dict[str, Any], uniter: Config, where: str) -> None:
     wanted = {
         "model_type": "bert",
-        "hidden_size": method.hidden,
-        "num_attention_heads": method.heads,
-        "intermediate_size": 4 * method.hidden,
+        "hidden_size": uniter.hidden,
+        "num_attention_heads": uniter.heads,
+        "intermediate_size": 4 * uniter.hidden,
         "hidden_act": "gelu",
     }
     for name, value in wanted.items():
         if described.get(name) != value:
             raise UserError(
-                f"config.start={where}: config.json has {name} {described.get(name)!r}, config.method needs"
+                f"config.start={where}: config.json has {name} {described.get(name)!r}, config.uniter needs"
                 f" {value!r}"
             )
     layers = described.get("num_hidden_layers", 0)
-    if type(layers) is not int or layers < method.layers:
-        raise UserError(f"config.method.layers={method.layers}: {where} has {layers!r}")
+    if type(layers) is not int or layers < uniter.layers:
+        raise UserError(f"config.uniter.layers={uniter.layers}: {where} has {layers!r}")
 
 
 def started(params: Params, start: Start) -> Params:

@@ -173,7 +173,7 @@ class CollapseAlarm:
 
         Args:
             hinge: the mean hinge of an anchor at a log point.
-            gap: `losses.gap` at the same point.
+            gap: `losses.score_gap` at the same point.
         """
         at_plateau = self.margin > 0 and abs(hinge - self.margin) <= 0.05 * self.margin and gap < 0.02
         self._count = self._count + 1 if at_plateau else 0
@@ -182,5 +182,5 @@ class CollapseAlarm:
         return (
             f"warning: the triplet loss has stayed at its margin, {self.margin}, for {self.patience} log"
             " points: all embeddings have collapsed to one. Try a lower config.optimizer.lr, a longer"
-            " config.optimizer.warmup, or start with all negatives (config.method.sum_for)"
+            " config.optimizer.warmup, or start with all negatives (config.losses.triplet.sum_for)"
         )

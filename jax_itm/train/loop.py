@@ -74,7 +74,7 @@ def loop(run: Run, workdir: str, stop_signal: StopSignal) -> int:
     update = step_lib.train_step(model.method, model.optimizer, run.mesh, config.seed, config.ema, run.state)
     batches = training_batches(run, first)
     clock = Clock(first)
-    alarm = CollapseAlarm(config.method.get("margin", 0.0))
+    alarm = CollapseAlarm(triplet_margin(config))
     outcome: Outcome | None = None
     stopped_by = 0
     with Logger(workdir, run.total_steps, first, is_main=is_main_process()) as log:
@@ -99,6 +99,12 @@ def loop(run: Run, workdir: str, stop_signal: StopSignal) -> int:
             if outcome.step % config.log_every == 0:
                 log_step(run, outcome, clock, alarm, log)
     return 0
+
+
+def triplet_margin(config: Config) -> float:
+    """The margin of the triplet term; 0 where there is none."""
+    term = config.losses.get("triplet")
+    return term.margin if term and term.weight else 0.0
 
 
 @contextlib.contextmanager

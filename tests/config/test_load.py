@@ -1,14 +1,25 @@
 """What a person may type wrongly, and durations."""
 
-import json
 import shutil
 
 import pytest
 
-from jax_itm import config as config_lib
-from jax_itm.config.load import default, from_json, options, read, to_json
+from jax_itm.config import (
+    PRESETS,
+    check,
+    default,
+    explain,
+    fields,
+    from_dict,
+    from_json,
+    options,
+    read,
+    to_json,
+)
+from jax_itm.config.reference import reference
 from jax_itm.durations import steps_of
 from jax_itm.errors import UserError
+from tests.helpers.paths import ROOT
 
 CONFIG = "configs/dias_scenes.py"
 
@@ -21,16 +32,23 @@ CONFIG = "configs/dias_scenes.py"
         ("batch_size=abc", "batch_size=abc: must be of type int"),
         ("dim=1.5", "dim=1.5: must be of type int"),
         ("image.boxes=3", "image.boxes=3: must be True or False"),
-        ("method.negatives=nearest", "method.negatives='nearest': must be one of"),
+        ("losses.triplet.negatives=nearest", "losses.triplet.negatives='nearest': must be one of"),
         ("duration=30", 'write "1000 steps"'),
         ("micro_batches=3", "does not divide config.batch_size=128"),
         ("evaluate.every=0 epochs", "evaluate.every='0 epochs': must be at least one step"),
-        ("similarity.form=rings", "similarity.form='rings': must be one of"),
-        ("similarity.tile=-1", "similarity.tile=-1: must be 0"),
-        ("evaluate.images=-1", "evaluate.images=-1: must be 0"),
+        ("similarity.schedule=rings", "similarity.schedule='rings': must be one of"),
+        ("similarity.tile=-1", "similarity.tile=-1: must be at least 0"),
+        ("evaluate.images=-1", "evaluate.images=-1: must be at least 0"),
         ("batch_size=0", "batch_size=0: must be at least 1"),
         ("data.view=pixels", "reads config.data.view='regions'"),
-        ("method.learn_alpha=True", "needs config.method.mask='soft'"),
+        ("losses.spatial.learn_alpha=True", "needs config.losses.spatial.mask='soft'"),
+        ("losses.dimension.weight=-1", "weight=-1.0: must be at least 0"),
+        ("losses.info_nse.weight=1", "did you mean 'losses.info_nce.weight'"),
+        ("losses.decoupling.weight=1", "needs config.head.name='unet', not 'none'"),
+        ("losses.triplet.cutoff=nan", "cutoff=nan: must be"),
+        ("optimizer.betas=(0.9,)", "must be two numbers from 0 to below 1"),
+        ("optimizer.freeze=('(',)", "is no regular expression"),
+        ("image.drop=1", "image.drop=1.0: must be below 1"),
     ],
 )
 def test_a_wrong_override_is_one_line_that_says_what_is_right(override, message):
@@ -46,7 +64,7 @@ def test_a_wrong_override_is_one_line_that_says_what_is_right(override, message)
         (f"{CONFIG}:vew=pixels", "did you mean 'view'"),
         ("configs/contrastive_scenes.py:method=infonce", "did you mean 'info_nce'"),
         ("configs/cdds_scenes.py:preset=best", "preset=best: paper or practical"),
-        ("configs/cdds_coco.py:without=nose", "without=nose: one of decoupling, modal, fit"),
+        ("configs/cdds_coco.py:without=nose", "without=nose: one of decoupling, modality, fit"),
     ],
 )
 def test_a_wrong_file_or_argument(path, message):
@@ -68,7 +86,7 @@ def test_overrides_keep_their_types():
         CONFIG,
         [
             "--config.optimizer.lr=1",
-            "--config.method.weights.dim=0",
+            "--config.losses.dimension.weight=0",
             "--config.optimizer.step_at=('1 epochs','2 epochs')",
             "--config.name=007",
             "--config.image.boxes=False",
@@ -76,29 +94,40 @@ def test_overrides_keep_their_types():
     )
     assert found.optimizer.lr == 1.0 and isinstance(found.optimizer.lr, float)
     assert found.optimizer.step_at == ("1 epochs", "2 epochs")
-    assert found.name == "007" and found.image.boxes is False and found.method.weights.dim == 0
+    assert found.name == "007" and found.image.boxes is False and found.losses.dimension.weight == 0
 
 
 def test_every_config_file_reads_and_survives_json():
     from pathlib import Path
 
-    files = [p for p in sorted(Path("configs").glob("*.py")) if p.name != "__init__.py"]
-    assert len(files) >= 6
+    files = [p for p in sorted(Path("configs").glob("*.py")) if "def get_config" in p.read_text()]
+    assert len(files) >= 14
     for file in files:
         config = read(str(file), [])
         assert from_json(to_json(config)) == config
         assert config.name == file.stem
 
 
-def test_a_saved_config_that_is_too_old_for_a_field_gets_its_default():
+def test_a_saved_config_keeps_what_a_start_added():
     config = default("dias")
     with config.unlocked():
-        config.text.arch = {"kind": "bert"}  # what a start adds stays
-    saved = json.loads(to_json(config))
-    del saved["image"]["feature_dropout"], saved["sampling"], saved["method"]["weights"]["sampling"]
-    saved["dim"] = 7
-    config.dim = 7
-    assert from_json(json.dumps(saved)) == config
+        config.text.arch = {"kind": "bert"}
+    assert from_json(to_json(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda saved: saved["image"].pop("drop"), "it lacks config.image.drop"),
+        (lambda saved: saved.update(speed=1), "it has config.speed"),
+        (lambda saved: saved.pop("preset"), "it has no field config.preset"),
+    ],
+)
+def test_a_config_of_another_version_is_refused(change, message):
+    saved = default("dias").to_dict()
+    change(saved)
+    with pytest.raises(UserError, match=message):
+        from_dict(saved)
 
 
 @pytest.mark.parametrize(
@@ -120,12 +149,51 @@ def test_options_of_a_config_file():
     assert options("a=1", a="0", b="2") == {"a": "1", "b": "2"}
 
 
-def test_every_choice_is_a_field_and_holds_the_defaults():
-    fields = {k for name in ("dias", "vsepp", "iais", "cdds") for k in config_lib.flatten(default(name))}
-    assert set(config_lib.CHOICES) <= fields
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_default_is_a_value_that_its_field_allows(preset):
+    check(default(preset))
+
+
+HOSTILE = (None, -1, 0, 1e9, "", [], (), {}, float("nan"), float("inf"), True, "x" * 10)
+
+
+@pytest.mark.parametrize("preset", ["dias", "cdds", "iais"])
+def test_every_field_takes_a_value_or_refuses_it_in_one_line(preset):
+    """Which of the two it is depends on the field; nothing else may happen."""
+    names = list(fields(default(preset)))
+    refused = 0
+    for name in names:
+        for value in HOSTILE:
+            config = default(preset).unlock()
+            section, _, leaf = name.rpartition(".")
+            owner = config
+            for part in filter(None, section.split(".")):
+                owner = owner[part]
+            with owner.ignore_type():
+                owner[leaf] = value
+            try:
+                check(config)
+            except UserError as error:
+                refused += 1
+                assert "\n" not in str(error) and "config." in str(error)
+    assert refused > 5 * len(names)  # a control: most of these are nonsense for most fields
+
+
+def test_explain_says_where_each_value_comes_from():
+    rows = {row.name: row for row in explain(CONFIG, ["--config.seed=3"])}
+    assert rows["seed"].source == "override" and rows["seed"].value == 3
+    assert rows["duration"].source == "file"
+    assert rows["losses.triplet.negatives"].source == "preset"
+    assert rows["optimizer.eps"].source == "default"
+    assert all(row.help for row in rows.values())
+
+
+def test_the_documentation_is_what_the_fields_say():
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    assert text == reference(), "python -m jax_itm.config.reference > docs/configuration.md"
 
 
 def test_a_config_from_another_folder(tmp_path, monkeypatch):
     shutil.copytree("configs", tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
-    assert read("configs/contrastive_scenes.py", []).method.name == "info_nce"
+    assert read("configs/contrastive_scenes.py", []).preset == "info_nce"

@@ -1,4 +1,4 @@
-"""Training sees random crops and mirror images, the same ones again whoever reads; evaluation never does."""
+"""Training sees random crops and flips, the same ones whoever reads; evaluation never does."""
 
 import itertools
 
@@ -26,7 +26,7 @@ OPTIONS = BatchOptions(8, 3, max_words=8, max_regions=0, transform=TRANSFORM, au
 
 
 def slope(height: int, width: int) -> np.ndarray:
-    """A picture whose red tells the column and whose green tells the row."""
+    """A picture whose red channel is the column and whose green channel is the row."""
     rows, columns = np.mgrid[:height, :width].astype(np.uint8)
     return np.stack([columns, rows, 0 * rows], axis=2)
 
@@ -57,15 +57,17 @@ def take(split, steps: range, options: BatchOptions = OPTIONS, **how) -> np.ndar
 
 
 def test_the_position_in_the_stream_decides_whoever_reads(split):
-    whole = take(split, range(6))
-    assert whole.shape == (48, 16, 16, 3) and whole.dtype == np.uint8
-    np.testing.assert_array_equal(take(split, range(2, 6)), whole[16:])  # a run that resumes
-    np.testing.assert_array_equal(take(split, range(6), workers=2), whole)
-    np.testing.assert_array_equal(take(split, range(3), OPTIONS._replace(batch_size=16)), whole)
+    expected = take(split, range(6))
+    assert expected.shape == (48, 16, 16, 3) and expected.dtype == np.uint8
+    np.testing.assert_array_equal(take(split, range(2, 6)), expected[16:])  # a run that resumes
+    np.testing.assert_array_equal(take(split, range(6), workers=2), expected)
+    np.testing.assert_array_equal(take(split, range(3), OPTIONS._replace(batch_size=16)), expected)
     parts = [take(split, range(6), shard=ProcessShard(h, 2)).reshape(6, 4, -1) for h in range(2)]
-    np.testing.assert_array_equal(np.concatenate(parts, axis=1).reshape(whole.shape), whole)
-    assert len(np.unique(whole.reshape(48, -1), axis=0)) == 48  # seven pictures, and each time another crop
-    assert not np.array_equal(take(split, range(6), OPTIONS._replace(seed=4)), whole)
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1).reshape(expected.shape), expected)
+    assert (
+        len(np.unique(expected.reshape(48, -1), axis=0)) == 48
+    )  # seven pictures, and each time another crop
+    assert not np.array_equal(take(split, range(6), OPTIONS._replace(seed=4)), expected)
 
 
 def test_random_crops_are_frozen():
@@ -126,12 +128,12 @@ def test_a_run_trains_on_crops_and_validates_on_complete_pictures(data_dir, spli
     records = [run.data.validation.image(k) for k in range(4)]
     pixels = np.stack([transform_image(record["pixels"], TRANSFORM) for record in records])
     wanted = run.model.method.image.apply({"params": run.state.params["image"]}, {"pixels": pixels}).embedding
-    found = jax.tree.leaves(run.matcher.encode_records(records))[0]
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    embedding = jax.tree.leaves(run.matcher.encode_records(records))[0]
+    np.testing.assert_allclose(embedding, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         (
             {"crop": (0.5,)},
@@ -144,10 +146,10 @@ def test_a_run_trains_on_crops_and_validates_on_complete_pictures(data_dir, spli
         ({"flip": 0.5}, r"config\.image\.augment\.flip: needs config\.data\.view='pixels'"),
     ],
 )
-def test_what_no_run_could_use_is_refused(fields, said):
+def test_what_no_run_could_use_is_refused(fields, message):
     config = default("vsepp")
     config.image.augment.update(fields)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         check(config)
 
 

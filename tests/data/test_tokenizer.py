@@ -124,15 +124,15 @@ def test_berts_vocabulary(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "pieces, said",
+    "pieces, message",
     [
         ([*PIECES, "Dog"], r"'Dog' is in line 7 and again later"),
         ([p for p in PIECES if p != "[SEP]"], r"needs the tokens .*\[SEP\]"),
         (PIECES[1:] + PIECES[:1], r"\[PAD\] in line 1"),
     ],
 )
-def test_wrong_vocabularies(tmp_path, pieces, said):
-    with pytest.raises(UserError, match=said):
+def test_wrong_vocabularies(tmp_path, pieces, message):
+    with pytest.raises(UserError, match=message):
         Tokenizer.from_vocab(write_vocab(tmp_path, pieces), lower=False)
 
 

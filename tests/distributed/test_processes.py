@@ -39,8 +39,8 @@ with jax.set_mesh(mesh):
     for form in ("ring", "gather"):
         plan = Plan(form, 3)
         for loss in (
-            lambda v, t, i: losses.info_nce(v, t, i, jnp.float32(2), plan),
-            lambda v, t, i: losses.triplet_hardest(v, t, i, 0.2, plan),
+            lambda v, t, i: losses.info_nce(v, t, scale=2.0, image_ids=i, plan=plan),
+            lambda v, t, i: losses.triplet(v, t, image_ids=i, plan=plan),
         ):
             norm = lambda v, t, i: jnp.sum(jax.grad(loss)(v, t, i) ** 2)
             print("result", float(jax.jit(loss)(*batch)), float(jax.jit(norm)(*batch)), flush=True)
@@ -99,8 +99,8 @@ def test_two_processes_compute_the_losses_of_one():
     v, t = jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 8)), jnp.float32)
     ids, expected = jnp.arange(32), []
     for loss in (
-        lambda v: losses.info_nce(v, t, ids, jnp.float32(2)),
-        lambda v: losses.triplet_hardest(v, t, ids, 0.2),
+        lambda v: losses.info_nce(v, t, scale=2.0, image_ids=ids),
+        lambda v: losses.triplet(v, t, image_ids=ids),
     ):
         expected.append([float(loss(v)), float(jnp.sum(jax.grad(loss)(v) ** 2))])
     for text in outputs:

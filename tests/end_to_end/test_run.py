@@ -18,7 +18,7 @@ import jax_itm
 from jax_itm.checkpoint.checkpoints import Checkpoints
 from jax_itm.cli.main import main
 from jax_itm.distributed.mesh import make_mesh
-from jax_itm.methods.dias import Dias
+from jax_itm.methods.terms import TERMS
 from jax_itm.train import loop
 from jax_itm.train.logger import Logger
 from tests.helpers.errors import says
@@ -223,12 +223,13 @@ def test_a_wrong_region_size_for_a_checkpoint(place, tmp_path, capsys):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good(place, capsys, monkeypatch):
-    healthy = Dias.triplet
+    healthy = TERMS["triplet"]
 
-    def sick(self, image, text, batch, rng, step):
-        return healthy(self, image, text, batch, rng, step) * jnp.where(step < 12, 1, jnp.nan)
+    def sick(inputs):
+        output = healthy.loss(inputs)
+        return output._replace(value=output.value * jnp.where(inputs.step < 12, 1, jnp.nan))
 
-    monkeypatch.setattr(Dias, "triplet", sick)
+    monkeypatch.setitem(TERMS, "triplet", healthy._replace(loss=sick))
     capsys.readouterr()
     says(
         capsys,

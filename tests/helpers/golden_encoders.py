@@ -18,7 +18,7 @@ def get_config():
     config.text.name, config.text.frozen, config.evaluate.batch_size = "pretrained", True, 8
     config.data.name, config.data.validation, config.data.max_words = "precomp", "dev", 8
     config.data.max_regions, config.evaluate.every, config.log_every = 3, "2 steps", 1
-    config.method.sum_for = "1 steps"
+    config.losses.triplet.sum_for = "1 steps"
     config.image.pooling = config.text.pooling = "mean"  # GPO is slow to compile
     return config
 """

@@ -4,15 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_itm.config.load import default
+from jax_itm.config import default
 
 POOL, ROWS, WORDS, REGIONS, DIM, VOCABULARY = 4, 32, 7, 3, 6, 20
 
 
-def settings(**method):
+def settings(**fields):
+    """The config; `fields` by their dotted names with "__" for the dot."""
     config = default("iais")
-    small = {"hidden": 16, "layers": 2, "heads": 2, "pool": POOL, "anchors": 3, "hardest": 2, "tile": 5}
-    config.method.update(small | {"dropout": 0.0} | method)
+    config.uniter.update({"hidden": 16, "layers": 2, "heads": 2, "dropout": 0.0})
+    config.mining.update({"pool": POOL, "anchors": 3, "hardest": 2, "tile": 5})
+    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
     config.batch_size, config.data.max_words, config.data.max_regions = ROWS, WORDS, REGIONS
     config.data.region_dim = DIM
     return config
@@ -26,7 +28,7 @@ def batch(rows=ROWS, seed=0):
     ids[2] = 0  # two captions of one image
     regions = rng.normal(size=(rows, REGIONS, DIM)).astype(np.float16)
     regions[2] = regions[0]
-    made = {
+    arrays = {
         "image": {
             "regions": regions,
             "boxes": np.concatenate([corner, corner + 0.4], axis=2).astype(np.float32),
@@ -38,4 +40,4 @@ def batch(rows=ROWS, seed=0):
         },
         "image_id": ids.astype(np.int32),
     }
-    return jax.tree.map(jnp.asarray, made)
+    return jax.tree.map(jnp.asarray, arrays)

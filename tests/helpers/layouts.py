@@ -29,19 +29,19 @@ from tests.helpers.uniter_features import (
 Files = dict[str, bytes]
 
 
-def put(folder: Path, files: Files) -> Path:
+def write_files(folder: Path, files: Files) -> Path:
     for name, data in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     return folder
 
 
-def taken(folder: Path) -> Files:
+def read_files(folder: Path) -> Files:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def check_record(record: Record, raw: Raw) -> None:
-    """What every later room counts on."""
+    """Asserts what the rest of the package relies on."""
     assert set(raw.features) <= record.keys()
     assert image_name(record["name"], "") == record["name"]
     assert record["captions"] and [caption(c, "") for c in record["captions"]] == record["captions"]
@@ -63,16 +63,19 @@ def check_record(record: Record, raw: Raw) -> None:
 
 
 def read_all(raw: Raw) -> None:
+    """Reads and checks every record."""
     for read in raw.splits.values():
         for record in read():
             check_record(record, raw)
 
 
 class Layout(NamedTuple):
+    """Valid files of a data set, and how a folder is built from them after one has been mutated."""
+
     dataset: str
     write: Callable[[Path], object]
-    spared: tuple[str, ...] = ()  # ends of the names of files that other layouts mutate
-    build: Callable[[Path, Files], Path] = put
+    spared: tuple[str, ...] = ()  # suffixes of the files that are not mutated, because other layouts do so
+    build: Callable[[Path, Files], Path] = write_files
 
     def read(self, folder: Path) -> Raw:
         raw = READERS[self.dataset](folder)
@@ -94,31 +97,31 @@ def folder_of(name: str, text: str) -> Callable[[Path], None]:
 
 
 def databases(name: str) -> tuple[Callable[[Path], object], Callable[[Path, Files], Path]]:
-    """Captions and a database, as files: its values beside it, which then are put into it."""
+    """Writes captions and a database's values, each in a file; builds the database from these."""
 
     def write(folder: Path) -> None:
         encode = zipped if name.endswith("_compressed") else packed
-        put(
+        write_files(
             write_captions(folder, FLICKR),
             {f"values/{k}": encode(v) for k, v in entries(FLICKR.values()).items()},
         )
 
     def build(folder: Path, files: Files) -> Path:
         values = {k.removeprefix("values/"): v for k, v in files.items() if k.startswith("values/")}
-        put(folder, {k: v for k, v in files.items() if not k.startswith("values/")})
+        write_files(folder, {k: v for k, v in files.items() if not k.startswith("values/")})
         write_lmdb(folder / name, {k: v for k, v in values.items() if v})
         return folder
 
     return write, build
 
 
-def whole_database(folder: Path) -> None:
+def complete_database(folder: Path) -> None:
     values = {k: packed(v) for k, v in entries(FLICKR.values()).items()}
     write_lmdb(write_captions(folder, FLICKR) / DEFAULT, values)
 
 
 def npz_files(folder: Path) -> None:
-    put(write_captions(folder, FLICKR), {k: zipped(v) for k, v in entries(FLICKR.values()).items()})
+    write_files(write_captions(folder, FLICKR), {k: zipped(v) for k, v in entries(FLICKR.values()).items()})
 
 
 def with_entities(folder: Path) -> None:
@@ -171,7 +174,7 @@ LAYOUTS = {
     "lxmert": Layout("bottom_up_tsv", partial(write_tsv, rows=TEN_LINES)),
     "npz": Layout("uniter", npz_files),
     "msgpack": Layout("uniter", MSGPACK[0], (), MSGPACK[1]),
-    "lmdb": Layout("uniter", whole_database, (".json", ".csv", "lock.mdb")),
+    "lmdb": Layout("uniter", complete_database, (".json", ".csv", "lock.mdb")),
     "compressed": Layout("uniter", COMPRESSED[0], (), COMPRESSED[1]),
     "entities": Layout("flickr30k", with_entities, (*PICTURES, ".token")),
 }

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 
 from jax_itm.checkpoint.state import init_state
-from jax_itm.config.load import default
+from jax_itm.config import default
 from jax_itm.distributed.mesh import make_mesh, per_device, shard_local_batch
 from jax_itm.methods import build
 from jax_itm.train import step
@@ -14,8 +14,8 @@ from jax_itm.train import step
 VOCAB, B = 30, 16
 
 
-def small(method="info_nce", **fields):
-    config = default(method)
+def small(preset="info_nce", **fields):
+    config = default(preset)
     with config.unlocked():
         config.dim, config.batch_size = 16, B
         config.data.max_words, config.data.max_regions, config.data.region_dim = 6, 5, 12
@@ -23,13 +23,12 @@ def small(method="info_nce", **fields):
         config.text.word_dim, config.text.width, config.text.layers = 8, 16, 1
         config.image.width, config.image.layers, config.image.heads = 12, 1, 2
         config.data.image_size, config.image.patch = 16, 8
-        if method == "iais":
-            sizes = {"hidden": 16, "layers": 2, "heads": 2, "dropout": 0.0}
-            config.method.update(sizes | {"pool": 4, "anchors": 4, "hardest": 2, "tile": 8})
-        if method == "cdds":
-            config.image.pooling = config.text.pooling = "mean"
+        if preset == "iais":
+            config.uniter.update({"hidden": 16, "layers": 2, "heads": 2, "dropout": 0.0})
+            config.mining.update({"pool": 4, "anchors": 4, "hardest": 2, "tile": 8})
+        if preset == "cdds":
             config.text.name = "bow"
-            config.method.update({"layers": 1, "heads": 2, "mlp": 2, "noises": 2})
+            config.head.update({"layers": 1, "heads": 2, "mlp": 2, "noises": 2})
         config.update_from_flattened_dict(fields)
     return config
 
@@ -49,8 +48,8 @@ def batch(view="regions", seed=0):
         "ids": rng.integers(1, VOCAB, (B, 6)).astype(np.int32),
         "mask": np.arange(6) < rng.integers(2, 7, (B, 1)),
     }
-    whole = {"image": image, "text": text, "image_id": np.repeat(np.arange(B // 2), 2)}
-    return jax.tree.map(jnp.asarray, whole)
+    arrays = {"image": image, "text": text, "image_id": np.repeat(np.arange(B // 2), 2)}
+    return jax.tree.map(jnp.asarray, arrays)
 
 
 def awake(params):

@@ -1,4 +1,4 @@
-"""Mutations of files for the fuzz tests: bytes flipped, cut, moved, hostile pieces, other values in JSON."""
+"""Mutations of files for the fuzz tests: flipped, cut and swapped bytes, hostile pieces, other values."""
 
 import copy
 import json
@@ -27,6 +27,7 @@ MUTATIONS = st.lists(MUTATION, min_size=1, max_size=3)
 
 
 def mutated(data: bytes, mutations: list[tuple]) -> bytes:
+    """The data after all mutations, each drawn from `MUTATION`."""
     for kind, at, other, piece, value in mutations:
         at, other = at % (len(data) + 1), other % (len(data) + 1)
         first, last = sorted((at, other))
@@ -46,24 +47,24 @@ def mutated(data: bytes, mutations: list[tuple]) -> bytes:
 
 
 def with_value(data: bytes, number: int, value: Any) -> bytes:
-    """JSON with another value somewhere; other data as they are."""
+    """JSON with another value at one place; data that are not JSON are returned unchanged."""
     try:
         root = [json.loads(data)]
     except (ValueError, RecursionError):
         return data
-    places, stack = [], [root]
+    leaves, stack = [], [root]
     while stack:
         node = stack.pop()
         items = list(node.items() if isinstance(node, dict) else enumerate(node))
-        places += [(node, key) for key, _ in items]
+        leaves += [(node, key) for key, _ in items]
         stack += [child for _, child in items if isinstance(child, dict | list)]
-    node, key = places[number % len(places)]
+    node, key = leaves[number % len(leaves)]
     node[key] = copy.deepcopy(value)
     return json.dumps(root[0]).encode()
 
 
-def tolerant(call: Callable[[], object]) -> None:
-    """Lets a UserError of one line pass, and nothing else."""
+def allow_user_error(call: Callable[[], object]) -> None:
+    """Calls a function that may raise a UserError of one line, and nothing else."""
     try:
         call()
     except UserError as error:

@@ -62,19 +62,19 @@ def zipped(arrays):
     return file.getvalue()
 
 
-def write_lmdb(folder, found):
+def write_lmdb(folder, features):
     """A database of {key: arrays or bytes}, as convert_imgdir.py writes it."""
     folder.mkdir(parents=True)
     encode = zipped if folder.name.endswith("_compressed") else packed
     with lmdb.open(str(folder), map_size=2**24) as database, database.begin(write=True) as transaction:
-        for key, arrays in found.items():
+        for key, arrays in features.items():
             transaction.put(key.encode(), arrays if isinstance(arrays, bytes) else encode(arrays))
-        transaction.put(b"__keys__", json.dumps(list(found)).encode())
+        transaction.put(b"__keys__", json.dumps(list(features)).encode())
 
 
-def write_npz(folder, found):
+def write_npz(folder, features):
     folder.mkdir(parents=True, exist_ok=True)
-    for key, arrays in found.items():
+    for key, arrays in features.items():
         (folder / key).write_bytes(arrays if isinstance(arrays, bytes) else zipped(arrays))
 
 

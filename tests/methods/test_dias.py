@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_itm.arrays import Encoded, l2_normalise
+from jax_itm import losses
+from jax_itm.arrays import l2_normalise
 from jax_itm.distributed.mesh import batch_sharded, make_mesh
-from jax_itm.losses.dimension import attended_pairs, dimension_correlation, dimension_loss
-from jax_itm.losses.spatial import spatial_losses
-from jax_itm.sharded.tiles import Plan
+from jax_itm.losses import Plan
 
 B, D = 16, 8
 IDS = jnp.arange(B).at[4].set(0)
@@ -25,13 +24,14 @@ def pairs(seed=0, b=B, d=D, noise=1.0):
 
 
 def dim(v, t, form="ratio", phi="relu"):
-    valid = jnp.ones(len(v), bool)
-    return jnp.sum(dimension_loss(dimension_correlation(v, t, valid), form, phi))
+    return losses.dimension_alignment(v, t, form=form, phi=phi, reduce="sum")
 
 
 @partial(jax.jit, static_argnames=("select_on", "soft", "plan"))
 def spatial(v, t, ids=IDS, alpha=ALPHA, select_on="proximity", soft=False, plan=Plan("ring", 5)):  # noqa: B008
-    return spatial_losses(v, t, ids, alpha, inter=0.05, intra=0.1, select_on=select_on, soft=soft, plan=plan)
+    mask = "soft" if soft else "hard"
+    given = {"image_ids": ids, "alpha": alpha, "select_on": select_on, "mask": mask, "plan": plan}
+    return losses.spatial_terms(v, t, **given)
 
 
 def loop_dim(v, t, form, phi):
@@ -149,9 +149,7 @@ def test_attended_pairs_are_the_attention_of_the_loop():
     regions, words = jax.random.normal(jax.random.key(0), (2, 2, 3, D))
     region_mask = jnp.array([[True, True, False], [True, True, True]])
     word_mask = jnp.array([[True, True, True], [True, False, False]])
-    none = jnp.zeros((2, D))
-    image, text = Encoded(none, regions, region_mask), Encoded(none, words, word_mask)
-    a, b, valid = attended_pairs(image, text)
+    a, b, valid = losses.attended_pairs(regions, region_mask, words, word_mask)
     unit = lambda x: np.asarray(x) / np.linalg.norm(x, axis=-1, keepdims=True)
     at = 0
     for k in range(2):

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from jax_itm.config import check
 from jax_itm.distributed.mesh import batch_sharded, make_mesh, replicated
 from jax_itm.errors import UserError
 from jax_itm.methods import build
@@ -92,11 +93,11 @@ def test_an_anchor_without_negatives_adds_nothing(made):
     assert np.isfinite(value)
 
 
-@pytest.mark.parametrize("alignment", ["singular", "distributed", "none"])
+@pytest.mark.parametrize("alignment", ["singular", "distributed", "congruence", "none"])
 def test_one_and_eight_devices_agree(made, alignment):
     """Loss, terms and the parameters after a step of plain SGD; pools go whole to a device."""
     _, params, given = made
-    method = build(settings(alignment=alignment), VOCABULARY)
+    method = build(settings(losses__attention_alignment__form=alignment), VOCABULARY)
     stepped = []
     for devices in (1, 8):
         mesh = make_mesh(devices)
@@ -117,9 +118,9 @@ def test_one_and_eight_devices_agree(made, alignment):
 
 @pytest.mark.parametrize("drawn", [True, False])
 def test_negatives_are_drawn_at_first_and_mined_later(made, drawn):
-    """Before `draw_for`, every other image of a pool is drawn equally often; then the hardest is mined."""
+    """Before `random_for`, every other image of a pool is drawn equally often; then the hardest is mined."""
     _, params, given = made
-    method = build(settings(draw_for="2 steps", hardest=1), VOCABULARY)
+    method = build(settings(mining__random_for="2 steps", mining__hardest=1), VOCABULARY)
     pool = jax.tree.map(lambda x: x[None, :POOL], given)
     texts, images = method._embed(params, jax.tree.map(lambda x: x[0], pool))
     whole = jax.tree.map(lambda x: x[None], (texts, images))
@@ -133,7 +134,7 @@ def test_negatives_are_drawn_at_first_and_mined_later(made, drawn):
 
 def test_a_region_mlp_stands_before_the_projection(made):
     _, _, given = made
-    method = build(settings(region_mlp=9, spread=0.3), VOCABULARY)
+    method = build(settings(uniter__region_mlp=9, uniter__init_std=0.3), VOCABULARY)
     params = jax.jit(method.init)(jax.random.key(0), given)
     assert params["img_linear"]["kernel"].shape == (9, 16)
     assert 0.2 < np.std(params["word"]["embedding"]) < 0.4
@@ -177,10 +178,10 @@ def test_micro_batches_change_memory_alone(made):
 
 
 def test_the_alignment_reaches_queries_and_keys_of_the_last_layer_alone(made):
-    """Of the last layer it moves no value, output or MLP weights (spec section 3)."""
+    """Of the last layer it moves no value, output or MLP weights (docs/methods/iais.md)."""
     _, params, given = made
     config = settings()
-    config.method.weights.rank = 0.0
+    config.losses.rank.weight = 0.0
     method = build(config, VOCABULARY)
     loss = lambda p: method.loss(p, given, jax.random.key(0), jnp.int32(1))[0]
     grads = jax.jit(jax.grad(loss))(params)
@@ -192,15 +193,18 @@ def test_the_alignment_reaches_queries_and_keys_of_the_last_layer_alone(made):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pool": 5}, "config.batch_size=32: not whole pools of config.method.pool=5"),
-        ({"hardest": 4}, "config.method.pool=4: too small for 3 anchors with 4 negatives each"),
+        ({"mining__pool": 5}, "config.batch_size=32: not whole pools of config.mining.pool=5"),
+        ({"mining__hardest": 4}, "config.mining.pool=4: too small for 3 anchors with 4 negatives each"),
+        ({"uniter__heads": 3}, "config.uniter.heads=3: does not divide config.uniter.hidden=16"),
     ],
 )
 def test_refuses(change, message):
     with pytest.raises(UserError, match=message):
-        build(settings(**change), VOCABULARY)
+        check(settings(**change))
 
 
 def test_an_infinite_alignment_says_why(made):
-    with pytest.raises(UserError, match=r"step 3: iais is inf \(an attention weight became exactly 0"):
-        check_finite({"loss": np.inf, "iais": np.inf}, 3, 0, made[0].reasons)
+    with pytest.raises(
+        UserError, match=r"step 3: attention_alignment is inf \(an attention weight became exactly 0"
+    ):
+        check_finite({"loss": np.inf, "attention_alignment": np.inf}, 3, 0, made[0].reasons)

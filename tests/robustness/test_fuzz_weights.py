@@ -1,5 +1,6 @@
-"""What others have made, mutated: weights, vocabularies, descriptions of towers, prepared sets, tokens."""
+"""Mutated files of others: weights, vocabularies, descriptions of encoders, prepared data sets, tokens."""
 
+import functools
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -19,19 +20,19 @@ from jax_itm.data.prepared import describe, open_split
 from jax_itm.data.sources.raw import read_table
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
-from jax_itm.plots.data_card import card
+from jax_itm.plots.dataset_summary import format_summary
 from jax_itm.pretrained.files import read_weights
 from jax_itm.pretrained.hf import described
 from jax_itm.pretrained.open_clip import CONFIG, description
 from jax_itm.pretrained.preprocessor import processor
 from jax_itm.train.convert import convert_uniter
 from tests.helpers.golden_encoders import GOLDENS, written
-from tests.helpers.mutate import MUTATIONS, mutated, tolerant
+from tests.helpers.mutate import MUTATIONS, allow_user_error, mutated
 from tests.helpers.pictures import picture
 from tests.helpers.precomp import write_precomp
 from tests.helpers.uniter_weights import PIECES, published
 
-HEADER = 4000  # bytes of a .safetensors file that are mutated: the numbers behind may be any
+HEADER = 4000  # bytes of a .safetensors file that are mutated; the numbers after them may be anything
 SEVERAL = '{"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}'
 PROCESSOR = (
     '{"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32}, "crop_size": 32,'
@@ -65,7 +66,7 @@ def read_open_clip(folder: Path) -> None:
     read_processor(folder)
 
 
-def fitted(folder: Path) -> None:
+def fitted_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(Tokenizer.fit(["a dog runs", "a log"], "wordpiece").to_json())
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
 
@@ -87,9 +88,9 @@ def tokens(folder: Path) -> None:
 
 def read_tokens(folder: Path) -> None:
     token_cache._open.cache_clear()
-    found = token_cache.find(str(folder / "a"))
-    for k in range(len(found or ())):
-        assert found and found[k].shape[1] == found.width
+    tokens_of = token_cache.find(str(folder / "a"))
+    for k in range(len(tokens_of or ())):
+        assert tokens_of and tokens_of[k].shape[1] == tokens_of.width
 
 
 def pictures(folder: Path) -> None:
@@ -109,14 +110,14 @@ def processor_file(folder: Path) -> None:
 
 
 def read_processor(folder: Path) -> None:
-    said = processor(folder)
-    assert np.isfinite([said["scale"], *said["mean"], *said["std"]]).all() and all(said["std"])
-    assert min(said["frame"]["crop"] or said["frame"]["resize"]) > 0
+    fields = processor(folder)
+    assert np.isfinite([fields["scale"], *fields["mean"], *fields["std"]]).all() and all(fields["std"])
+    assert min(fields["frame"]["crop"] or fields["frame"]["resize"]) > 0
 
 
 def read_prepared(folder: Path) -> None:
     facts = describe("precomp", folder)
-    assert card(facts)
+    assert format_summary(facts)
     for split in facts["splits"]:
         opened = open_split("precomp", folder, split, "regions")
         for k in range(len(opened)):
@@ -130,7 +131,7 @@ SETS = {
     "swin": tower("swin", "image"),
     "dinov2": tower("dinov2", "image"),
     "open_clip": (open_clip, read_open_clip),
-    "tokenizer": (fitted, read_words),
+    "tokenizer": (fitted_tokenizer, read_words),
     "vocabulary": (vocabulary, read_words),
     "processor": (processor_file, read_processor),
     "tokens": (tokens, read_tokens),
@@ -141,19 +142,19 @@ SETS = {
 @pytest.fixture(scope="module")
 def valid(tmp_path_factory) -> Callable[[str], Path]:
     """A folder of the valid files of a set."""
-    made = {}
 
+    @functools.cache
     def folder(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            SETS[name][0](made[name])
-            SETS[name][1](made[name])
-        return made[name]
+        write, read = SETS[name]
+        directory = tmp_path_factory.mktemp(name)
+        write(directory)
+        read(directory)
+        return directory
 
     return folder
 
 
-def spoil(folder: Path, number: int, mutations: list[tuple]) -> None:
+def mutate_one(folder: Path, number: int, mutations: list[tuple]) -> None:
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     file = files[number % len(files)]
     file.write_bytes(mutated(file.read_bytes(), mutations))
@@ -162,10 +163,10 @@ def spoil(folder: Path, number: int, mutations: list[tuple]) -> None:
 @pytest.mark.parametrize("name", SETS)
 @given(number=st.integers(0, 99), mutations=MUTATIONS)
 def test_sets(valid, name, number, mutations):
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(shutil.copytree(valid(name), Path(place) / "copy"))
-        spoil(folder, number, mutations)
-        tolerant(lambda: SETS[name][1](folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(shutil.copytree(valid(name), Path(temporary) / "copy"))
+        mutate_one(folder, number, mutations)
+        allow_user_error(lambda: SETS[name][1](folder))
 
 
 @pytest.fixture(scope="module")
@@ -179,10 +180,10 @@ def prepared(tmp_path_factory) -> Path:
 @settings(max_examples=max(10, settings().max_examples // 2))
 @given(number=st.integers(0, 99), mutations=MUTATIONS)
 def test_prepared_sets(prepared, number, mutations):
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(shutil.copytree(prepared, Path(place) / "copy"))
-        spoil(folder, number, mutations)
-        tolerant(lambda: read_prepared(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(shutil.copytree(prepared, Path(temporary) / "copy"))
+        mutate_one(folder, number, mutations)
+        allow_user_error(lambda: read_prepared(folder))
 
 
 @pytest.fixture(scope="module")
@@ -196,13 +197,13 @@ def uniter(tmp_path_factory) -> bytes:
 @given(mutations=MUTATIONS, words=st.booleans())
 def test_convert_writes_all_or_nothing(uniter, mutations, words):
     vocab = ("\n".join(PIECES) + "\n").encode()
-    with tempfile.TemporaryDirectory() as place:
-        source, run = Path(place) / "weights.safetensors", Path(place) / "run"
+    with tempfile.TemporaryDirectory() as temporary:
+        source, run = Path(temporary) / "weights.safetensors", Path(temporary) / "run"
         header = uniter[:HEADER] if words else mutated(uniter[:HEADER], mutations)
         source.write_bytes(header + uniter[HEADER:])
-        (Path(place) / "vocab.txt").write_bytes(mutated(vocab, mutations) if words else vocab)
+        (Path(temporary) / "vocab.txt").write_bytes(mutated(vocab, mutations) if words else vocab)
         try:
-            convert_uniter(str(source), str(run), f"{place}/vocab.txt")
+            convert_uniter(str(source), str(run), f"{temporary}/vocab.txt")
         except UserError:
             assert not run.exists()
         else:

@@ -1,4 +1,4 @@
-"""Data made to do harm: no pickle is loaded, nothing unfolds beyond a limit, no path leads out."""
+"""Malicious data: no pickle is loaded, nothing expands beyond a limit, no path leads out of its folder."""
 
 import io
 import json
@@ -38,7 +38,7 @@ from tests.helpers.uniter_features import FLICKR, entries, packed, write_caption
 
 
 class Trap:
-    """Whose unpickling makes a folder."""
+    """An object whose unpickling creates a folder."""
 
     sprung = Path(tempfile.gettempdir()) / f"jax_itm_trap_{os.getpid()}"
 
@@ -47,7 +47,7 @@ class Trap:
 
 
 def trap(kind: str) -> bytes:
-    """A file of a kind with a trap in it."""
+    """The contents of a file of this kind with a trap in it."""
     file, objects = io.BytesIO(), np.array([Trap()], object)
     if kind == "npy":
         np.save(file, objects, allow_pickle=True)
@@ -149,19 +149,19 @@ def test_pictures_beyond_the_limit(tmp_path, capsys):
     (folder / "a.csv").write_text("path,caption\n0.jpg,A\n")
     command = ["prepare", "folder", "--source", str(folder), "--data_dir", str(tmp_path / "data")]
     assert main([*command, "--max_pixels", "239"]) == 2  # 20 x 12
-    said = r"0.jpg: 20 x 12 pixels, more than the 239 of config.data.max_pixels"
-    assert said in capsys.readouterr().err and not (tmp_path / "data").exists()
+    message = r"0.jpg: 20 x 12 pixels, more than the 239 of config.data.max_pixels"
+    assert message in capsys.readouterr().err and not (tmp_path / "data").exists()
     assert main([*command, "--max_pixels", "240"]) == 0
 
 
-def test_a_thin_picture_is_not_unfolded():
+def test_a_thin_picture_is_not_resized_beyond_the_limit():
     with pytest.raises(UserError, match=r"1 x 60,000 pixels is too thin: \(224, 13440000\)"):
         transform_image(np.zeros((1, 60_000, 3), np.uint8), ImageTransform((224,), (224, 224)))
     config = default("vsepp")
     config.data.max_pixels = 100
     config.image.name = "pretrained"
     config.image.arch = {"frame": {"resize": (4,), "crop": (), "resample": 2, "rounded": False}}
-    with pytest.raises(UserError, match=r"\(4, 40\) once resized, more than config.data.max_pixels=100"):
+    with pytest.raises(UserError, match=r"\(4, 40\) after resizing, more than config.data.max_pixels=100"):
         transform_image(np.zeros((2, 20, 3), np.uint8), image_transform_of(config))
 
 
@@ -224,16 +224,16 @@ def test_deep_json(tmp_path, name, text):
         read_table(folder / name)
 
 
-def test_what_long_fuzzing_found(tmp_path):
+def test_cases_that_long_fuzzing_revealed(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "[" * 5000}}))
     with pytest.raises(UserError, match=r"index\.json: names \[+.*which is not beside it"):
         read_weights(tmp_path)
-    told = json.loads(Tokenizer.fit(["a dog"], "wordpiece").to_json())
-    told["model"]["unk_token"] = "[UOK]"
+    description = json.loads(Tokenizer.fit(["a dog"], "wordpiece").to_json())
+    description["model"]["unk_token"] = "[UOK]"
     with pytest.raises(UserError, match="tokenizer: it fails on a caption"):
-        Tokenizer.from_json(json.dumps(told)).encode(["A cat"], 8)
-    told["model"]["vocab"]["dog"] = 999
-    assert len(Tokenizer.from_json(json.dumps(told))) == 1000
+        Tokenizer.from_json(json.dumps(description)).encode(["A cat"], 8)
+    description["model"]["vocab"]["dog"] = 999
+    assert len(Tokenizer.from_json(json.dumps(description))) == 1000
     write_precomp(tmp_path / "raw")
     prepare("precomp", tmp_path / "data", tmp_path / "raw")
     file = next((tmp_path / "data").rglob("metadata.json"))
@@ -267,16 +267,16 @@ def test_paths_stay_inside(tmp_path, name, path):
 
 
 def test_links(tmp_path):
-    """A link may lead to a picture elsewhere, as people keep them on other disks, and to nothing else."""
+    """A link may lead to a picture elsewhere, as people keep them on other disks, but to nothing else."""
     folder = write_folder(tmp_path / "raw")
     picture(0).save(tmp_path / "up.jpg")
     (folder / "link.jpg").symlink_to(tmp_path / "up.jpg")
     (folder / "secret.jpg").symlink_to("/etc/passwd")
     (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
-    for name, said in (("secret", "not a readable image"), ("loop", "no such image")):
+    for name, message in (("secret", "not a readable image"), ("loop", "no such image")):
         (folder / "a.csv").write_text(f"path,caption\n{name}.jpg,A\n")
-        refuses(tmp_path, "folder", folder, rf"{name}\.jpg: {said}")
+        refuses(tmp_path, "folder", folder, rf"{name}\.jpg: {message}")
     (folder / "a.csv").write_text("path,caption\nlink.jpg,A\n")
     prepare("folder", tmp_path / "data", folder)
-    found = open_split("folder", tmp_path / "data", "train", "pixels").picture(0)
-    np.testing.assert_array_equal(found, Image.open(tmp_path / "up.jpg"))
+    pixels = open_split("folder", tmp_path / "data", "train", "pixels").picture(0)
+    np.testing.assert_array_equal(pixels, Image.open(tmp_path / "up.jpg"))

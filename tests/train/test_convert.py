@@ -73,8 +73,8 @@ def convert(place, state, run="run", **options):
 def settings():
     """A config of the weights' sizes."""
     config = default("iais")
-    small = {"pool": 4, "anchors": 2, "hardest": 2}
-    config.method.update(small | {"hidden": HIDDEN, "layers": LAYERS, "heads": 2})
+    config.mining.update({"pool": 4, "anchors": 2, "hardest": 2})
+    config.uniter.update({"hidden": HIDDEN, "layers": LAYERS, "heads": 2})
     config.name, config.batch_size, config.evaluate.batch_size = "tiny", 4, 8
     config.data.max_words, config.data.max_regions = 12, 5
     return config
@@ -193,11 +193,11 @@ def test_wrong_weights(place, name):
 @pytest.mark.parametrize(
     "field, value, said",
     [
-        ("method.layers", 12, r"config\.method\.layers=12, but 2 in "),
+        ("uniter.layers", 12, r"config\.uniter\.layers=12, but 2 in "),
         ("data.region_dim", 2048, r"config\.data\.region_dim=2048, but 6 in "),
         ("data.max_words", 17, r"config\.data\.max_words=17, but 16 positions in "),
         ("data.view", "pixels", r"config\.data\.view='pixels'"),
-        ("method.pool", 3, r"config\.batch_size=4: not whole pools"),
+        ("mining.pool", 3, r"config\.batch_size=4: not whole pools"),
     ],
 )
 def test_wrong_configs(place, field, value, said):

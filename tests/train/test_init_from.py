@@ -34,10 +34,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def settings(where, **method):
+def settings(where, **uniter):
     config = default("iais")
-    small = {"hidden": HIDDEN, "layers": 1, "heads": 2, "pool": 4, "anchors": 2, "hardest": 2}
-    config.method.update(small | method)
+    config.uniter.update({"hidden": HIDDEN, "layers": 1, "heads": 2} | uniter)
+    config.mining.update({"pool": 4, "anchors": 2, "hardest": 2})
     config.batch_size, config.start, config.data.region_dim = 4, str(where), REGION
     config.data.max_words, config.data.max_regions = POSITIONS - 3, 3
     return config
@@ -70,9 +70,9 @@ def test_a_bert_directory_gives_words_and_the_first_layers(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden": 64}, "has hidden_size 128, config.method needs 64"),
-        ({"heads": 4}, "has num_attention_heads 2, config.method needs 4"),
-        ({"layers": 3}, "config.method.layers=3: .* has 2"),
+        ({"hidden": 64}, "has hidden_size 128, config.uniter needs 64"),
+        ({"heads": 4}, "has num_attention_heads 2, config.uniter needs 4"),
+        ({"layers": 3}, "config.uniter.layers=3: .* has 2"),
     ],
 )
 def test_a_bert_of_other_sizes_is_refused(folder, change, message):

@@ -1,4 +1,4 @@
-"""Scenes are what they say: same seed, same scene; captions true; distractors share their words."""
+"""Scenes follow from their seed, their captions are true, and distractors share their words."""
 
 import itertools
 import re
@@ -73,9 +73,9 @@ def test_phrases_name_the_object_in_their_box(records):
         for phrase in record["phrases"]:
             words = record["captions"][phrase["caption"]][phrase["start"] : phrase["end"]].split()
             thing = things[phrase["box"]]
-            said = [captions.SYNONYMS.get(word, (word,)) for word in (thing.shape, thing.colour)]
+            synonyms = [captions.SYNONYMS.get(word, (word,)) for word in (thing.shape, thing.colour)]
             assert words[0] in ("a", "an", "the") and any(
-                word in options for options in said for word in words
+                word in options for options in synonyms for word in words
             )
 
 
@@ -95,8 +95,8 @@ def test_relations_are_true_of_the_boxes(records):
             for end, one, two in zip(ends, spans, spans[1:], strict=False):
                 between = caption[one["end"] : two["start"]]
                 before = fronted.match(caption[end : one["start"]])
-                if found := plain.fullmatch(between):
-                    kind, a, b = meaning[found[1]], one["box"], two["box"]
+                if match := plain.fullmatch(between):
+                    kind, a, b = meaning[match[1]], one["box"], two["box"]
                 elif linked.fullmatch(between) and before:
                     kind, a, b = meaning[before[1]], two["box"], one["box"]
                 else:
@@ -142,7 +142,7 @@ def test_a_group_shares_its_objects_or_their_shapes_and_colours():
 
 def test_a_bag_of_words_cannot_tell_most_captions_of_a_group():
     """Other names in the same words' places: often a caption clearly true of a distractor."""
-    told = []
+    is_fooled = []
     for caption, _, others in captions_in_groups():
         names = list(caption.names.values())
         orders = list(itertools.permutations(names))
@@ -152,8 +152,8 @@ def test_a_bag_of_words_cannot_tell_most_captions_of_a_group():
                 for order in itertools.permutations(names)
             ]
         readings = (dict(zip(caption.names, order, strict=True)) for order in orders)
-        told.append(any(truth(caption.facts, r, o) >= 1 for r in readings for o in others))
-    assert np.mean(told) > 0.5
+        is_fooled.append(any(truth(caption.facts, r, o) >= 1 for r in readings for o in others))
+    assert np.mean(is_fooled) > 0.5
 
 
 def test_captions_are_short_and_their_words_few(records):

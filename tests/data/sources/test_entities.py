@@ -7,8 +7,7 @@ from jax_itm.data.preparation import prepare
 from jax_itm.data.prepared import open_split
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
-from jax_itm.evaluation.isd import PHRASES, _mark
-from jax_itm.inference.matcher import Matcher
+from jax_itm.evaluation.isd import phrase_masks
 from tests.helpers.entities import CAPTIONS, THINGS, annotate, flickr30k, thing
 from tests.helpers.precomp import BOXES, write_precomp
 
@@ -58,14 +57,10 @@ def test_isd_takes_a_phrase_of_several_boxes_as_one(tmp_path):
     entities = annotate(tmp_path / "entities", "78")
     prepare("precomp", tmp_path / "data", regions(tmp_path / "raw"), entities)
     split = open_split("precomp", tmp_path / "data", "test", "regions")
-    captions = split.captions()
-    matcher = Matcher.__new__(Matcher)  # its tokenizer is all that is asked for
-    matcher.tokenizer = Tokenizer.fit(captions)
-    marks, boxes = np.zeros((2, PHRASES, 12), bool), np.zeros((2, PHRASES, 3), bool)
-    _mark(matcher, split, captions, np.array([0, 3]), np.array([0, 3]), marks, boxes)
+    masks = phrase_masks(Tokenizer.fit(split.captions()), split, np.array([0, 3]), 12, 3)
     for row in range(2):
-        assert [np.flatnonzero(of).tolist() for of in marks[row, :3]] == [[1, 2], [4, 5], []]
-        assert [np.flatnonzero(of).tolist() for of in boxes[row, :3]] == [[0, 1], [0], []]
+        assert [np.flatnonzero(of).tolist() for of in masks.words[row, :3]] == [[1, 2], [4, 5], []]
+        assert [np.flatnonzero(of).tolist() for of in masks.regions[row, :3]] == [[0, 1], [0], []]
 
 
 WRONG = thing("1", box=(50, 0, 10, 10))

@@ -36,8 +36,8 @@ def test_captions_that_are_kept(text):
 
 @pytest.mark.parametrize("text", [*REFUSED, None, 3, ["A"]])
 def test_captions_that_are_refused(text):
-    said = REFUSED.get(text, "half of a surrogate") if isinstance(text, str) else "must be text"
-    with pytest.raises(UserError, match=f"a.csv:3: .*{said}"):
+    message = REFUSED.get(text, "half of a surrogate") if isinstance(text, str) else "must be text"
+    with pytest.raises(UserError, match=f"a.csv:3: .*{message}"):
         caption(text, "a.csv:3")
 
 
@@ -61,5 +61,5 @@ def test_captions_travel_whole(tmp_path):
 
 
 def test_an_error_is_one_line_that_commands_no_terminal():
-    said = str(UserError("a\x1b[2J\n\u202eb" + "c" * 5000))
-    assert said.startswith(r"a\x1b[2J\n\u202ebcc") and said.isprintable() and len(said) < 1100
+    message = str(UserError("a\x1b[2J\n\u202eb" + "c" * 5000))
+    assert message.startswith(r"a\x1b[2J\n\u202ebcc") and message.isprintable() and len(message) < 1100

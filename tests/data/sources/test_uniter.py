@@ -47,62 +47,62 @@ def check(tmp_path, images, expected):
 
 @pytest.mark.parametrize("images", [FLICKR, COCO], ids=["flickr30k", "coco"])
 def test_npz_files(tmp_path, images):
-    found = entries(images.values(), dtype=np.float32)
+    features = entries(images.values(), dtype=np.float32)
     write_captions(tmp_path / "raw", images)
-    for key, arrays in found.items():  # COCO's lie in two folders
+    for key, arrays in features.items():  # COCO's lie in two folders
         write_npz(tmp_path / "raw" / "img" / key.rpartition("_")[0], {key: arrays})
-    check(tmp_path, images, {key: (arrays, 12) for key, arrays in found.items()})
+    check(tmp_path, images, {key: (arrays, 12) for key, arrays in features.items()})
 
 
 @pytest.mark.parametrize("name", DATABASES)
 def test_databases(tmp_path, name):
     write_captions(tmp_path / "raw", FLICKR)
-    found = entries(FLICKR.values())
-    write_lmdb(tmp_path / "raw" / "img_db" / "flickr30k" / name, found)
+    features = entries(FLICKR.values())
+    write_lmdb(tmp_path / "raw" / "img_db" / "flickr30k" / name, features)
     # `all` is cut by the confidences; others were cut when they were written.
     count = 12 if name.startswith("all") else 14
-    check(tmp_path, FLICKR, {key: (arrays, count) for key, arrays in found.items()})
+    check(tmp_path, FLICKR, {key: (arrays, count) for key, arrays in features.items()})
 
 
 @pytest.mark.parametrize("name", [DEFAULT + "_compressed", "all"])
 def test_the_table_of_numbers_of_boxes_wins(tmp_path, name):
     write_captions(tmp_path / "raw", COCO, "dataset_coco.json")
     numbers = dict(zip(COCO.values(), (11, 13), strict=True))
-    found = entries(COCO.values())
-    for key, arrays in found.items():
+    features = entries(COCO.values())
+    for key, arrays in features.items():
         folder = tmp_path / "raw" / key.rpartition("_")[0]
         write_lmdb(folder / name, {key: arrays})
         (folder / "nbb_th0.2_max100_min10.json").write_text(json.dumps({key: numbers[key]}))
-    check(tmp_path, COCO, {key: (arrays, numbers[key]) for key, arrays in found.items()})
+    check(tmp_path, COCO, {key: (arrays, numbers[key]) for key, arrays in features.items()})
 
 
 def test_databases_beside_the_captions_and_others(tmp_path):
     """One-folder layout; the best database is read, a database of texts and .npz files are not."""
     raw = write_captions(tmp_path / "raw", FLICKR)
-    found = entries(FLICKR.values())
-    write_lmdb(raw / DEFAULT, found)
-    (raw / "nbb_th0.2_max100_min10.json").write_text(json.dumps(dict.fromkeys(found, 12)))
-    write_lmdb(raw / "feat_numbb36", {key: b"no features" for key in found})
+    features = entries(FLICKR.values())
+    write_lmdb(raw / DEFAULT, features)
+    (raw / "nbb_th0.2_max100_min10.json").write_text(json.dumps(dict.fromkeys(features, 12)))
+    write_lmdb(raw / "feat_numbb36", {key: b"no features" for key in features})
     write_lmdb(raw / "itm_flickr30k_train.db", {"0": b"text"})
-    write_npz(raw, {key: b"no features" for key in found})
+    write_npz(raw, {key: b"no features" for key in features})
     (raw / "link").symlink_to(raw)  # LMDB refuses to open a database twice
-    check(tmp_path, FLICKR, {key: (arrays, 12) for key, arrays in found.items()})
+    check(tmp_path, FLICKR, {key: (arrays, 12) for key, arrays in features.items()})
 
 
 def test_number_of_boxes(tmp_path):
     """At least 10, at most 100, fewer where there are fewer; the most confident, in any order."""
     counts = {"1.jpg": (20, 3, 10), "2.jpg": (130, 120, 100), "3.jpg": (4, 1, 4), "4.jpg": (40, 37, 37)}
     raw = write_captions(tmp_path / "raw", counts, splits=["test"] * 4)
-    found = {}
+    features = {}
     for image, (count, confident, _) in counts.items():
-        found[image] = entry(count, count, confident)
-        write_npz(raw, {image.replace(".jpg", ".npz"): found[image]})
+        features[image] = entry(count, count, confident)
+        write_npz(raw, {image.replace(".jpg", ".npz"): features[image]})
     shuffled = np.random.default_rng(0).permutation(40)
-    write_npz(raw, {"4.npz": {name: array[shuffled] for name, array in found["4.jpg"].items()}})
+    write_npz(raw, {"4.npz": {name: array[shuffled] for name, array in features["4.jpg"].items()}})
     prepare("uniter", tmp_path / "data", raw)
     split = open_split("uniter", tmp_path / "data", "test", "regions")
     for i, (image, (_, _, kept)) in enumerate(counts.items()):
-        np.testing.assert_array_equal(split.record(i)["regions"], found[image]["features"][:kept])
+        np.testing.assert_array_equal(split.record(i)["regions"], features[image]["features"][:kept])
 
 
 def spoilt(**changes):
@@ -151,15 +151,15 @@ ARRAY_FAULTS = {
 @pytest.mark.parametrize("name", ["npz", "all", "all_compressed"])
 def test_refuses_features(tmp_path, fault, name):
     raw = write_captions(tmp_path / "raw", FLICKR)
-    found = entries(FLICKR.values())
-    last = list(found)[-1]
+    features = entries(FLICKR.values())
+    last = list(features)[-1]
     encode = packed if name == "all" else zipped
     spoil, message = ARRAY_FAULTS[fault]
-    found[last] = encode(found[last])[:-90] if fault == "truncated" else spoil(found[last])
+    features[last] = encode(features[last])[:-90] if fault == "truncated" else spoil(features[last])
     if name == "npz":
-        write_npz(raw, found)
+        write_npz(raw, features)
     else:
-        write_lmdb(raw / "flickr30k" / name, found)
+        write_lmdb(raw / "flickr30k" / name, features)
     refuses(tmp_path, rf"(/|: )flickr30k_001018148011\.npz: .*({message})")
 
 
@@ -179,10 +179,10 @@ def default_layout(tmp_path):
 
 def test_boxes_just_outside_by_rounding(tmp_path):
     raw = write_captions(tmp_path / "raw", FLICKR)
-    found = entries(FLICKR.values(), dtype=np.float32)
-    for arrays in found.values():
+    features = entries(FLICKR.values(), dtype=np.float32)
+    for arrays in features.values():
         arrays["norm_bb"][0, :4] = (-0.0004, 0, 1.0004, 1)
-    write_npz(raw, found)
+    write_npz(raw, features)
     prepare("uniter", tmp_path / "data", raw)
     split = open_split("uniter", tmp_path / "data", "test", "regions")
     np.testing.assert_array_equal(split.record(0)["boxes"][0], [0, 0, 1, 1])

@@ -1,0 +1,203 @@
+"""The fields of the loss terms and of the two kinds of model.
+
+`config.losses.NAME.weight` switches a term; the fields beside it are its options. Every term also has
+`start` and `ramp`: it is off until `start`, and its weight rises linearly from 0 over `ramp`.
+`register_loss` adds a term of one's own.
+"""
+
+from jax_itm.config.fields import Field, Section, count, duration, optional_count, positive, rate, weight
+from jax_itm.errors import UserError
+
+
+def term(default_weight: float, text: str, **options: Field | Section) -> Section:
+    """A loss term's section: its weight, when it starts, and its own options."""
+    return {
+        "weight": weight(default_weight, text),
+        "start": duration("0 steps", "the term is off until then"),
+        "ramp": duration("0 steps", "then its weight rises linearly from 0 to `weight` over this time"),
+        **options,
+    }
+
+
+NEGATIVES = ("sum", "hardest", "distance_weighted", "knn")
+
+LOSSES: dict[str, Section] = {
+    "triplet": term(
+        0.0,
+        "hinges over negatives, summed over anchors and directions (docs/methods/contrastive.md)",
+        margin=positive(0.2, "by which a matched pair must beat a negative"),
+        negatives=Field("hardest", "which negatives an anchor has", choices=NEGATIVES),
+        k=count(3, "knn: the mean hinge of so many hardest negatives", at_most=4096),
+        cutoff=Field(
+            1.7,
+            "distance_weighted: no negative is farther; 1.7 Flickr30k, 1.9 COCO, 1.414 the near half",
+            above=0.5,
+            at_most=2,
+        ),
+        sphere_dim=count(
+            512, "distance_weighted: dimension of the sphere whose distance density is inverted", at_least=3
+        ),
+        sum_for=duration("0 epochs", "all negatives first: the hardest from the start collapse"),
+    ),
+    "info_nce": term(
+        0.0,
+        "InfoNCE in both directions (CLIP)",
+        temperature=positive(0.07, "at the start"),
+        learn_temperature=Field(True, "learn it"),
+        max_scale=positive(100.0, "the inverse temperature is clipped at this after each update, as CLIP's"),
+    ),
+    "sigmoid": term(
+        0.0,
+        "the pairwise sigmoid loss (SigLIP), with a learnt temperature and bias",
+        temperature=positive(0.1, "at the start"),
+        bias=Field(-10.0, "at the start", at_least=-1e4, at_most=1e4),
+        max_scale=positive(100.0, "the inverse temperature is clipped at this after each update"),
+    ),
+    "dimension": term(
+        0.0,
+        "DIAS: dimension information alignment (docs/methods/dias.md)",
+        form=Field("ratio", "of the objective", choices=("ratio", "infonce", "barlow", "diagonal")),
+        phi=Field(
+            "relu",
+            "applied to the correlations in ratio and infonce",
+            choices=("relu", "abs", "square", "exp"),
+        ),
+        samples=Field(
+            "global",
+            "global: pooled embeddings of the batch; attended: tokens with attended mixtures of the other"
+            " side's; running: an average of the correlation over steps",
+            choices=("global", "attended", "running"),
+        ),
+        decay=Field(0.99, "running: of the average", at_least=0, below=1),
+        reduce=Field("mean", "over the dimensions", choices=("mean", "sum")),
+    ),
+    "spatial": term(
+        0.0,
+        "DIAS: sparse constraints on the spatial relations of unmatched pairs",
+        inter=weight(
+            0.05, "weight of the relations between the modalities; 0.05 reported, 0.005 CyCLIP's ratio"
+        ),
+        intra=weight(0.1, "weight of those inside each; 0.1 reported, 0.01 CyCLIP's ratio"),
+        select_on=Field(
+            "proximity",
+            "what the sparse selection compares with its thresholds; none keeps all pairs",
+            choices=("proximity", "distance", "discrepancy_large", "none"),
+        ),
+        mask=Field("hard", "of the selection", choices=("hard", "soft")),
+        alpha=Field(
+            1.0, "standard deviations above the mean strength that a pair needs", at_least=-100, at_most=100
+        ),
+        learn_alpha=Field(False, "learn it; needs the soft mask"),
+    ),
+    "sampling": term(
+        0.0,
+        "CDDS: distribution sampling with L_s (docs/methods/cdds.md)",
+        schedule=Field(
+            "each_batch",
+            "from which tokens S is estimated",
+            choices=("each_batch", "random_features", "precomputed"),
+        ),
+        threshold_on=Field("p", "what the thresholds are compared with; s as printed", choices=("p", "s")),
+        alpha=Field(1.0, "start of the learnt thresholds", at_least=-100, at_most=100),
+        identity=Field(0.5, "fraction of the identity in S; 0: the paper", at_least=0, at_most=1),
+        scope=Field("pair", "tokens that ranks are taken in", choices=("pair", "batch")),
+        level=Field(
+            "pooled_batch",
+            "of L_s; patch_image is the literal form",
+            choices=("pooled_batch", "patch_batch", "patch_image"),
+        ),
+        temperature=positive(0.07, "of L_s"),
+    ),
+    "decoupling": term(
+        0.0,
+        "CDDS: constraints on the decoupled components; needs config.head.name='unet'",
+        modality=weight(0.1, "weight of L_m"),
+        fused=weight(0.5, "weight of L_f"),
+        crossed=weight(0.5, "weight of L_x"),
+        modality_form=Field(
+            "one_minus", "of L_m; literal is the printed form", choices=("one_minus", "literal")
+        ),
+    ),
+}
+
+HEAD: Section = {
+    "name": Field(
+        "none",
+        "what stands on the encoders: none; tokens: tokens of equal length; unet: CDDS's dual-path UNet",
+        choices=("none", "tokens", "unet"),
+    ),
+    "layers": count(2, "unet: layers of a path", at_most=1000),
+    "heads": count(8, "unet: attention heads of a layer"),
+    "mlp": count(4, "unet: width of a layer's MLP, in widths of the layer"),
+    "noises": optional_count(4, "unet: noise samples a token; 0: none", at_most=1024),
+    "noise_scale": Field(
+        0.1, "unet: of the noise, beside tokens of length sqrt(dim)", at_least=0, at_most=1e6
+    ),
+}
+
+SCORES = ("cosine", "maxmean", "mapped")
+
+CROSS_LOSSES: dict[str, Section] = {
+    "rank": term(
+        1.0,
+        "IAIS: hinge between sigmoids of scores (docs/methods/iais.md)",
+        margin=positive(0.2, "between sigmoids of scores"),
+    ),
+    "attention_alignment": term(
+        1.0,
+        "IAIS: alignment of the intra-modal attentions of matched pairs",
+        form=Field("singular", "of the alignment", choices=("singular", "distributed", "congruence", "none")),
+        singular_softmax=Field(True, "singular: a second softmax, on probabilities, as released"),
+        schedule=Field("exp", "of its weight over the run", choices=("exp", "linear", "log")),
+        per_update_mean=Field(False, "a mean over a pool's anchors; as released, their sum"),
+    ),
+    "masked_lm": term(
+        0.0,
+        "UNITER's masked words, which the image helps to predict",
+        share=Field(0.15, "fraction of the words to predict", above=0, below=1),
+    ),
+}
+
+MINING: Section = {
+    "pool": count(400, "matched pairs that lend one another negatives; batch_size holds whole pools"),
+    "anchors": count(8, "anchors of a pool, each way"),
+    "hardest": count(31, "negatives of an anchor, which are scored again with gradient"),
+    "random_for": duration("0 steps", "until then negatives are random: a start without pretraining"),
+    "tile": count(400, "pairs scored at once without gradient"),
+}
+
+UNITER: Section = {
+    "hidden": count(768, "width of a layer", at_most=65536),
+    "layers": count(12, "number of layers", at_most=1000),
+    "heads": count(12, "attention heads of a layer"),
+    "dropout": rate(0.1, "inside the layers"),
+    "init_std": positive(0.02, "standard deviation of the initial kernels"),
+    "region_mlp": optional_count(0, "width of an MLP before the region projection; 0: none, as in UNITER"),
+    "center_boxes": Field(False, "subtract the mean location from the boxes; UNITER does not"),
+}
+
+
+def model_fields(model: str) -> Section:
+    """The sections that only this kind of model has."""
+    if model == "cross_encoder":
+        return {"losses": CROSS_LOSSES, "mining": MINING, "uniter": UNITER}
+    score = Field(
+        "cosine",
+        "of an image and a text; cosine: of the embeddings; maxmean and mapped: of CDDS's tokens",
+        choices=SCORES,
+    )
+    return {"losses": LOSSES, "head": HEAD, "score": score}
+
+
+def register_loss(name: str, options: Section, help: str) -> None:
+    """Makes `config.losses.NAME` known, with its weight, `start`, `ramp` and `options`.
+
+    Raises:
+        UserError: the name is taken by another term, or is no identifier.
+    """
+    section = term(0.0, help, **options)
+    if LOSSES.get(name, section) != section:
+        raise UserError(f"config.losses.{name}: there is such a loss term already")
+    if not name.isidentifier():
+        raise UserError(f"config.losses.{name}: the name of a loss term must be an identifier")
+    LOSSES[name] = section

@@ -1,0 +1,116 @@
+"""From a configuration to a method."""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jax_itm.config import default
+from jax_itm.durations import steps_of
+from jax_itm.losses import Plan
+from jax_itm.methods.base import Method
+from jax_itm.methods.cross_encoder import CrossEncoder, Durations
+from jax_itm.methods.dual_encoder import DualEncoder
+from jax_itm.methods.encoders import encoder
+from jax_itm.methods.heads import Head, TokensHead, UnetHead
+from jax_itm.models.unet import DualPath
+from jax_itm.models.uniter import Uniter
+from jax_itm.types import Config
+
+
+def build(config: Config, vocab: int, epoch_examples: int = 1) -> Method:
+    """The method that `config` describes.
+
+    Args:
+        config: of a run.
+        vocab: ids of the tokenizer.
+        epoch_examples: examples of an epoch, which turn durations into steps; only training needs it.
+    """
+    to_steps = partial(steps_of, batch_size=config.batch_size, epoch_examples=epoch_examples)
+    make = _cross_encoder if "uniter" in config else _dual_encoder
+    return make(config, vocab, to_steps)
+
+
+def label(config: Config) -> str:
+    """The preset, and how the config's losses differ from it: "sigmoid + dimension", "dias - spatial".
+
+    CDDS is named with its variant: `practical` has a share of the identity in S, `paper` has none.
+    """
+    preset = default(config.preset)
+    terms = [name for name in config.losses if bool(config.losses[name].weight) != _is_on(preset, name)]
+    switched = "".join(f" {'+' if config.losses[name].weight else '-'} {name}" for name in terms)
+    return config.preset + _variant(config) + switched
+
+
+def _variant(config: Config) -> str:
+    if config.preset != "cdds":
+        return ""
+    return " practical" if config.losses.sampling.identity else " paper"
+
+
+def _is_on(config: Config, name: str) -> bool:
+    return name in config.losses and bool(config.losses[name].weight)
+
+
+def _dual_encoder(config: Config, vocab: int, to_steps: Callable[[str], int]) -> DualEncoder:
+    return DualEncoder(
+        encoder(config, "image"),
+        encoder(config, "text", vocab),
+        config.losses.to_dict(),
+        head(config),
+        score=config.score,
+        plan=Plan(**config.similarity),
+        micro_batches=config.micro_batches,
+        to_steps=to_steps,
+        preset=label(config),
+    )
+
+
+def head(config: Config) -> Head | None:
+    """What `config.head` puts on the encoders."""
+    options = config.head
+    if options.name == "none":
+        return None
+    if options.name == "tokens":
+        return TokensHead()
+    module: nn.Module = DualPath(
+        dim=config.dim,
+        layers=options.layers,
+        heads=options.heads,
+        mlp=options.mlp,
+        samples=options.noises,
+        scale=options.noise_scale,
+        remat=config.remat,
+        dtype=jnp.dtype(config.dtype),
+    )
+    return UnetHead(module)
+
+
+def _cross_encoder(config: Config, vocab: int, to_steps: Callable[[str], int]) -> CrossEncoder:
+    options = config.uniter
+    model = Uniter(
+        vocab=vocab,
+        hidden=options.hidden,
+        layers=options.layers,
+        heads=options.heads,
+        positions=config.data.max_words,
+        dropout=options.dropout,
+        spread=options.init_std,
+        region_mlp=options.region_mlp,
+        centred=options.center_boxes,
+        mlm=config.losses.masked_lm.weight > 0,
+        remat=config.remat,
+        dtype=jnp.dtype(config.dtype),
+    )
+    weights = {name: (to_steps(term.start), to_steps(term.ramp)) for name, term in config.losses.items()}
+    durations = Durations(max(to_steps(config.duration), 1), to_steps(config.mining.random_for), weights)
+    return CrossEncoder(
+        model,
+        config.losses,
+        config.mining,
+        durations,
+        micro_batches=config.micro_batches,
+        block_images=config.evaluate.batch_size,
+        preset=label(config),
+    )

@@ -1,0 +1,310 @@
+"""A cross-encoder, UNITER, whose intra-modal attentions are calibrated against each other (IAIS).
+
+Ren et al., "Learning Relation Alignment for Calibrated Cross-modal Retrieval", ACL 2021, arXiv 2105.13868;
+training as in the authors' released code. The maths is in docs/methods/iais.md.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jax_itm import losses
+from jax_itm.arrays import AttentionMaps
+from jax_itm.losses import mining
+from jax_itm.losses.alignment import schedule
+from jax_itm.losses.masked_words import word_terms
+from jax_itm.losses.mining import Negatives
+from jax_itm.methods.base import Aux, weight_at
+from jax_itm.models.uniter import Embedded, Matched, Uniter
+from jax_itm.types import Array, Batch, Bool, Config, Float, Inputs, Int, Params, PRNGKeyArray, PyTree, Terms
+
+
+class Durations(NamedTuple):
+    """Steps of a run.
+
+    Attributes:
+        total: of the run, for the schedule of the alignment's weight.
+        random: in which negatives are random instead of mined.
+        weights: term -> (start, ramp) of its weight.
+    """
+
+    total: int
+    random: int
+    weights: Mapping[str, tuple[int, int]] = MappingProxyType({})
+
+
+class Anchored(NamedTuple):
+    """One pool's anchors of one direction: sums and means of their terms."""
+
+    rank: Float[Array, "*p"]
+    alignment: Float[Array, "*p"]
+    gap: Float[Array, "*p"]
+
+
+class CrossEncoder:
+    """UNITER with mined negatives and the alignment of a matched pair's attentions.
+
+    The batch is whole *pools*. In a pool, each of the first `anchors` images is scored with all captions
+    that are not its own, each of the first captions with all images but its own, without gradient or
+    dropout; the hardest are scored again with both. One update costs `2 anchors pool` forward passes and
+    `2 anchors (1 + hardest)` forward and backward passes a pool; words and regions are embedded once.
+    From random values the hardest teach nothing: until `random_for` negatives are random, and
+    `losses.masked_lm` adds UNITER's masked words.
+
+        loss = mean over pools of  mean rank_i + mean rank_t + lambda_t (sum L_vision + sum L_language)
+
+    (docs/methods/iais.md, equation (14)). Image anchors align the vision side, text anchors the language
+    side, each on its matched pair alone. As released, the alignment is *not* divided by the number of
+    anchors, unless `per_update_mean`.
+
+    Args:
+        model: the matcher.
+        options: the loss terms, `config.losses` of a cross-encoder.
+        mining: `config.mining`.
+        durations: of the run, in steps.
+        micro_batches: parts that a pool's anchors are scored in.
+        block_images: images of a block of scores.
+        preset: what results call the method.
+    """
+
+    score_name = "cross-encoder"
+    reasons: Mapping[str, str] = MappingProxyType(
+        {
+            "attention_alignment": "an attention weight became exactly 0, whose logarithm it takes; lower"
+            " optimizer.lr, or set losses.attention_alignment.form='distributed'"
+        }
+    )
+
+    def __init__(
+        self,
+        model: Uniter,
+        options: Config,
+        mining: Config,
+        durations: Durations,
+        *,
+        micro_batches: int = 1,
+        block_images: int = 250,
+        preset: str = "iais",
+    ):
+        self.model = model
+        self.options = options
+        self.mining = mining
+        self.durations = durations
+        self.micro_batches = micro_batches
+        self.block_images = block_images
+        self.preset = preset
+
+    def init(self, rng: PRNGKeyArray, batch: Batch) -> Params:
+        """Float32 parameters."""
+        return self.model.init(rng, batch)["params"]
+
+    def project(self, params: Params) -> Params:
+        """As they are: none has a limit."""
+        return params
+
+    def _apply(self, params: Params, method: str, *inputs: Any, **options: Any) -> Any:
+        return self.model.apply({"params": params}, *inputs, method=method, **options)
+
+    def _embed(self, params: Params, batch: Batch) -> tuple[Embedded, Embedded]:
+        return (
+            self._apply(params, "embed_text", batch["text"]),
+            self._apply(params, "embed_image", batch["image"]),
+        )
+
+    # -- negatives ----------------------------------------------------------------------------------------
+
+    def mine(
+        self, params: Params, texts: Embedded, images: Embedded, image_id: Int[Array, "m"], by_image: bool
+    ) -> Negatives:
+        """The hardest candidates of each anchor in one pool.
+
+        Anchors are the first images (`by_image`) or captions; candidates are the other side's rows.
+        """
+
+        def score(pair: tuple[Array, Array]) -> Array:
+            text, image = pair[::-1] if by_image else pair
+            row = lambda tree, k: jax.tree.map(lambda x: x[k][None], tree)
+            matched: Matched = self._apply(params, "match", row(texts, text), row(images, image))
+            return matched.score[0]
+
+        options = self.mining
+        return mining.mined(score, image_id, options.anchors, options.hardest, options.tile)
+
+    def negatives(
+        self,
+        params: Params,
+        texts: Embedded,
+        images: Embedded,
+        image_id: Int[Array, "p m"],
+        rng: PRNGKeyArray,
+        step: Array,
+    ) -> tuple[Negatives, Negatives]:
+        """By image and by caption, of all pools: leaves have the pools on axis 0."""
+        options = self.mining
+        params, texts, images = jax.lax.stop_gradient((params, texts, images))
+
+        def at_random() -> tuple[Negatives, Negatives]:
+            draw = lambda key, ids: mining.drawn(key, ids, options.anchors, options.hardest)
+            keys = jax.random.split(rng, (2, len(image_id)))
+            return jax.vmap(draw)(keys[0], image_id), jax.vmap(draw)(keys[1], image_id)
+
+        def hardest() -> tuple[Negatives, Negatives]:
+            way = lambda by_image: jax.vmap(lambda t, v, k: self.mine(params, t, v, k, by_image))
+            return way(True)(texts, images, image_id), way(False)(texts, images, image_id)
+
+        if not self.durations.random:
+            return hardest()
+        return jax.lax.cond(step < self.durations.random, at_random, hardest)
+
+    # -- the loss -----------------------------------------------------------------------------------------
+
+    def loss(self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array) -> tuple[Array, Aux]:
+        """`rank`, `attention_alignment` and `masked_lm`, those that have a weight."""
+        options = self.options
+        texts, images = self._embed(params, batch)
+        terms: Terms = {}
+        if options.masked_lm.weight:
+            terms |= self._masked_words(params, batch["text"], images, jax.random.fold_in(rng, 2))
+        if options.rank.weight or options.attention_alignment.weight:
+            terms |= self._ranked(params, texts, images, batch["image_id"], rng, step)
+        total = jnp.zeros((), jnp.float32)
+        for name in options:
+            if name not in terms or not options[name].weight:
+                continue
+            start, ramp = self.durations.weights.get(name, (0, 0))
+            weighted = weight_at(options[name].weight, step, start, ramp) * terms[name]
+            total = total + weighted
+            terms[f"weighted/{name}"] = weighted
+        return total, Aux(terms, {})
+
+    def _masked_words(self, params: Params, text: Inputs, images: Embedded, rng: PRNGKeyArray) -> Terms:
+        predict = lambda shown, images, key: self._apply(
+            params, "words", shown, images, train=True, rngs={"dropout": key}
+        )
+        share = self.options.masked_lm.share
+        return word_terms(
+            predict, text, images, rng, share=share, vocab=self.model.vocab, parts=self.micro_batches
+        )
+
+    def _ranked(
+        self,
+        params: Params,
+        texts: Embedded,
+        images: Embedded,
+        image_id: Int[Array, "b"],
+        rng: PRNGKeyArray,
+        step: Array,
+    ) -> Terms:
+        """`rank`, and the alignment with its schedule's weight in it; its two sides are means a pair."""
+        options = self.options.attention_alignment
+        pools = lambda tree: jax.tree.map(lambda x: x.reshape(-1, self.mining.pool, *x.shape[1:]), tree)
+
+        def of_pool(
+            texts: Embedded, images: Embedded, negatives: tuple[Negatives, Negatives], rng: PRNGKeyArray
+        ) -> tuple[Anchored, Anchored]:
+            keys = jax.random.split(rng)
+            return (
+                self._anchored(params, texts, images, negatives[0], keys[0], True),
+                self._anchored(params, texts, images, negatives[1], keys[1], False),
+            )
+
+        texts, images, image_id = pools((texts, images, image_id))
+        draw_key, rng = jax.random.split(rng)
+        negatives = self.negatives(params, texts, images, image_id, draw_key, step)
+        by_pool = jax.vmap(of_pool)(texts, images, negatives, jax.random.split(rng, len(image_id)))
+        by_image, by_text = jax.tree.map(jnp.mean, by_pool)
+        weight = schedule(options.schedule, step / self.durations.total)
+        share = 1 / self.mining.anchors
+        aligned = (by_image.alignment + by_text.alignment) * (share if options.per_update_mean else 1)
+        return {
+            "rank": by_image.rank + by_text.rank,
+            "attention_alignment": weight * aligned,
+            "attention_alignment/vision": share * by_image.alignment,
+            "attention_alignment/language": share * by_text.alignment,
+            "attention_alignment/schedule": weight,
+            "gap": (by_image.gap + by_text.gap) / 2,
+        }
+
+    def _anchored(
+        self,
+        params: Params,
+        texts: Embedded,
+        images: Embedded,
+        negatives: Negatives,
+        rng: PRNGKeyArray,
+        by_image: bool,
+    ) -> Anchored:
+        """Mean rank loss, summed alignment and mean score gap of one pool's anchors."""
+        anchor = jnp.arange(self.mining.anchors)[:, None]
+        pairs = jnp.concatenate([anchor, negatives.rows], axis=1)  # the matched pair first
+        same = jnp.broadcast_to(anchor, pairs.shape)
+        of_text, of_image = (pairs, same) if by_image else (same, pairs)
+
+        def part(inputs: tuple[Array, Array, Bool[Array, "a k"], Array]) -> tuple[Array, ...]:
+            of_text, of_image, real, index = inputs
+            rows = lambda tree, at: jax.tree.map(lambda x: x[at.ravel()], tree)
+            text, image = rows(texts, of_text), rows(images, of_image)
+            rngs = {"dropout": jax.random.fold_in(rng, index)}
+            matched: Matched = self._apply(params, "match", text, image, train=True, rngs=rngs)
+            scores = matched.score.reshape(of_text.shape)
+            hinges = losses.rank_loss(scores[:, 0], scores[:, 1:], self.options.rank.margin)
+            own = slice(None, None, of_text.shape[1])
+            aligned = self._alignment(params, matched.last[own], text.mask[own], image.mask[own], by_image)
+            chance = jax.nn.sigmoid(jax.lax.stop_gradient(scores))
+            gap = jnp.where(real, chance[:, :1] - chance[:, 1:], 0)
+            return jnp.sum(jnp.where(real, hinges, 0)), jnp.sum(aligned), jnp.sum(gap), jnp.sum(real)
+
+        parts = self.micro_batches
+        split = lambda x: x.reshape(parts, -1, *x.shape[1:])
+        inputs = (*map(split, (of_text, of_image, negatives.real)), jnp.arange(parts))
+        if parts == 1:
+            sums = part(jax.tree.map(lambda x: x[0], inputs))
+        else:
+            sums = jax.tree.map(jnp.sum, jax.lax.map(jax.checkpoint(part), inputs))
+        rank, alignment, gap, count = sums
+        count = jnp.maximum(count, 1)
+        return Anchored(rank / count, alignment, gap / count)
+
+    def _alignment(
+        self, params: Params, last: Array, text: Bool[Array, "a w"], image: Bool[Array, "a r"], by_image: bool
+    ) -> Float[Array, "a"]:
+        options = self.options.attention_alignment
+        if options.form == "none" or not options.weight:
+            return jnp.zeros(len(last))
+        maps: AttentionMaps = self._apply(params, "maps", last, text, image)
+        maps = maps.turned() if by_image else maps
+        return losses.attention_alignment(maps, form=options.form, singular_softmax=options.singular_softmax)
+
+    # -- inference ----------------------------------------------------------------------------------------
+
+    def encode_image(self, params: Params, image: Inputs) -> Embedded:
+        """Embedded regions."""
+        return self._apply(params, "embed_image", image)
+
+    def encode_text(self, params: Params, text: Inputs) -> Inputs:
+        """The words as they are: embedding them anew costs less than keeping it."""
+        return dict(text)
+
+    def score(self, params: Params, images: Embedded, texts: PyTree) -> Float[Array, "i t"]:
+        """Every pair through the whole model: one caption with all images at a time."""
+        embedded = self._apply(params, "embed_text", texts)
+        count = len(images.mask)
+
+        def one(text: Embedded) -> Array:
+            same = jax.tree.map(lambda x: jnp.broadcast_to(x[None], (count, *x.shape)), text)
+            return self._apply(params, "match", same, images).score
+
+        return jax.lax.map(one, embedded).T
+
+    def score_pairs(self, params: Params, images: Embedded, texts: PyTree) -> Float[Array, "k"]:
+        """The scores of row k's image with row k's text."""
+        return self._apply(params, "match", self._apply(params, "embed_text", texts), images).score
+
+    def maps(self, params: Params, batch: Batch) -> AttentionMaps:
+        """The attention maps of matched rows, from the language side."""
+        text, image = self._embed(params, batch)
+        last = self._apply(params, "match", text, image).last
+        return self._apply(params, "maps", last, text.mask, image.mask)

@@ -1,0 +1,73 @@
+"""The two encoders of a dual encoder: their parameters, statistics and micro-batches."""
+
+import inspect
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jax_itm.arrays import Encoded, l2_normalise
+from jax_itm.types import Array, Batch, Float, Inputs, Params, PRNGKeyArray, PyTree
+
+SIDES = ("image", "text")
+
+
+class EncodedPair(NamedTuple):
+    """A batch's encoded images and texts, and the new batch statistics by side."""
+
+    image: Encoded
+    text: Encoded
+    stats: dict[str, PyTree]
+
+
+class EncoderPair:
+    """Two Linen modules, each of one side of a batch.
+
+    Args:
+        image: a module of `batch["image"]`, giving `Encoded` or plain embeddings (b, d).
+        text: the same of `batch["text"]`.
+    """
+
+    def __init__(self, image: nn.Module, text: nn.Module):
+        self.modules = {"image": image, "text": text}
+
+    def init(self, rng: PRNGKeyArray, batch: Batch) -> tuple[dict[str, Params], dict[str, PyTree]]:
+        """Parameters by side, and batch statistics of the sides that have any."""
+        keys = dict(zip(SIDES, jax.random.split(rng), strict=True))
+        variables = {side: self.modules[side].init(keys[side], batch[side]) for side in SIDES}
+        params = {side: variables[side]["params"] for side in SIDES}
+        stats = {side: v["batch_stats"] for side, v in variables.items() if "batch_stats" in v}
+        return params, stats
+
+    def encode(self, params: Params, side: str, inputs: Inputs) -> Encoded:
+        """One side as in evaluation."""
+        stats = params.get("stats", {}).get(side)
+        return _as_encoded(self.modules[side].apply(_variables(params[side], stats), inputs))
+
+    def encode_training(
+        self, params: Params, side: str, inputs: Inputs, rng: PRNGKeyArray
+    ) -> tuple[Encoded, PyTree | None]:
+        """One side as in training -> (encoded, new batch statistics where there are any)."""
+        module = self.modules[side]
+        stats = params.get("stats", {}).get(side)
+        options: dict[str, Any] = {"rngs": {"dropout": rng}}
+        if "train" in inspect.signature(type(module).__call__).parameters:
+            options["train"] = True
+        variables = _variables(params[side], stats)
+        if stats is None:
+            return _as_encoded(module.apply(variables, inputs, **options)), None
+        output: Any = module.apply(variables, inputs, mutable=["batch_stats"], **options)
+        return _as_encoded(output[0]), output[1]["batch_stats"]
+
+
+def _variables(params: Params, stats: PyTree | None) -> dict[str, PyTree]:
+    return {"params": params} if stats is None else {"params": params, "batch_stats": stats}
+
+
+def _as_encoded(output: Any) -> Encoded:
+    """What an encoder gave; a plain embedding (b, d) is normalised, and is its own only token."""
+    if isinstance(output, Encoded):
+        return output
+    embedding: Float[Array, "b d"] = l2_normalise(jnp.asarray(output, jnp.float32))
+    return Encoded(embedding, embedding[:, None], jnp.ones((len(embedding), 1), bool))
