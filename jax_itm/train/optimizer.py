@@ -100,7 +100,7 @@ def bert_adam(
         nu = optax.tree.update_moment(grads, state.nu, b2, 2)
         scale = rate * jnp.sqrt(1 - b2**count) / (1 - b1**count)
 
-        def change(m: Array, v: Array, p: Array, is_decayed: bool) -> Array:
+        def change(m: Array, v: Array, p: Array, is_decayed: bool | Array) -> Array:
             decay = rate * weight_decay * is_decayed
             return -(1 - decay) * scale * m / (jnp.sqrt(v) + eps) - decay * p
 

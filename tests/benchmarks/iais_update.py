@@ -30,15 +30,15 @@ from jax_itm.train.optimizer import build as build_optimizer
 def settings(hidden, layers):
     """The paper's counts in a small model."""
     config = default("iais")
-    config.method.hidden, config.method.layers, config.method.heads = hidden, layers, max(1, hidden // 64)
-    config.batch_size, config.data.max_regions, config.data.max_words = config.method.pool, 36, 32
+    config.uniter.hidden, config.uniter.layers, config.uniter.heads = hidden, layers, max(1, hidden // 64)
+    config.batch_size, config.data.max_regions, config.data.max_words = config.mining.pool, 36, 32
     config.data.region_dim, config.optimizer.name = 2048, "bert_adam"
     return config
 
 
 def by_pair(method, params, batch):
     """The scores that mining takes, each pair embedded anew."""
-    options, each = method.options, jnp.arange(method.options.pool)
+    options, each = method.mining, jnp.arange(method.mining.pool)
     anchors = jnp.arange(options.anchors)
     grids = jnp.meshgrid(anchors, each, indexing="ij"), jnp.meshgrid(each, anchors, indexing="ij")
     text, image = (jnp.concatenate([grid[k].ravel() for grid in grids]) for k in (0, 1))
@@ -58,7 +58,7 @@ def main():
     parser.add_argument("--turns", type=int, default=5)
     args = parser.parse_args()
     config, mesh = settings(args.hidden, args.layers), make_mesh(1)
-    options, method = config.method, build(config, VOCABULARY, 145_000)
+    options, method = config.mining, build(config, VOCABULARY, 145_000)
     local = jax.device_get(filled(example_batch(config, config.batch_size), jax.random.key(0)))
     batch = shard_local_batch(mesh, local)
     with jax.set_mesh(mesh):

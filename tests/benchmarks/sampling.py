@@ -19,10 +19,9 @@ from train_step import VOCABULARY, filled  # beside this file
 from turns import medians
 
 from jax_itm import config as config_lib
-from jax_itm.arrays import Encoded, l2_normalise, mean_pool
+from jax_itm import losses
 from jax_itm.checkpoint.state import init_state
 from jax_itm.distributed.mesh import make_mesh, per_device, shard_local_batch
-from jax_itm.losses import distribution_sampling
 from jax_itm.methods import build, example_batch
 from jax_itm.train import step
 from jax_itm.train.optimizer import build as build_optimizer
@@ -67,13 +66,9 @@ def sampled(config):
         return tokens, jnp.ones((rows, count), bool)
 
     (v, v_mask), (t, t_mask) = side(0, config.data.max_regions), side(1, config.data.max_words)
-    encoded = lambda x, mask: Encoded(l2_normalise(mean_pool(x, mask)), x, mask)
 
-    def loss(v, t, alpha):
-        both = encoded(v, v_mask), encoded(t, t_mask)
-        return distribution_sampling.sampled(
-            *both, alpha, jnp.arange(rows), jax.random.key(0), config.sampling
-        ).terms["sampling"]
+    def loss(v, t, thresholds):
+        return losses.distribution_sampling(v, v_mask, t, t_mask, thresholds=thresholds)
 
     run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
     return lambda: run(v, t, jnp.ones(2))

@@ -57,7 +57,7 @@ def main():
         def embed(params, batch, rng):
             image, text = (
                 encoder.apply({"params": params[name]}, batch[name], train=True, rngs={"dropout": rng})
-                for name, encoder in (("image", method.image), ("text", method.text))
+                for name, encoder in method.encoders.modules.items()
             )
             return jnp.sum(image.embedding) + jnp.sum(text.embedding)
 

@@ -127,7 +127,11 @@ def test_a_run_trains_on_crops_and_validates_on_complete_pictures(data_dir, spli
     run.matcher.params = run.state.params
     records = [run.data.validation.image(k) for k in range(4)]
     pixels = np.stack([transform_image(record["pixels"], TRANSFORM) for record in records])
-    wanted = run.model.method.image.apply({"params": run.state.params["image"]}, {"pixels": pixels}).embedding
+    wanted = (
+        run.model.method.encoders.modules["image"]
+        .apply({"params": run.state.params["image"]}, {"pixels": pixels})
+        .embedding
+    )
     embedding = jax.tree.leaves(run.matcher.encode_records(records))[0]
     np.testing.assert_allclose(embedding, wanted, atol=1e-5)
 

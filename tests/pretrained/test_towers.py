@@ -160,7 +160,7 @@ def test_a_run_on_pixels_starts_from_a_vit(tmp_path):
     method = build(config, 9)
     params = started(jax.jit(method.init)(jax.random.key(0), example_batch(config)), start)["image"]
     found = golden("vit")
-    encode = jax.jit(lambda inputs: method.image.apply({"params": params}, inputs))
+    encode = jax.jit(lambda inputs: method.encoders.modules["image"].apply({"params": params}, inputs))
     own = encode({"pixels": jnp.asarray(found["pixels_0"])})
     cached = encode({"features": jnp.asarray(found["tokens_0"])})
     np.testing.assert_allclose(own.embedding, cached.embedding, atol=1e-4)
@@ -269,7 +269,7 @@ def test_a_run_starts_from_the_directory_and_goes_on_without_it(tmp_path):
     word = load_file(tmp_path / "bert/model.safetensors")["bert.embeddings.word_embeddings.weight"]
     np.testing.assert_array_equal(params["text"]["tower"]["words"]["embedding"], word)
     text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
-    encoded = jax.jit(method.text.apply)({"params": params["text"]}, text)
+    encoded = jax.jit(method.encoders.modules["text"].apply)({"params": params["text"]}, text)
     (tmp_path / "bert/config.json").unlink()
     again = jax.jit(build(config, len(tokenizer)).text.apply)({"params": params["text"]}, text)
     np.testing.assert_array_equal(encoded.embedding, again.embedding)
@@ -284,7 +284,7 @@ def test_features_stand_for_a_frozen_tower(tmp_path, pooling):
     method, params, _ = run_of(config)
     text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
     given = {"features": jnp.asarray(found["tokens"]), "mask": text["mask"]}
-    apply = lambda inputs: method.text.apply(
+    apply = lambda inputs: method.encoders.modules["text"].apply(
         {"params": params["text"]}, inputs, train=True, rngs={"dropout": jax.random.key(1)}
     )
     cached, whole = (jax.jit(apply)(inputs) for inputs in (given, text))
