@@ -94,7 +94,7 @@ PRETRAINED_FIELDS: Section = {
     "arch": {},  # the pretrained encoder's architecture, read from its directory when a run starts
 }
 
-POOLINGS = ("gpo", "mean", "max", "cls", "clip")
+POOLINGS = ("gpo", "hrem", "mean", "max", "cls", "clip")
 
 IMAGE: Section = {
     "name": Field("regions", "the image encoder", choices=("regions", "vit", "pretrained")),
@@ -102,7 +102,9 @@ IMAGE: Section = {
         "gpo", "how tokens become one vector; cls and clip: pretrained encoders only", choices=POOLINGS
     ),
     "norm": Field(
-        "none", "regions: batch normalisation in the MLP, over the global batch", choices=("none", "batch")
+        "none",
+        "of the MLP: batch normalisation over the global batch, or none",
+        choices=("none", "batch"),
     ),
     "drop": rate(0.2, "fraction of the regions hidden in training"),
     "boxes": Field(False, "regions: append each region's location to its features"),

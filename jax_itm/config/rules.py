@@ -151,6 +151,8 @@ def _check_encoder(config: Config, side: str) -> None:
         raise UserError(
             "config.image.norm='batch': needs config.micro_batches=1, or statistics would be of a part"
         )
+    if side == "image" and encoder.norm != "none" and encoder.name != "regions" and not encoder.hidden:
+        raise UserError("config.image.norm='batch': it is part of an MLP, so it needs config.image.hidden")
     transformer = {"image": "vit", "text": "bert"}[side]
     if encoder.name == transformer and encoder.width % encoder.heads:
         raise UserError(

@@ -16,7 +16,7 @@ from jax_itm.data.augment import Augmentation, augment_image
 from jax_itm.data.image_transforms import ImageTransform
 from jax_itm.data.images import collate_images
 from jax_itm.data.split import Split
-from jax_itm.data.token_cache import padded
+from jax_itm.data.token_cache import pad_tokens
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.types import Batch, NamedTuple
 
@@ -152,5 +152,5 @@ class _TrainSource:
     def _texts(self, captions: np.ndarray) -> dict[str, Any]:
         text = {"ids": self._ids[captions], "mask": self._mask[captions]}
         if tokens := self._split.tokens.get("text"):
-            text["features"] = padded([tokens[int(k)] for k in captions], self._options.max_words)
+            text["features"] = pad_tokens([tokens[int(k)] for k in captions], self._options.max_words)
         return text

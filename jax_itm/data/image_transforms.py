@@ -48,8 +48,10 @@ def image_transform_of(config: Config) -> ImageTransform:
         return ImageTransform((config.data.image_size,) * 2, max_pixels=max_pixels)
     if not config.image.arch:
         raise UserError("config.image.arch: empty; starting a run fills it from the encoder's config.json")
-    frame = config.image.arch.frame
-    return ImageTransform(tuple(frame.resize), tuple(frame.crop), frame.resample, frame.rounded, max_pixels)
+    transform = config.image.arch.image_transform
+    return ImageTransform(
+        tuple(transform.resize), tuple(transform.crop), transform.resample, transform.rounded, max_pixels
+    )
 
 
 def transform_image(pixels: np.ndarray, transform: ImageTransform) -> np.ndarray:

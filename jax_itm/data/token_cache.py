@@ -1,11 +1,10 @@
-"""Tokens of frozen towers, made once and kept beside a prepared data set (`prepare --encode`).
+"""Tokens of frozen backbones, computed once and kept beside a prepared data set (`prepare --encode`).
 
-`DATA_DIR/NAME/towers/KEY/` has, for each split and side, all true tokens of its items one after another,
-float16 (n, f) in a plain file, and an .npz that says where those of each item start, and f. The key is a
-digest of all that the tokens depend on, so what another tower made, or of other captions, is never read.
+`DATA_DIR/NAME/tokens/KEY/` holds, for each split and side, all true tokens of its items one after another,
+float16 (n, f) in a plain file, and an .npz that says where the tokens of each item start, and f. The key is a
+digest of all that the tokens depend on, so that tokens of another backbone or other captions are never read.
 """
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,72 +18,88 @@ from jax_itm.errors import UserError
 
 
 class Tokens:
-    """The tokens of a split's items: `tokens[k]` is float16 (n, f). May be sent to other processes."""
+    """The tokens of a split's items: `tokens[k]` is float16 (n, f). Can be sent to other processes.
 
-    def __init__(self, place: str):
-        with np.load(f"{place}.npz", allow_pickle=False) as known:
-            self.starts, self.width = known["starts"], int(known["width"])
-        self._place = place
+    Args:
+        path: of the files, without their suffixes.
+
+    Raises:
+        ValueError: the files do not fit each other.
+    """
+
+    def __init__(self, path: str):
+        with np.load(f"{path}.npz", allow_pickle=False) as index:
+            self.starts = index["starts"]
+            self.width = int(index["width"])
+        self._path = path
+        self._values = np.memmap(f"{path}.tokens", np.float16, "r")
         if self.starts.dtype.kind != "i" or self.starts[0] or np.any(np.diff(self.starts) < 0):
             raise ValueError("its items do not follow one another")
-        if self.width < 1 or _open(place).size != self.starts[-1] * self.width:
-            raise ValueError("its tokens are not as many as it says")
+        if self.width < 1 or self._values.size != self.starts[-1] * self.width:
+            raise ValueError("it does not hold as many tokens as it says")
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
     def __getitem__(self, k: int) -> np.ndarray:
         start, end = self.starts[k : k + 2] * self.width
-        return _open(self._place)[start:end].reshape(-1, self.width)
+        return self._values[start:end].reshape(-1, self.width)
+
+    def __reduce__(self) -> tuple[type["Tokens"], tuple[str]]:
+        return Tokens, (self._path,)  # the file is opened again, not copied
 
 
-@functools.lru_cache(maxsize=16)
-def _open(place: str) -> np.ndarray:
-    return np.memmap(f"{place}.tokens", np.float16, "r")
-
-
-def padded(rows: Sequence[np.ndarray], width: int) -> np.ndarray:
-    """Tokens (n_k, f) of each row -> float16 (b, width, f), zeros behind them."""
-    out = np.zeros((len(rows), width, rows[0].shape[1]), np.float16)
-    for row, tokens in zip(out, rows, strict=True):
+def pad_tokens(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
+    """Tokens (n_k, f) of each row -> float16 (b, length, f), with zeros after them."""
+    padded = np.zeros((len(rows), length, rows[0].shape[1]), np.float16)
+    for row, tokens in zip(padded, rows, strict=True):
         row[: len(tokens)] = tokens
-    return out
+    return padded
 
 
-def key(tower: Mapping[str, Any], arch: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """A digest of a tower's parameters (by path), its description, and how its inputs are made."""
+def cache_key(backbone: Mapping[str, Any], arch: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """A digest of a backbone's parameters (by path), its architecture, and how its inputs are made."""
     digest = hashlib.sha256(json.dumps([dict(arch), dict(settings)], sort_keys=True).encode())
-    for path in sorted(tower):
-        value = np.ascontiguousarray(tower[path], np.float32)
+    for path in sorted(backbone):
+        value = np.ascontiguousarray(backbone[path], np.float32)
         digest.update(f"{path} {value.shape}".encode() + value.tobytes())
     return digest.hexdigest()[:16]
 
 
-def find(place: str) -> Tokens | None:
-    """The tokens of a place, or None where they were not made; UserError where they are damaged."""
-    if not Path(f"{place}.npz").exists():
+def open_tokens(path: str) -> Tokens | None:
+    """The tokens at a path; None if there are none yet.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    if not Path(f"{path}.npz").exists():
         return None
     try:
-        return Tokens(place)
+        return Tokens(path)
     except Exception as error:  # zipfile, zlib and numpy raise every kind
-        raise UserError(f"{place}.npz: damaged; remove it and encode again ({error})") from error
+        raise UserError(f"{path}.npz: damaged; remove it and encode again ({error})") from error
 
 
 @contextmanager
-def writing(place: str) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
-    """`add(tokens (n, f), counts (items,))` of the next items; `find` sees them once all were added."""
-    Path(place).parent.mkdir(parents=True, exist_ok=True)
-    partial, counts, width = Path(f"{place}.partial"), [np.zeros(1, np.int64)], 0
+def token_writer(path: str) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
+    """Gives `add(tokens (n, f), counts (items,))` for the next items.
+
+    `open_tokens` sees them only after the block has ended without an error.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(f"{path}.partial")
+    counts = [np.zeros(1, np.int64)]
+    width = 0
     with partial.open("wb") as file:
 
-        def add(tokens: np.ndarray, of: np.ndarray) -> None:
+        def add(tokens: np.ndarray, items: np.ndarray) -> None:
             nonlocal width
             width = tokens.shape[1]
             file.write(tokens.astype(np.float16).tobytes())
-            counts.append(of)
+            counts.append(items)
 
         yield add
-    partial.replace(f"{place}.tokens")
+    partial.replace(f"{path}.tokens")
     with partial.open("wb") as file:
         np.savez(file, starts=np.cumsum(np.concatenate(counts)), width=width)
-    partial.replace(f"{place}.npz")  # last: `find` looks for it
+    partial.replace(f"{path}.npz")  # last, because its existence says that the tokens are complete

@@ -9,7 +9,7 @@ import numpy as np
 from jax_itm.data.split import Split
 from jax_itm.errors import UserError
 from jax_itm.inference.matcher import Matcher
-from jax_itm.inference.token_cache import attached, cached_sides
+from jax_itm.inference.token_cache import attach_tokens, cached_sides
 from jax_itm.metrics import RetrievalCounter, compare
 from jax_itm.types import Config, NamedTuple, PyTree
 
@@ -82,7 +82,7 @@ def encode_split(matcher: Matcher, split: Split) -> EncodedSplit:
     """Encodes all images and captions of a split, or reads their cached tokens if there are any."""
     check_fits(matcher.config, split)
     if cached_sides(matcher.config) and not split.tokens:
-        [split] = attached(matcher.config, matcher.params, matcher.tokenizer, split, needed=False)
+        [split] = attach_tokens(matcher.config, matcher.params, matcher.tokenizer, (split,), required=False)
     images = matcher.encode_records(split.image(k) for k in range(len(split)))
     return EncodedSplit(images, matcher.encode_texts(split.captions(), split.tokens.get("text")))
 

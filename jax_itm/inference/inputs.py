@@ -10,7 +10,7 @@ from jax import dtypes
 from jax_itm.data.image_transforms import image_transform_of
 from jax_itm.data.images import collate_images, read_picture
 from jax_itm.data.sources.precomp import as_boxes, to_float16
-from jax_itm.data.token_cache import Tokens, padded
+from jax_itm.data.token_cache import Tokens, pad_tokens
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
 from jax_itm.types import Config, Inputs, NamedTuple
@@ -101,5 +101,5 @@ def text_batches(
         ids, mask = tokenizer.encode([captions[k] for k in rows], max_words)
         inputs = {"ids": ids, "mask": mask}
         if tokens is not None:
-            inputs["features"] = padded([tokens[k] for k in rows], max_words)
+            inputs["features"] = pad_tokens([tokens[k] for k in rows], max_words)
         yield PaddedBatch(inputs, min(len(captions) - start, batch_size))

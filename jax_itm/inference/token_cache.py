@@ -1,4 +1,4 @@
-"""The cached tokens of a run's frozen encoders: which sides want them, and where they lie."""
+"""The cached tokens of a run's frozen backbones: which sides use them, and where they lie."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,55 +13,56 @@ from jax_itm.errors import UserError
 from jax_itm.types import Config, Params
 
 SIDES = ("image", "text")
+BACKBONE = "backbone"  # the submodule of an encoder, in parameter paths
 
 
 def cached_sides(config: Config) -> list[str]:
-    """The sides whose tokens a config wants from `prepare --encode`; runs of old have no such field."""
-    return [side for side in SIDES if config[side].get("cached")]
+    """The sides whose tokens a run reads from the cache."""
+    return [side for side in SIDES if config[side].cached]
 
 
-def attached(
-    config: Config, params: Params, tokenizer: Tokenizer, *splits: Split, needed: bool
+def attach_tokens(
+    config: Config, params: Params, tokenizer: Tokenizer, splits: tuple[Split, ...], required: bool
 ) -> list[Split]:
-    """Splits with the tokens that were made of them, for each side of a run that wants them.
+    """Splits with their cached tokens, for each side of a run that uses the cache.
 
     Args:
         config: of the run.
-        params: its parameters, towers among them; where processes share them, all must call this.
-        tokenizer: its tokenizer.
-        splits: stay as they are, for other runs.
-        needed: whether to refuse where there are none; else the towers run.
+        params: of the run, its backbones among them; if several processes share them, all must call this.
+        tokenizer: of the run.
+        splits: which stay as they are, for other runs.
+        required: whether missing tokens are an error; otherwise the backbone will run.
 
     Returns:
-        Splits like the given ones, with `tokens` of this run alone.
+        Copies of the splits that have the `tokens` of this run alone.
 
     Raises:
-        UserError: `needed`, and the tokens were not made, or they are damaged.
+        UserError: tokens are required and missing, or they are damaged.
     """
-    made = [split.with_tokens({}) for split in splits]
+    copies = [split.with_tokens({}) for split in splits]
     for side in cached_sides(config):
-        tower = to_host(flatten_dict(params[side]["tower"], sep="/"))
-        key = _key(config, side, tower, tokenizer)
-        for split in made:
-            found = token_cache.find(_place(split, side, key))
-            if found is None and needed:
+        backbone = to_host(flatten_dict(params[side][BACKBONE], sep="/"))
+        key = side_key(config, side, backbone, tokenizer)
+        for split in copies:
+            tokens = token_cache.open_tokens(tokens_path(split, side, key))
+            if tokens is not None:
+                split.tokens[side] = tokens
+            elif required:
                 raise UserError(
-                    f"config.{side}.cached: {split.name}/{split.split} was not encoded by this tower: python"
-                    f" -m jax_itm prepare --encode --config FILE, with the same settings"
+                    f"config.{side}.cached: {split.name}/{split.split} was not encoded by this backbone:"
+                    f" python -m jax_itm prepare --encode --config FILE, with the same settings"
                 )
-            if found is not None:
-                split.tokens[side] = found
-    return made
+    return copies
 
 
-def _key(config: Config, side: str, tower: Mapping[str, Any], tokenizer: Tokenizer | None) -> str:
-    """Of all that the tokens of one side depend on."""
-    settings = {"dtype": config.dtype}  # how pictures are framed is in the description
+def side_key(config: Config, side: str, backbone: Mapping[str, Any], tokenizer: Tokenizer | None) -> str:
+    """A digest of all that the tokens of one side depend on; `backbone` are its parameters by path."""
+    settings = {"dtype": config.dtype}  # the image transform is part of the architecture
     if side == "text" and tokenizer:
         settings |= {"words": config.data.max_words, "by": tokenizer.to_json()}
-    return token_cache.key(tower, config[side].arch.to_dict(), settings)
+    return token_cache.cache_key(backbone, config[side].arch.to_dict(), settings)
 
 
-def _place(split: Split, side: str, key: str) -> str:
-    """The beginning of a split's files: the set's folder, the key, the split, and what was encoded."""
-    return str(split.path.parent / "towers" / key / f"{split.split}-{side}-{split.checksum(side)}")
+def tokens_path(split: Split, side: str, key: str) -> str:
+    """The path of a split's files: the set's folder, the key, the split, and what was encoded."""
+    return str(split.path.parent / "tokens" / key / f"{split.split}-{side}-{split.checksum(side)}")

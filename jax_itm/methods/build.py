@@ -14,8 +14,8 @@ from jax_itm.methods.cross_encoder import CrossEncoder, Durations
 from jax_itm.methods.dual_encoder import DualEncoder
 from jax_itm.methods.encoders import encoder
 from jax_itm.methods.heads import Head, TokensHead, UnetHead
+from jax_itm.models.build import uniter
 from jax_itm.models.unet import DualPath
-from jax_itm.models.uniter import Uniter
 from jax_itm.types import Config
 
 
@@ -88,21 +88,7 @@ def head(config: Config) -> Head | None:
 
 
 def _cross_encoder(config: Config, vocab: int, to_steps: Callable[[str], int]) -> CrossEncoder:
-    options = config.uniter
-    model = Uniter(
-        vocab=vocab,
-        hidden=options.hidden,
-        layers=options.layers,
-        heads=options.heads,
-        positions=config.data.max_words,
-        dropout=options.dropout,
-        spread=options.init_std,
-        region_mlp=options.region_mlp,
-        centred=options.center_boxes,
-        mlm=config.losses.masked_lm.weight > 0,
-        remat=config.remat,
-        dtype=jnp.dtype(config.dtype),
-    )
+    model = uniter(config, vocab)
     weights = {name: (to_steps(term.start), to_steps(term.ramp)) for name, term in config.losses.items()}
     durations = Durations(max(to_steps(config.duration), 1), to_steps(config.mining.random_for), weights)
     return CrossEncoder(

@@ -1,20 +1,12 @@
 """The encoders that a config describes, and a batch in their shapes."""
 
-import flax.linen as nn
 import jax.numpy as jnp
 
 from jax_itm.data.image_transforms import image_transform_of
-from jax_itm.models import image as image_models
-from jax_itm.models import text as text_models
+from jax_itm.models.build import encoder
 from jax_itm.types import Batch
 
-
-def encoder(config, side: str, vocab: int = 0) -> nn.Module:
-    """The encoder of one side, "image" or "text"; `vocab` ids in texts."""
-    remat = config.remat
-    if side == "image":
-        return image_models.build(config.image, config.dim, config.dtype, remat)
-    return text_models.build(config.text, config.dim, config.dtype, vocab, config.data.max_words, remat)
+__all__ = ["encoder", "example_batch"]
 
 
 def example_batch(config, rows: int = 1) -> Batch:

@@ -1,4 +1,4 @@
-"""Layers that several encoders share. Compute in `dtype`, parameters in float32."""
+"""Layers that several encoders share. They compute in `dtype` and keep float32 parameters."""
 
 from functools import partial
 from typing import Any
@@ -7,7 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jax_itm.types import Array, Bool, Float
+from jax_itm.types import Array, Bool, Float, NamedTuple
+
+Initializer = nn.initializers.Initializer
 
 ACTIVATIONS = {
     "relu": nn.relu,
@@ -15,10 +17,24 @@ ACTIVATIONS = {
     "gelu_tanh": partial(nn.gelu, approximate=True),
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),  # CLIP's
 }
+BATCH_NORM_MOMENTUM = 0.9  # of the running statistics: PyTorch's default, which VSE-infinity and HREM use
+BATCH_NORM_EPS = 1e-5
+
+
+class Tokens(NamedTuple):
+    """What a backbone returns: the features of its tokens, and which of them are real.
+
+    Attributes:
+        features: in the backbone's compute type.
+        mask: false on padding and on tokens that were dropped in training.
+    """
+
+    features: Float[Array, "b n f"]
+    mask: Bool[Array, "b n"]
 
 
 def drop_tokens(module: nn.Module, mask: Bool[Array, "b n"], rate: float) -> Bool[Array, "b n"]:
-    """Hides each token with probability `rate` (training only); never all tokens of a row."""
+    """Hides each token with probability `rate` (training only), but never all tokens of an item."""
     if rate == 0:
         return mask
     kept = mask & jax.random.bernoulli(module.make_rng("dropout"), 1 - rate, mask.shape)
@@ -26,9 +42,9 @@ def drop_tokens(module: nn.Module, mask: Bool[Array, "b n"], rate: float) -> Boo
 
 
 def drop_features(module: nn.Module, x: Float[Array, "b n f"], rate: float) -> Float[Array, "b n f"]:
-    """Dropout (training only) that leaves out the same features of all tokens of an item.
+    """Dropout (training only) of the same features in all tokens of an item.
 
-    What pooling would average away if each token lost features of its own.
+    If each token lost other features, pooling would average the loss away.
     """
     if rate == 0:
         return x
@@ -37,88 +53,140 @@ def drop_features(module: nn.Module, x: Float[Array, "b n f"], rate: float) -> F
 
 
 class Mlp(nn.Module):
-    """Linear, ReLU (or another of `ACTIVATIONS`), linear, whose kernel starts as `last` says."""
+    """Linear, an activation, linear; optionally with batch normalisation before the activation.
+
+    `norm="batch"` normalises each hidden unit by its mean and variance over the true tokens of the whole
+    batch, as VSE-infinity and HREM do. Under `jit` with a batch that is sharded over Auto axes, these are
+    statistics of the *global* batch. Training (`train=True`) updates their running averages in the collection
+    `batch_stats`, so that `apply` needs `mutable=["batch_stats"]`; evaluation uses the averages.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> x = jnp.ones((2, 3, 8))
+        >>> mlp = Mlp(hidden=4, out=6)
+        >>> mlp.apply(mlp.init(jax.random.key(0), x), x).shape
+        (2, 3, 6)
+
+    Attributes:
+        hidden: width of the hidden layer.
+        out: width of the output.
+        dtype: of the computation.
+        act: one of `ACTIVATIONS`.
+        kernel_init: of the first kernel.
+        out_kernel_init: of the second kernel.
+        norm: "none" or "batch".
+    """
 
     hidden: int
     out: int
     dtype: jnp.dtype = jnp.dtype("float32")
     act: str = "relu"
-    last: nn.initializers.Initializer = nn.linear.default_kernel_init
+    kernel_init: Initializer = nn.linear.default_kernel_init
+    out_kernel_init: Initializer = nn.linear.default_kernel_init
+    norm: str = "none"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*b f"]) -> Float[Array, "*b out"]:
-        """Applies the two layers to the last axis."""
-        x = nn.Dense(self.hidden, dtype=self.dtype)(x)
+    def __call__(
+        self, x: Float[Array, "*b f"], mask: Bool[Array, "*b"] | None = None, train: bool = False
+    ) -> Float[Array, "*b out"]:
+        """Applies the layers to the last axis; `mask` says which rows count in batch normalisation."""
+        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=self.kernel_init, name="hidden")(x)
+        if self.norm == "batch":
+            norm = nn.BatchNorm(
+                use_running_average=not train,
+                momentum=BATCH_NORM_MOMENTUM,
+                epsilon=BATCH_NORM_EPS,
+                dtype=self.dtype,
+                use_fast_variance=False,  # E[x^2] - E[x]^2 loses the digits of units with a large mean
+                name="batch_norm",
+            )
+            x = norm(x, mask=None if mask is None else mask[..., None])
         x = ACTIVATIONS[self.act](x)
-        return nn.Dense(self.out, dtype=self.dtype, kernel_init=self.last)(x)
+        return nn.Dense(self.out, dtype=self.dtype, kernel_init=self.out_kernel_init, name="out")(x)
 
 
-class Gru(nn.Module):
-    """A GRU over axis 1 (Cho et al., 2014, in cuDNN's form) that steps over masked positions.
+class ProjectionHead(nn.Module):
+    """From a token's features to the shared space: `Linear(f, d)`, plus `MLP(f, hidden, d)` if it has one.
 
-    A masked step leaves the state as it was: a padded or dropped word is as if it were not there, in
-    either direction. The input products of all steps are one matrix product before the scan.
+    VSE-infinity's image side, and what stands on a pretrained backbone (Chen et al., "Learning the Best
+    Pooling Strategy for Visual Semantic Embedding", CVPR 2021). In training it first drops features.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> x, mask = jnp.ones((2, 3, 8)), jnp.ones((2, 3), bool)
+        >>> head = ProjectionHead(dim=4, hidden=2)
+        >>> head.apply(head.init(jax.random.key(0), x, mask), x, mask).shape
+        (2, 3, 4)
+
+    Attributes:
+        dim: of the shared space.
+        hidden: width of the MLP; 0 for none.
+        feature_dropout: fraction of the features dropped in training, the same for all tokens of an item.
+        norm: of the MLP, "none" or "batch".
+        use_bias: of the linear layer; CLIP's own projection has none.
+        dtype: of the computation.
     """
 
-    hidden: int
-    reverse: bool = False
+    dim: int
+    hidden: int = 0
+    feature_dropout: float = 0.0
+    norm: str = "none"
+    use_bias: bool = True
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n f"], mask: Bool[Array, "b n"]) -> Float[Array, "b n hidden"]:
-        """The state after each step; zeros before the first real one."""
-        size = self.hidden
-        gates = nn.Dense(3 * size, dtype=self.dtype, name="input")(x)
-        recurrent = self.param("recurrent", nn.initializers.orthogonal(), (size, 3 * size))
-        bias = self.param("recurrent_bias", nn.initializers.zeros, (3 * size,))
-        recurrent, bias = recurrent.astype(self.dtype), bias.astype(self.dtype)
-
-        def step(state, inputs):
-            gate, real = inputs
-            own = state @ recurrent + bias
-            reset, update = jnp.split(nn.sigmoid(gate[:, : 2 * size] + own[:, : 2 * size]), 2, axis=1)
-            candidate = jnp.tanh(gate[:, 2 * size :] + reset * own[:, 2 * size :])
-            state = jnp.where(real[:, None], (1 - update) * candidate + update * state, state)
-            return state, state
-
-        start = jnp.zeros((x.shape[0], size), self.dtype)
-        steps = (jnp.moveaxis(gates, 1, 0), jnp.moveaxis(mask, 1, 0))
-        _, states = jax.lax.scan(step, start, steps, reverse=self.reverse)
-        return jnp.moveaxis(states, 0, 1)
-
-
-class BiGru(nn.Module):
-    """Two GRUs, forward and backward, averaged."""
-
-    hidden: int
-    dtype: jnp.dtype = jnp.dtype("float32")
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b n f"], mask: Bool[Array, "b n"]) -> Float[Array, "b n hidden"]:
-        """The mean of the two directions' states at each step."""
-        forward = Gru(self.hidden, dtype=self.dtype, name="forward")(x, mask)
-        backward = Gru(self.hidden, reverse=True, dtype=self.dtype, name="backward")(x, mask)
-        return (forward + backward) / 2
+    def __call__(
+        self, x: Float[Array, "b n f"], mask: Bool[Array, "b n"], train: bool = False
+    ) -> Float[Array, "b n dim"]:
+        """Float32 tokens."""
+        if train:
+            x = drop_features(self, x, self.feature_dropout)
+        tokens = nn.Dense(self.dim, use_bias=self.use_bias, dtype=self.dtype, name="linear")(x)
+        if self.hidden:
+            mlp = Mlp(self.hidden, self.dim, dtype=self.dtype, norm=self.norm, name="mlp")
+            tokens = tokens + mlp(x, mask, train)
+        return tokens.astype(jnp.float32)
 
 
 class TransformerLayer(nn.Module):
-    """A transformer layer: pre-norm as ViT (`post_norm=False`) or post-norm as BERT.
+    """A transformer layer: pre-norm as in ViT (`post_norm=False`) or post-norm as in BERT.
 
-    `causal`: a position sees none after it (CLIP's words). `scaled`: what a part adds is weighted by a learnt
-    vector (pre-norm only; DINOv2's LayerScale, Touvron et al., 2021). `still`: both parts start by adding
-    nothing, so that the layer starts as the identity (pre-norm only).
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> x, mask = jnp.ones((2, 5, 8)), jnp.ones((2, 5), bool)
+        >>> layer = TransformerLayer(heads=2, mlp=16)
+        >>> layer.apply(layer.init(jax.random.key(0), x, mask, False), x, mask, False).shape
+        (2, 5, 8)
+
+    Attributes:
+        heads: of the attention.
+        mlp: width of the MLP's hidden layer.
+        dropout: of what each part adds.
+        attention_dropout: of the attention weights.
+        post_norm: whether LayerNorm follows each part instead of preceding it.
+        norm_eps: of the LayerNorms.
+        dtype: of the computation; the softmax is float32.
+        act: one of `ACTIVATIONS`.
+        causal: whether a position attends to no later one (CLIP's text encoder).
+        layer_scale: whether what a part adds is multiplied by a learnt vector (Touvron et al., "Going deeper
+            with Image Transformers", 2021; DINOv2). Pre-norm only.
+        zero_init_residual: whether both parts start by adding nothing, so that a pre-norm layer starts as
+            the identity.
+        kernel_init: of all other kernels.
     """
 
     heads: int
     mlp: int
     dropout: float = 0.0
+    attention_dropout: float = 0.0
     post_norm: bool = False
     norm_eps: float = 1e-6
     dtype: jnp.dtype = jnp.dtype("float32")
     act: str = "gelu_tanh"
     causal: bool = False
-    scaled: bool = False
-    still: bool = False
+    layer_scale: bool = False
+    zero_init_residual: bool = False
+    kernel_init: Initializer = nn.linear.default_kernel_init
 
     @nn.compact
     def __call__(
@@ -127,31 +195,55 @@ class TransformerLayer(nn.Module):
         """Self-attention over the true positions, then the MLP, each with its residual."""
         norm = lambda name: nn.LayerNorm(self.norm_eps, dtype=self.dtype, name=name)
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        last = nn.initializers.zeros if self.still else nn.linear.default_kernel_init
+        out_init = nn.initializers.zeros if self.zero_init_residual else self.kernel_init
         attention = nn.MultiHeadDotProductAttention(
             self.heads,
             dtype=self.dtype,
-            deterministic=True,
+            dropout_rate=self.attention_dropout,
+            broadcast_dropout=False,
+            deterministic=not train,
             force_fp32_for_softmax=True,
-            out_kernel_init=last,
+            kernel_init=self.kernel_init,
+            out_kernel_init=out_init,
+            name="attention",
         )
-        mlp = Mlp(self.mlp, x.shape[-1], dtype=self.dtype, act=self.act, last=last)
-        see = mask[:, None, None, :]
+        mlp = Mlp(
+            self.mlp,
+            x.shape[-1],
+            dtype=self.dtype,
+            act=self.act,
+            kernel_init=self.kernel_init,
+            out_kernel_init=out_init,
+            name="mlp",
+        )
+        visible = mask[:, None, None, :]
         if self.causal:
-            see = see & jnp.tril(jnp.ones((x.shape[1],) * 2, bool))
+            visible = visible & jnp.tril(jnp.ones((x.shape[1],) * 2, bool))
         if self.post_norm:
-            x = norm("norm_attention")(x + drop(attention(x, x, mask=see)))
+            x = norm("norm_attention")(x + drop(attention(x, x, mask=visible)))
             return norm("norm_mlp")(x + drop(mlp(x)))
-        y = norm("norm_attention")(x)
-        x = x + self._scale("scale_attention", drop(attention(y, y, mask=see)))
+        normed = norm("norm_attention")(x)
+        x = x + self._scale("scale_attention", drop(attention(normed, normed, mask=visible)))
         return x + self._scale("scale_mlp", drop(mlp(norm("norm_mlp")(x))))
 
     def _scale(self, name: str, x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-        if not self.scaled:
+        if not self.layer_scale:
             return x
         return x * self.param(name, nn.initializers.ones, x.shape[-1:]).astype(self.dtype)
 
+    def queries_and_keys(
+        self, x: Float[Array, "b n d"]
+    ) -> tuple[Float[Array, "b n heads size"], Float[Array, "b n heads size"]]:
+        """The queries and keys that a post-norm layer's attention makes of its input, in float32."""
+        x = x.astype(jnp.float32)
+        attention = self.variables["params"]["attention"]
+        project = lambda part: jnp.einsum("bnd,das->bnas", x, part["kernel"]) + part["bias"]
+        return project(attention["query"]), project(attention["key"])
 
-def recomputed(layer: type[nn.Module], remat: bool) -> Any:
-    """`layer`, of (x, mask, train); with `remat` the backward pass computes its insides again."""
-    return nn.remat(layer, static_argnums=(3,)) if remat else layer
+
+def maybe_remat(layer: type[nn.Module], remat: bool, static_argnums: tuple[int, ...] = (3,)) -> Any:
+    """`layer` itself, or with `remat` one whose backward pass computes its activations again.
+
+    `static_argnums` are the arguments of its call that are no arrays; `train` of a `TransformerLayer`.
+    """
+    return nn.remat(layer, static_argnums=static_argnums) if remat else layer

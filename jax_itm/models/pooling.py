@@ -1,4 +1,4 @@
-"""Pooling a set of tokens into one vector: mean, max and GPO."""
+"""Pooling a set of tokens into one vector: mean, max, GPO and HREM's."""
 
 import math
 
@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm.arrays import NEG_INF, mean_pool
-from jax_itm.models.layers import BiGru
+from jax_itm.models.layers import TransformerLayer
+from jax_itm.models.recurrent import BiGru
 from jax_itm.types import Array, Bool, Float, Int
 
 
@@ -23,17 +24,17 @@ def sinusoidal(positions: int, size: int) -> Float[Array, "n size"]:
 
 
 def descending_rank(x: Float[Array, "b n d"]) -> Int[Array, "b n d"]:
-    """How many of a row's n values, dimension by dimension, come before each in descending order.
+    """How many of an item's n values, dimension by dimension, precede each in descending order.
 
     Of equal values the first comes first. Counted, n comparisons a value: XLA's sort on CPUs, with its
-    backward pass, took 3 to 11 times as long for n from 16 to 196 (BENCHMARKS.md).
+    backward pass, took 3 to 11 times as long for n from 16 to 196 (docs/benchmarks).
     """
     x = jax.lax.stop_gradient(x)
-    place = jnp.arange(x.shape[1])[:, None]
+    index = jnp.arange(x.shape[1])[:, None]
 
     def count(j, rank):
         other = jax.lax.dynamic_slice_in_dim(x, j, 1, axis=1)
-        return rank + ((other > x) | ((other == x) & (j < place)))
+        return rank + ((other > x) | ((other == x) & (j < index)))
 
     return jax.lax.fori_loop(0, x.shape[1], count, jnp.zeros(x.shape, jnp.int32))
 
@@ -41,17 +42,36 @@ def descending_rank(x: Float[Array, "b n d"]) -> Int[Array, "b n d"]:
 def pool_by_rank(
     x: Float[Array, "b n d"], mask: Bool[Array, "b n"], weights: Float[Array, "b n"]
 ) -> Float[Array, "b d"]:
-    """The true tokens, each value weighted by its rank in its dimension; the largest takes the first."""
+    """The weighted sum of the true tokens: in each dimension the k-th largest value has the k-th weight."""
     x = jnp.where(mask[..., None], x, NEG_INF)
     weight = jnp.take_along_axis(weights[..., None], descending_rank(x), axis=1)
     return jnp.sum(jnp.where(weight > 0, x * weight, 0), axis=1)
 
 
-class Gpo(nn.Module):
-    """Generalised pooling (Chen et al., 2021, VSE-infinity, section 3.2).
+def top_mean(x: Float[Array, "b n d"], mask: Bool[Array, "b n"], k: int) -> Float[Array, "b d"]:
+    """The mean of the `k` largest values of each dimension over the true tokens; of all if they are fewer."""
+    count = jnp.maximum(jnp.minimum(jnp.sum(mask, axis=1, keepdims=True), k), 1)
+    weights = jnp.where(jnp.arange(x.shape[1]) < count, 1 / count, 0).astype(x.dtype)
+    return pool_by_rank(x, mask, weights)
 
-    Weights for rank positions, from a small BiGRU over position codes, applied to each dimension's
-    features in descending order. One weight vector a number of true tokens, shared by dimensions.
+
+class Gpo(nn.Module):
+    """GPO, generalised pooling (Chen et al., "Learning the Best Pooling Strategy for VSE", CVPR 2021).
+
+    Weights for rank positions, from a small BiGRU over position codes, are applied to the features of each
+    dimension in descending order. There is one weight vector for each number of true tokens, which all
+    dimensions share.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> x, mask = jnp.ones((2, 3, 8)), jnp.ones((2, 3), bool)
+        >>> gpo = Gpo()
+        >>> gpo.apply(gpo.init(jax.random.key(0), x, mask), x, mask).shape
+        (2, 8)
+
+    Attributes:
+        size: of the position codes and of the BiGRU.
+        temperature: of the softmax over rank positions.
     """
 
     size: int = 32
@@ -59,16 +79,73 @@ class Gpo(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
-        """Pools the true tokens of each row."""
+        """Pools the true tokens of each item."""
         n = x.shape[1]
-        lengths = jnp.arange(1, n + 1)[:, None] > jnp.arange(n)[None, :]  # row k has k + 1 ranks
+        has_rank = jnp.arange(1, n + 1)[:, None] > jnp.arange(n)[None, :]  # row k: for k + 1 true tokens
         codes = jnp.broadcast_to(sinusoidal(n, self.size), (n, n, self.size))
-        logits = nn.Dense(1, use_bias=False)(BiGru(self.size)(codes, lengths))[..., 0]
-        table = nn.softmax(jnp.where(lengths, logits / self.temperature, NEG_INF), axis=1)
+        logits = nn.Dense(1, use_bias=False, name="score")(BiGru(self.size, name="gru")(codes, has_rank))
+        logits = logits[..., 0] / self.temperature
+        table = nn.softmax(jnp.where(has_rank, logits, NEG_INF), axis=1)
         return pool_by_rank(x, mask, table[jnp.maximum(jnp.sum(mask, axis=1), 1) - 1])
 
 
-def pool(name: str, x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
-    """`gpo`, `mean` or `max` pooling, in float32; call it inside a module's compact method."""
-    pools = {"gpo": lambda x, mask: Gpo(name="gpo")(x, mask), "mean": mean_pool, "max": max_pool}
-    return pools[name](x.astype(jnp.float32), mask)
+class HremPooling(nn.Module):
+    """HREM's pooling, from its authors' released code (github.com/CrossmodalGroup/HREM, lib/encoders.py).
+
+        v = 0.8 mean of the 2 largest values of x + 0.2 mean of Layer(x)
+
+    both over the true tokens of one item; `Layer` is one post-norm transformer layer of 16 heads, whose MLP
+    is as wide as a token. Fu et al., "Learning Semantic Relationship among Instances for Image-Text
+    Matching", CVPR 2023. Departures: no dropout inside the MLP, and if 16 does not divide the width, as many
+    heads as their greatest common divisor.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> x, mask = jnp.ones((2, 3, 8)), jnp.ones((2, 3), bool)
+        >>> pooling = HremPooling()
+        >>> pooling.apply(pooling.init(jax.random.key(0), x, mask), x, mask).shape
+        (2, 8)
+
+    Attributes:
+        heads: of the transformer layer.
+        largest: how many values of a dimension the first part averages.
+        residual_weight: of the first part.
+        dropout: inside the transformer layer.
+    """
+
+    heads: int = 16
+    largest: int = 2
+    residual_weight: float = 0.8
+    dropout: float = 0.1
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n d"], mask: Bool[Array, "b n"], train: bool = False
+    ) -> Float[Array, "b d"]:
+        """Pools the true tokens of each item."""
+        width = x.shape[-1]
+        layer = TransformerLayer(
+            math.gcd(self.heads, width),
+            width,
+            dropout=self.dropout,
+            attention_dropout=self.dropout,
+            post_norm=True,
+            norm_eps=1e-5,
+            act="relu",
+            name="layer",
+        )
+        related = mean_pool(layer(x, mask, train), mask)
+        largest = top_mean(x, mask, self.largest)
+        return self.residual_weight * largest + (1 - self.residual_weight) * related
+
+
+def pool(
+    name: str, x: Float[Array, "b n d"], mask: Bool[Array, "b n"], train: bool = False
+) -> Float[Array, "b d"]:
+    """`gpo`, `hrem`, `mean` or `max` pooling in float32; to call inside a module's compact method."""
+    x = x.astype(jnp.float32)
+    if name == "gpo":
+        return Gpo(name="gpo")(x, mask)
+    if name == "hrem":
+        return HremPooling(name="hrem")(x, mask, train)
+    return {"mean": mean_pool, "max": max_pool}[name](x, mask)

@@ -1,8 +1,4 @@
-"""UNITER, a single-stream matcher: one BERT over the words and the regions of a pair.
-
-Chen et al., "UNITER: UNiversal Image-TExt Representation Learning", ECCV 2020, as IAIS uses it. Words
-and regions are embedded apart, so that an item is embedded once for all pairs that it is in.
-"""
+"""UNITER, a single-stream matcher: one BERT over the words and the regions of a pair."""
 
 import math
 
@@ -10,110 +6,107 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jax_itm.arrays import NEG_INF, AttentionMaps
-from jax_itm.models.image import location
-from jax_itm.models.layers import recomputed
+from jax_itm.arrays import AttentionMaps
+from jax_itm.models.bert import TokenEmbeddings
+from jax_itm.models.image import box_location
+from jax_itm.models.layers import TransformerLayer, maybe_remat
 from jax_itm.types import Array, Bool, Float, Inputs, Int, NamedTuple
 
 EPS = 1e-12  # of every LayerNorm
-MEAN_PLACE = (1 / 3, 1 / 3, 2 / 3, 2 / 3, 1 / 3, 1 / 3, 1 / 9)  # the location of a random box
+MEAN_LOCATION = (1 / 3, 1 / 3, 2 / 3, 2 / 3, 1 / 3, 1 / 3, 1 / 9)  # of a random box
+IMAGE_TYPE = 1  # row of the type table; words have row 0
 
 
 class Embedded(NamedTuple):
-    """One side's items before the encoder."""
+    """One side's items before the layers.
+
+    Attributes:
+        x: embedded words or regions.
+        mask: all true positions; of words with [CLS] and [SEP].
+    """
 
     x: Float[Array, "b n h"]
-    mask: Bool[Array, "b n"]  # all true positions; of words with [CLS] and [SEP]
+    mask: Bool[Array, "b n"]
 
 
 class Matched(NamedTuple):
-    """What the encoder says of pairs."""
+    """What the model says of pairs.
 
-    score: Float[Array, "b"]  # the logit; float32
-    last: Float[Array, "b n h"]  # the input of the last layer, words first
-    x: Float[Array, "b n h"]  # its output
+    Attributes:
+        score: the float32 logit: higher is a better match.
+        last: the input of the last layer, words first.
+        x: the output of the last layer.
+    """
+
+    score: Float[Array, "b"]
+    last: Float[Array, "b n h"]
+    x: Float[Array, "b n h"]
 
 
-class BertLayer(nn.Module):
-    """A post-norm BERT layer with exact GELU, whose attention maps can be asked for."""
+def attention_maps(
+    query: Float[Array, "b n a d"],
+    key: Float[Array, "b n a d"],
+    words: Bool[Array, "b w"],
+    regions: Bool[Array, "b r"],
+) -> AttentionMaps:
+    """The four attention maps of IAIS, from the language side (docs/methods/iais.md).
 
-    heads: int
-    hidden: int
-    dropout: float
-    spread: float
-    dtype: jnp.dtype
+        A_XY = mean over heads of softmax_over_Y(Q_X K_Y^T / sqrt(d_head))
 
-    def setup(self):
-        """Its parts; `maps` uses two of them."""
-        self.size = self.hidden // self.heads
-        normal = nn.initializers.normal(self.spread)
-        dense = lambda size: nn.Dense(size, dtype=self.dtype, kernel_init=normal)
-        norm = lambda: nn.LayerNorm(EPS, dtype=self.dtype)
-        self.query, self.key, self.value = (dense(self.hidden) for _ in range(3))
-        self.output, self.output_norm = dense(self.hidden), norm()
-        self.mlp_in, self.mlp_out, self.mlp_norm = dense(4 * self.hidden), dense(self.hidden), norm()
-        self.drop = nn.Dropout(self.dropout)
+    Four softmaxes, each over its own keys alone: not a layer's joint attention, and without dropout. Rows of
+    padding hold numbers that mean nothing.
 
-    def _heads(self, x: Float[Array, "b n h"]) -> Float[Array, "b n heads size"]:
-        return x.reshape(*x.shape[:2], self.heads, self.size)
+    Args:
+        query: float32 queries of the words and then the regions, of each of a heads.
+        key: their keys.
+        words: which words are true.
+        regions: which regions are true.
+    """
+    count = words.shape[1]
+    size = query.shape[-1]
+    language = (slice(None, count), words)
+    vision = (slice(count, None), regions)
 
-    def __call__(
-        self, x: Float[Array, "b n h"], mask: Bool[Array, "b n"], train: bool
-    ) -> Float[Array, "b n h"]:
-        """Joint self-attention over the true positions, then the MLP."""
-        query, key, value = (self._heads(f(x)) for f in (self.query, self.key, self.value))
-        scores = jnp.einsum("bqad,bkad->baqk", query, key).astype(jnp.float32) / math.sqrt(self.size)
-        weights = jax.nn.softmax(jnp.where(mask[:, None, None, :], scores, NEG_INF), axis=3)
-        weights = self.drop(weights.astype(self.dtype), deterministic=not train)
-        seen = jnp.einsum("baqk,bkad->bqad", weights, value).reshape(x.shape)
-        x = self.output_norm(x + self.drop(self.output(seen), deterministic=not train))
-        inner = nn.gelu(self.mlp_in(x), approximate=False)
-        return self.mlp_norm(x + self.drop(self.mlp_out(inner), deterministic=not train))
+    def attention(source: tuple[slice, Array], target: tuple[slice, Array]) -> Float[Array, "b x y"]:
+        rows, _ = source
+        columns, mask = target
+        scores = jnp.einsum("bqad,bkad->baqk", query[:, rows], key[:, columns]) / math.sqrt(size)
+        scores = jnp.where(mask[:, None, None, :], scores, -jnp.inf)
+        scores = jnp.where(jnp.any(mask, axis=1)[:, None, None, None], scores, 0)  # nothing to attend to
+        return jnp.mean(jax.nn.softmax(scores, axis=3), axis=1)
 
-    def maps(
-        self, x: Float[Array, "b n h"], words: Bool[Array, "b w"], regions: Bool[Array, "b r"]
-    ) -> AttentionMaps:
-        """The four attention maps of spec section 2, float32, for inputs of this layer, words first.
-
-            A_XY = mean over heads of softmax_over_Y(Q_X K_Y^T / sqrt(d_head))
-
-        Four softmaxes, each over its own keys alone: not the joint attention of `__call__`, and without
-        dropout. Padded rows hold numbers that mean nothing.
-        """
-        x = x.astype(jnp.float32)
-        whole = lambda layer: x @ layer.variables["params"]["kernel"] + layer.variables["params"]["bias"]
-        query, key = self._heads(whole(self.query)), self._heads(whole(self.key))
-        count = words.shape[1]
-        sides = (slice(None, count), words), (slice(count, None), regions)
-
-        def attention(of, to):
-            (here, _), (there, mask) = sides[of], sides[to]
-            scores = jnp.einsum("bqad,bkad->baqk", query[:, here], key[:, there]) / math.sqrt(self.size)
-            scores = jnp.where(mask[:, None, None, :], scores, -jnp.inf)
-            scores = jnp.where(jnp.any(mask, axis=1)[:, None, None, None], scores, 0)  # nothing to see
-            return jnp.mean(jax.nn.softmax(scores, axis=3), axis=1)
-
-        return AttentionMaps(
-            attention(0, 0), attention(1, 1), attention(0, 1), attention(1, 0), words, regions
-        )
+    return AttentionMaps(
+        attention(language, language),
+        attention(vision, vision),
+        attention(language, vision),
+        attention(vision, language),
+        words,
+        regions,
+    )
 
 
 class WordHead(nn.Module):
     """BERT's masked language model: logits of words by the word table itself.
 
-    It also holds what stands for a masked word: the vocabularies fitted here have no [MASK].
+    It also holds the vector that replaces a masked word: the vocabularies fitted here have no [MASK].
+
+    Attributes:
+        vocab: number of ids.
+        hidden: width of a word vector.
+        init_std: standard deviation of the initial values.
+        dtype: of the computation.
     """
 
     vocab: int
     hidden: int
-    spread: float
+    init_std: float
     dtype: jnp.dtype
 
-    def setup(self):
+    def setup(self) -> None:
         """Its parts."""
-        normal = nn.initializers.normal(self.spread)
-        self.masked = self.param("masked", normal, (self.hidden,))
-        self.dense = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=normal)
+        init = nn.initializers.normal(self.init_std)
+        self.masked = self.param("masked", init, (self.hidden,))
+        self.dense = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init)
         self.norm = nn.LayerNorm(EPS, dtype=self.dtype)
         self.bias = self.param("bias", nn.initializers.zeros, (self.vocab,))
 
@@ -124,12 +117,39 @@ class WordHead(nn.Module):
 
 
 class Uniter(nn.Module):
-    """The matcher. `base` is hidden 768, 12 layers, 12 heads; `large` 1024, 24 and 16.
+    """UNITER (Chen et al., "UNITER: UNiversal Image-TExt Representation Learning", ECCV 2020).
+
+    The matcher as IAIS uses it. The defaults are its `base`; `large` has hidden 1024, 24 layers and 16 heads.
+    Words and regions are embedded apart, so that an item is embedded once for all pairs that it is in. Its
+    embeddings, layers and pooler are those of a BERT, by the same parameter names.
 
     UNITER's one linear map of a region expects the features of a detector, which name what is seen.
-    `region_mlp` sets two layers of that width before it, for features that do not, such as pixels; the
-    `spread` of BERT's start values, 0.02, is for width 768, and narrower models want more. `centred` takes
-    the mean place off the boxes' locations, which from random values hides where each is. None is UNITER's.
+    `region_mlp` puts two layers of that width before it, for features that do not, such as pixels.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> text = {"ids": jnp.ones((2, 5), jnp.int32), "mask": jnp.ones((2, 5), bool)}
+        >>> image = {"regions": jnp.ones((2, 3, 6)), "boxes": jnp.zeros((2, 3, 4))}
+        >>> batch = {"text": text, "image": image | {"mask": jnp.ones((2, 3), bool)}}
+        >>> uniter = Uniter(vocab=10, hidden=8, layers=1, heads=2)
+        >>> uniter.apply(uniter.init(jax.random.key(0), batch), batch).shape
+        (2,)
+
+    Attributes:
+        vocab: number of ids.
+        hidden: width of a layer; its MLP is four times as wide.
+        layers: number of layers.
+        heads: attention heads of a layer.
+        positions: the largest number of words.
+        dropout: of embeddings, attention weights and what each part of a layer adds.
+        init_std: standard deviation of the initial values; BERT's 0.02 is for width 768, and narrower models
+            want more.
+        region_mlp: width of the MLP before the region projection; 0 for none, as UNITER.
+        center_boxes: whether the mean location is subtracted from the boxes', which from random values hides
+            where each is. UNITER does not.
+        mlm: whether there are parameters of the head for masked words.
+        remat: whether the backward pass computes the layers again instead of keeping their activations.
+        dtype: of the computation.
     """
 
     vocab: int
@@ -138,63 +158,80 @@ class Uniter(nn.Module):
     heads: int = 12
     positions: int = 512
     dropout: float = 0.1
-    spread: float = 0.02
+    init_std: float = 0.02
     region_mlp: int = 0
-    centred: bool = False
-    mlm: bool = False  # make the parameters of the head for masked words
+    center_boxes: bool = False
+    mlm: bool = False
     remat: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
 
-    def setup(self):
-        """Its parts, named as in the published weights."""
-        normal = nn.initializers.normal(self.spread)
-        table = lambda size: nn.Embed(size, self.hidden, dtype=self.dtype, embedding_init=normal)
+    def setup(self) -> None:
+        """Its parts."""
+        init = nn.initializers.normal(self.init_std)
         norm = lambda: nn.LayerNorm(EPS, dtype=self.dtype)
-        dense = lambda size: nn.Dense(size, dtype=self.dtype, kernel_init=normal)
-        wide = lambda: nn.Dense(self.region_mlp, dtype=self.dtype)
-        self.word, self.position, self.token_type = table(self.vocab), table(self.positions), table(2)
-        self.word_norm = norm()
-        self.region_mlp_layer = [wide(), wide()] if self.region_mlp else []
-        self.img_linear, self.img_layer_norm = dense(self.hidden), norm()
-        self.pos_linear, self.pos_layer_norm = dense(self.hidden), norm()
+        dense = lambda size: nn.Dense(size, dtype=self.dtype, kernel_init=init)
+        self.embeddings = TokenEmbeddings(
+            self.vocab,
+            self.hidden,
+            self.positions,
+            norm_eps=EPS,
+            init_std=self.init_std,
+            dtype=self.dtype,
+        )
+        mlp_layers = 2 if self.region_mlp else 0
+        self.region_mlp_layer = [nn.Dense(self.region_mlp, dtype=self.dtype) for _ in range(mlp_layers)]
+        self.img_linear = dense(self.hidden)
+        self.img_layer_norm = norm()
+        self.pos_linear = dense(self.hidden)
+        self.pos_layer_norm = norm()
         self.img_norm = norm()
-        self.layer = [
-            recomputed(BertLayer, self.remat)(self.heads, self.hidden, self.dropout, self.spread, self.dtype)
-            for _ in range(self.layers)
-        ]
-        self.pooler, self.rank_output = dense(self.hidden), nn.Dense(1, kernel_init=normal)
-        self.word_head = WordHead(self.vocab, self.hidden, self.spread, self.dtype)
+        self.layer = [self._transformer_layer() for _ in range(self.layers)]
+        self.pooler = dense(self.hidden)
+        self.rank_output = nn.Dense(1, kernel_init=init)
+        self.word_head = WordHead(self.vocab, self.hidden, self.init_std, self.dtype)
         self.drop = nn.Dropout(self.dropout)
 
+    def _transformer_layer(self) -> TransformerLayer:
+        return maybe_remat(TransformerLayer, self.remat)(
+            self.heads,
+            4 * self.hidden,
+            dropout=self.dropout,
+            attention_dropout=self.dropout,
+            post_norm=True,
+            norm_eps=EPS,
+            dtype=self.dtype,
+            act="gelu",
+            kernel_init=nn.initializers.normal(self.init_std),
+        )
+
     def embed_text(self, text: Inputs) -> Embedded:
-        """`LN(word + position + type_0)` of [CLS] words [SEP]; `hidden` words are masked."""
+        """`LN(word + position + type_0)` of [CLS] words [SEP]; words at `hidden` are masked."""
         ids: Int[Array, "b w"] = text["ids"]
-        zeros, places = jnp.zeros_like(ids), jnp.arange(ids.shape[1])[None]
-        words = self.word(ids)
+        words = self.embeddings.words(ids)
         if "hidden" in text:
             words = jnp.where(text["hidden"][..., None], self.word_head.masked.astype(self.dtype), words)
-        x = self.word_norm(words + self.position(places) + self.token_type(zeros))
-        return Embedded(x, text["mask"])
+        return Embedded(self.embeddings.complete(words), text["mask"])
 
     def embed_image(self, image: Inputs) -> Embedded:
         """`LN(LN(W_f f + b) + LN(W_p p + b) + type_1)`; p is the 7-d location, there is no position id."""
-        features, place = image["regions"].astype(self.dtype), location(image["boxes"])
-        if self.centred:
-            place = place - jnp.asarray(MEAN_PLACE)
+        features = image["regions"].astype(self.dtype)
+        location = box_location(image["boxes"])
+        if self.center_boxes:
+            location = location - jnp.asarray(MEAN_LOCATION)
         for layer in self.region_mlp_layer:
             features = nn.gelu(layer(features))
         x = self.img_layer_norm(self.img_linear(features))
-        x = x + self.pos_layer_norm(self.pos_linear(place.astype(self.dtype)))
-        x = self.img_norm(x + self.token_type(jnp.ones(features.shape[:2], jnp.int32)))
-        return Embedded(x, image["mask"])
+        x = x + self.pos_layer_norm(self.pos_linear(location.astype(self.dtype)))
+        return Embedded(self.img_norm(x + self.embeddings.type_vector(IMAGE_TYPE)), image["mask"])
 
     def match(self, text: Embedded, image: Embedded, train: bool = False) -> Matched:
         """The score of each pair (text k with image k), and what the maps are made of.
 
         The embeddings' dropout is here, so that it differs from pair to pair though they are shared.
         """
-        x = last = self.drop(jnp.concatenate([text.x, image.x], axis=1), deterministic=not train)
+        x = self.drop(jnp.concatenate([text.x, image.x], axis=1), deterministic=not train)
         mask = jnp.concatenate([text.mask, image.mask], axis=1)
+        last = x
         for layer in self.layer:
             last = x
             x = layer(x, mask, train)
@@ -206,17 +243,19 @@ class Uniter(nn.Module):
     ) -> AttentionMaps:
         """The attention maps of the last layer, from its input; [CLS] and [SEP] are no words."""
         count = jnp.sum(text, axis=1, keepdims=True)
-        place = jnp.arange(text.shape[1])[None]
-        return self.layer[-1].maps(last, (place > 0) & (place < count - 1), image)
+        index = jnp.arange(text.shape[1])[None]
+        query, key = self.layer[-1].queries_and_keys(last)
+        return attention_maps(query, key, (index > 0) & (index < count - 1), image)
 
     def words(self, text: Inputs, image: Embedded, train: bool = False) -> Float[Array, "b w v"]:
         """The logits of each pair's words from its words, some of them hidden, and its regions."""
         matched = self.match(self.embed_text(text), image, train)
-        return self.word_head(matched.x[:, : text["ids"].shape[1]], self.word.embedding)
+        return self.word_head(matched.x[:, : text["ids"].shape[1]], self.embeddings.words.embedding)
 
     def __call__(self, batch: Inputs) -> Float[Array, "b"]:
         """The scores of matched rows; makes every parameter."""
-        text, image = batch["text"], self.embed_image(batch["image"])
+        text = batch["text"]
+        image = self.embed_image(batch["image"])
         if self.mlm:
             self.words(text, image)
         return self.match(self.embed_text(text), image).score

@@ -1,4 +1,4 @@
-"""Published weights: state dicts, and a model's directory as Hugging Face's libraries save it."""
+"""Files of published weights: state dicts, and directories as Hugging Face's libraries save them."""
 
 import os
 import re
@@ -12,25 +12,25 @@ from jax_itm.errors import UserError, listed
 
 DESCRIPTION, WEIGHTS = "config.json", "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"  # of weights in several files
-SAFE_TORCH = (2, 6)  # before it, a file could run code in spite of `weights_only` (CVE-2025-32434)
+SAFE_TORCH = (2, 6)  # older versions let a file run code in spite of `weights_only` (CVE-2025-32434)
 
 
-def read_state(path: str) -> dict[str, np.ndarray]:
-    """The arrays of a .safetensors file, or of what `torch.save` wrote, which needs PyTorch.
+def read_state_dict(path: str) -> dict[str, np.ndarray]:
+    """The arrays of a .safetensors file, or of a file that `torch.save` wrote, which needs PyTorch.
 
     Raises:
-        UserError: a library is missing, or the file holds something other than named arrays.
+        UserError: a library is missing, or the file holds something else than named arrays.
     """
-    with open(path, "rb"):  # a file that is not there is said in the system's words, by all formats
+    with open(path, "rb"):  # all formats report a missing file in the system's words
         pass
     state = _read_safetensors(path) if Path(path).suffix == ".safetensors" else _read_torch(path)
-    renamed = {_newer(name): value for name, value in state.items()}
+    renamed = {_current_name(name): value for name, value in state.items()}
     if len(renamed) < len(state):
-        raise UserError(f"{path}: has a LayerNorm's values twice, as weight or bias and as gamma or beta")
+        raise UserError(f"{path}: has values of a LayerNorm twice, as weight or bias and as gamma or beta")
     return renamed
 
 
-def _newer(name: str) -> str:
+def _current_name(name: str) -> str:
     """Old BERT code called a LayerNorm's weight gamma and its bias beta."""
     return re.sub(r"\.beta$", ".bias", re.sub(r"\.gamma$", ".weight", name))
 
@@ -43,7 +43,7 @@ def _read_safetensors(path: str) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except Exception as error:  # the library's own class, and others for kinds of number
-        raise UserError(f"{path}: cannot be read as safetensors ({_line(error)})") from error
+        raise UserError(f"{path}: cannot be read as safetensors ({_one_line(error)})") from error
 
 
 def _read_torch(path: str) -> dict[str, np.ndarray]:
@@ -55,42 +55,42 @@ def _read_torch(path: str) -> dict[str, np.ndarray]:
         ) from error
     if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
         raise UserError(
-            f"{path}: PyTorch {torch.__version__} may run what others put into it; pip install 'torch>=2.6'"
+            f"{path}: PyTorch {torch.__version__} may run code that the file holds; pip install 'torch>=2.6'"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of pickle, of zip files, and PyTorch's
-        raise UserError(f"{path}: PyTorch cannot read weights in it ({_line(error)})") from error
+        raise UserError(f"{path}: PyTorch cannot read weights in it ({_one_line(error)})") from error
     if not isinstance(state, Mapping):
         raise UserError(f"{path}: holds a {type(state).__name__}, not a state dict")
-    strange = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
-    if strange:
-        raise UserError(f"{path}: not a plain state dict: {listed(strange)} hold no array")
+    not_arrays = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    if not_arrays:
+        raise UserError(f"{path}: not a plain state dict: {listed(not_arrays)} hold no array")
     try:
         return {str(name): value.float().numpy() for name, value in state.items()}
     except Exception as error:  # a sparse array, one without storage
-        raise UserError(f"{path}: holds other than plain arrays ({_line(error)})") from error
+        raise UserError(f"{path}: holds something else than plain arrays ({_one_line(error)})") from error
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
-def find(path: str, field: str) -> Path:
-    """The directory that `path` names, here or on the hub, whose files are fetched and kept.
+def find_directory(path: str, field: str) -> Path:
+    """The directory that `path` names: a local one, or a copy of a repository on the hub.
 
     Args:
         path: a directory, or a name on the hub, such as "openai/clip-vit-base-patch32".
         field: of the config, for errors.
 
     Raises:
-        UserError: it is neither, or the hub cannot be reached and has not been before.
+        UserError: it is neither, or the hub cannot be reached and no copy was kept.
     """
     folder = Path(path)
     if folder.is_dir():
         return folder
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", path) or path.startswith("."):
-        raise UserError(f"{field}={path}: no such directory, and no name on the hub (owner/model)")
+        raise UserError(f"{field}={path}: no such directory, and not a name on the hub (owner/model)")
     from huggingface_hub import snapshot_download
 
     try:
@@ -100,30 +100,31 @@ def find(path: str, field: str) -> Path:
         return folder
     except Exception as error:  # of the hub, of the network, of the disk
         raise UserError(
-            f"{field}={path}: no such directory, and not to be had from the hub ({_line(error)})"
+            f"{field}={path}: no such directory, and the hub did not provide it ({_one_line(error)})"
         ) from error
 
 
 def read_weights(folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of a directory's model.safetensors, or of the files that its index names, by name.
+    """The arrays of a directory, by name: of model.safetensors, or of the files that its index names.
 
     Raises:
-        UserError: there is neither, or the index and its files do not fit each other.
+        UserError: there is neither, or the index and its files do not agree.
     """
     index = folder / INDEX
     if (folder / WEIGHTS).is_file():
-        return read_state(str(folder / WEIGHTS))
+        return read_state_dict(str(folder / WEIGHTS))
     if not index.exists():
         raise UserError(f"{folder}: no {WEIGHTS} there")
-    places = read_table(index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
-        raise UserError(f"{index}: has no weight_map of names and files")
+    files = read_table(index).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+        raise UserError(f"{index}: has no weight_map from names to files")
     state = {}
-    for file in sorted(set(places.values())):
+    for file in sorted(set(files.values())):
         if Path(file).name != file or not os.path.isfile(folder / file):  # Path's fails on long names
             raise UserError(f"{index}: names {file}, which is not beside it")
-        part = read_state(str(folder / file))
-        if strange := part.keys() ^ {_newer(name) for name, place in places.items() if place == file}:
-            raise UserError(f"{folder / file}: has not what {INDEX} says it has: {listed(strange)}")
+        part = read_state_dict(str(folder / file))
+        expected = {_current_name(name) for name, holder in files.items() if holder == file}
+        if different := part.keys() ^ expected:
+            raise UserError(f"{folder / file}: does not hold what {INDEX} says it holds: {listed(different)}")
         state |= part
     return state

@@ -1,7 +1,8 @@
-"""Pretrained towers' directories, whoever saved them: Hugging Face's libraries, or open_clip.
+"""Directories of pretrained encoders, saved by Hugging Face's libraries or by open_clip.
 
-What open_clip saved is read as the transformers library's CLIP, whose words and names the other rooms know:
-open_clip_config.json becomes a config.json and a preprocessor's file, and each weight gets CLIP's name there.
+What open_clip saved is read as the transformers library's CLIP, whose fields and names the other modules
+know: open_clip_config.json becomes a config.json and a preprocessor's file, and each weight gets CLIP's name
+there.
 """
 
 import re
@@ -13,26 +14,26 @@ import numpy as np
 
 from jax_itm.data.sources.raw import read_table
 from jax_itm.errors import UserError
-from jax_itm.pretrained.files import DESCRIPTION, INDEX, WEIGHTS, read_state, read_weights
+from jax_itm.pretrained.files import DESCRIPTION, INDEX, WEIGHTS, read_state_dict, read_weights
 
 CONFIG = "open_clip_config.json"
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 
-# Of the sections of model_cfg: the transformers library's name of each field, and open_clip's default.
-IMAGE = {
+# Fields of the sections of model_cfg -> (their names in the transformers library, open_clip's defaults).
+IMAGE_FIELDS = {
     "width": ("hidden_size", 768),
     "layers": ("num_hidden_layers", 12),
     "patch_size": ("patch_size", 16),
     "image_size": ("image_size", 224),
 }
-TEXT = {
+TEXT_FIELDS = {
     "width": ("hidden_size", 512),
     "layers": ("num_hidden_layers", 12),
     "heads": ("num_attention_heads", 8),
     "vocab_size": ("vocab_size", 49408),
     "context_length": ("max_position_embeddings", 77),
 }
-OTHERS = ("mlp_ratio", "head_width", "patch_dropout")  # read below; the last matters in training alone
+OTHER_FIELDS = ("mlp_ratio", "head_width", "patch_dropout")  # read below; the last matters in training alone
 RESAMPLE = {"bicubic": 3, "random": 3, "bilinear": 2}  # as Pillow numbers them
 
 NAMES = {  # of modules and arrays, from open_clip's to the transformers library's
@@ -47,7 +48,7 @@ NAMES = {  # of modules and arrays, from open_clip's to the transformers library
     r"ln_final\.": "text_model.final_layer_norm.",
     r"transformer\.resblocks\.": "text_model.encoder.layers.",
 }
-LAYER = {
+LAYER_NAMES = {
     ".ln_1.": ".layer_norm1.",
     ".ln_2.": ".layer_norm2.",
     ".mlp.c_fc.": ".mlp.fc1.",
@@ -58,87 +59,95 @@ PROJECTIONS = {"visual.proj": "visual_projection.weight", "text_projection": "te
 
 
 def is_open_clip(folder: Path) -> bool:
-    """Whether open_clip alone saved a directory; where both did, Hugging Face's files are read."""
+    """Whether open_clip alone saved a directory; if both did, Hugging Face's files are read."""
     return (folder / CONFIG).exists() and not any((folder / name).exists() for name in (WEIGHTS, INDEX))
 
 
-def described_in(folder: Path) -> Path:
-    """The file of a tower's directory that says what the tower is."""
+def description_file(folder: Path) -> Path:
+    """The file of an encoder's directory that describes the encoder."""
     return folder / (CONFIG if is_open_clip(folder) else DESCRIPTION)
 
 
-def description(folder: Path) -> dict[str, Any]:
-    """What that file says, in the words of the transformers library's config.json.
+def read_description(folder: Path) -> dict[str, Any]:
+    """What that file says, with the fields of the transformers library's config.json.
 
     Raises:
-        UserError: the file is missing, or open_clip's model has a part that CLIP's towers here have not.
+        UserError: the file is missing, or open_clip's model has a part that CLIP's encoders here have not.
     """
     if not is_open_clip(folder):
-        return read_table(described_in(folder))
-    where, said = folder / CONFIG, _section(folder, "model_cfg")
+        return read_table(description_file(folder))
+    file = folder / CONFIG
+    model = _section(folder, "model_cfg")
     try:
-        sides = {
-            "vision_config": _tower(said["vision_cfg"], IMAGE, "vision_cfg"),
-            "text_config": _tower(said["text_cfg"], TEXT, "text_cfg"),
-        }
-        image = sides["vision_config"]
-        image["num_attention_heads"] = image["hidden_size"] // said["vision_cfg"].get("head_width", 64)
+        image = _encoder_fields(model["vision_cfg"], IMAGE_FIELDS, "vision_cfg")
+        text = _encoder_fields(model["text_cfg"], TEXT_FIELDS, "text_cfg")
+        image["num_attention_heads"] = image["hidden_size"] // model["vision_cfg"].get("head_width", 64)
     except KeyError as error:
-        raise UserError(f"{where}: model_cfg has no {error.args[0]}") from error
+        raise UserError(f"{file}: model_cfg has no {error.args[0]}") from error
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise UserError(f"{where}: not understood here: {error}") from error
-    act = {"hidden_act": "quick_gelu" if said.get("quick_gelu") else "gelu"}
-    sides = {name: side | act for name, side in sides.items()}
-    return {"model_type": "clip", "projection_dim": said.get("embed_dim", 512), **sides}
+        raise UserError(f"{file}: not understood here: {error}") from error
+    act = {"hidden_act": "quick_gelu" if model.get("quick_gelu") else "gelu"}
+    return {
+        "model_type": "clip",
+        "projection_dim": model.get("embed_dim", 512),
+        "vision_config": image | act,
+        "text_config": text | act,
+    }
 
 
-def _tower(said: Any, fields: Mapping[str, tuple[str, Any]], section: str) -> dict[str, Any]:
-    if not isinstance(said, dict):
-        raise ValueError(f"{section} is {said!r}, not a table")
-    for name, value in said.items():
-        if value and name not in (*fields, *OTHERS):
-            raise ValueError(f"{section} has {name} {value!r}, and CLIP's towers have no such part")
-    found = {theirs: said.get(ours, default) for ours, (theirs, default) in fields.items()}
-    # float(): else a long text times a large number would fill the memory.
-    return found | {"intermediate_size": int(float(found["hidden_size"]) * float(said.get("mlp_ratio", 4.0)))}
+def _encoder_fields(section: Any, fields: Mapping[str, tuple[str, Any]], name: str) -> dict[str, Any]:
+    """A section of model_cfg with the transformers library's fields."""
+    if not isinstance(section, dict):
+        raise ValueError(f"{name} is {section!r}, not a table")
+    for field, value in section.items():
+        if value and field not in (*fields, *OTHER_FIELDS):
+            raise ValueError(f"{name} has {field} {value!r}, and CLIP's encoders have no such part")
+    renamed = {published: section.get(field, default) for field, (published, default) in fields.items()}
+    # float(): a long text times a large number would fill the memory.
+    mlp = int(float(renamed["hidden_size"]) * float(section.get("mlp_ratio", 4.0)))
+    return renamed | {"intermediate_size": mlp}
 
 
 def _section(folder: Path, name: str) -> dict[str, Any]:
-    found = read_table(folder / CONFIG).get(name)
-    if not isinstance(found, dict):
+    section = read_table(folder / CONFIG).get(name)
+    if not isinstance(section, dict):
         raise UserError(f"{folder / CONFIG}: has no {name}")
-    return found
+    return section
 
 
-def preprocessor(folder: Path) -> dict[str, Any]:
-    """What open_clip_config.json says of pictures, in the words of a preprocessor_config.json.
+def preprocessor_fields(folder: Path) -> dict[str, Any]:
+    """What open_clip_config.json says of pictures, with the fields of a preprocessor_config.json.
 
     Raises:
         UserError: it says nothing of them, or brings them to one size in a way that is not known here.
     """
-    said, where = _section(folder, "preprocess_cfg"), folder / CONFIG
-    size = said.get("size") or description(folder)["vision_config"]["image_size"]
+    section = _section(folder, "preprocess_cfg")
+    size = section.get("size") or read_description(folder)["vision_config"]["image_size"]
     height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
-    mode, kind = said.get("resize_mode") or "shortest", said.get("interpolation") or "bicubic"
-    if mode not in ("shortest", "squash") or kind not in [*RESAMPLE] or height != width:
-        raise UserError(f"{where}: not understood here: resize_mode {mode!r}, {kind!r}, to {size!r}")
-    found = {
+    mode = section.get("resize_mode") or "shortest"
+    resample = section.get("interpolation") or "bicubic"
+    if mode not in ("shortest", "squash") or resample not in [*RESAMPLE] or height != width:
+        raise UserError(
+            f"{folder / CONFIG}: not understood here: resize_mode {mode!r}, {resample!r}, to {size!r}"
+        )
+    fields = {
         "image_processor_type": "CLIPImageProcessor",
         "size": {"height": height, "width": width} if mode == "squash" else {"shortest_edge": height},
         "do_center_crop": mode == "shortest",
         "crop_size": height,
-        "resample": RESAMPLE[kind],
+        "resample": RESAMPLE[resample],
     }
-    for ours, theirs in (("mean", "image_mean"), ("std", "image_std")):
-        if (value := said.get(ours)) is not None:
-            found[theirs] = value if isinstance(value, list) else [value] * 3
-    return found
+    for name, renamed in (("mean", "image_mean"), ("std", "image_std")):
+        value = section.get(name)
+        if value is not None:
+            fields[renamed] = value if isinstance(value, list) else [value] * 3
+    return fields
 
 
-def weights(folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of a tower's directory by the names that Hugging Face's libraries give them.
+def read_encoder_weights(folder: Path) -> dict[str, np.ndarray]:
+    """The arrays of an encoder's directory by the names that Hugging Face's libraries give them.
 
-    An unknown array of open_clip's keeps its name, so that a tower, which has none of that name, refuses it.
+    An unknown array of open_clip's keeps its name, which no encoder has, so that the array is refused.
 
     Raises:
         UserError: there are none, they cannot be read, or one has two values.
@@ -148,28 +157,28 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
     file = next((folder / name for name in FILES if (folder / name).exists()), None)
     if file is None:
         raise UserError(f"{folder}: neither {WEIGHTS} nor {FILES[0]} nor {FILES[-1]} there")
-    found: dict[str, np.ndarray] = {}
-    for name, value in read_state(str(file)).items():
-        for new, part in _renamed(name, value):
-            if new in found:
-                raise UserError(f"{file}: has {new} twice, once as {name}")
-            found[new] = part
-    return found
+    arrays: dict[str, np.ndarray] = {}
+    for name, value in read_state_dict(str(file)).items():
+        for renamed, part in _clip_arrays(name, value):
+            if renamed in arrays:
+                raise UserError(f"{file}: has {renamed} twice, once as {name}")
+            arrays[renamed] = part
+    return arrays
 
 
-def _renamed(name: str, value: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """CLIP's names of one of open_clip's arrays, which holds queries, keys and values together."""
+def _clip_arrays(name: str, value: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """One of open_clip's arrays with CLIP's name; three, if it holds queries, keys and values together."""
     if name in PROJECTIONS:
         yield PROJECTIONS[name], value.T  # of x @ p, not a Linear's
         return
     pattern = next((pattern for pattern in NAMES if re.match(pattern, name)), None)
     if pattern:
         name = re.sub(f"^{pattern}", NAMES[pattern], name)
-    for theirs, ours in LAYER.items():
-        name = name.replace(theirs, ours)
-    joined = re.fullmatch(r"(.*)\.attn\.in_proj_(weight|bias)", name)
-    if not joined or len(value) % 3:
+    for part, renamed in LAYER_NAMES.items():
+        name = name.replace(part, renamed)
+    joint = re.fullmatch(r"(.*)\.attn\.in_proj_(weight|bias)", name)
+    if not joint or len(value) % 3:
         yield name, value
         return
     for part, third in zip("qkv", np.split(value, 3), strict=True):
-        yield f"{joined[1]}.self_attn.{part}_proj.{joined[2]}", third
+        yield f"{joint[1]}.self_attn.{part}_proj.{joint[2]}", third

@@ -1,7 +1,8 @@
-"""Published weights made a run: a directory that `load`, `evaluate` and a training run start from."""
+"""Makes a run of published weights: a directory that `load`, `evaluate` and a training run can start from."""
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,26 +13,30 @@ from jax_itm.checkpoint.state import State
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
 from jax_itm.methods import build, example_batch
-from jax_itm.pretrained.files import find, read_state
-from jax_itm.pretrained.hf import described
-from jax_itm.pretrained.open_clip import described_in, description
-from jax_itm.pretrained.uniter import Published, Sizes, uniter, uniter_params
-from jax_itm.train.init_from import open_start, started
+from jax_itm.pretrained.files import find_directory, read_state_dict
+from jax_itm.pretrained.hf import read_architecture
+from jax_itm.pretrained.open_clip import description_file, read_description
+from jax_itm.pretrained.uniter import Published, Sizes, read_uniter, uniter_parameters
+from jax_itm.train.init_from import read_source
+from jax_itm.train.start_rules import start_from
 from jax_itm.types import Config, Params
 
-WORDS = 62  # UNITER is trained on 60 word pieces at most, beside [CLS] and [SEP]
-REGIONS = 100  # .. and on 10 to 100 regions
+MAX_WORDS = 62  # UNITER is trained on 60 word pieces at most, beside [CLS] and [SEP]
+MAX_REGIONS = 100  # .. and on 10 to 100 regions
+CHECKED_SIZES = ("hidden", "layers", "heads")  # that a config and the weights must agree on
 
 
-def convert_uniter(source: str, workdir: str, vocab: str, config: Config = None, lower: bool = False) -> str:
-    """Writes UNITER's or IAIS's published weights as checkpoint 0 of a run; nothing where one is wrong.
+def convert_uniter(
+    source: str, workdir: str, vocab: str, config: Config | None = None, lower: bool = False
+) -> str:
+    """Writes UNITER's or IAIS's published weights as checkpoint 0 of a run; nothing if one is wrong.
 
     Args:
         source: the state dict, .pt, .bin or .safetensors.
         workdir: the new run's directory.
         vocab: BERT's `vocab.txt`; UNITER's is that of bert-base-cased, 28,996 lines.
-        config: the run's, of method iais and of the weights' sizes; by default IAIS's defaults, so sized.
-        lower: whether the vocabulary is an uncased one.
+        config: of the run, a cross-encoder of the weights' sizes; by default IAIS's defaults, so sized.
+        lower: whether the vocabulary is uncased.
 
     Returns:
         What was converted and what was not, in lines.
@@ -41,27 +46,29 @@ def convert_uniter(source: str, workdir: str, vocab: str, config: Config = None,
     """
     _check_new(workdir)
     tokenizer = Tokenizer.from_vocab(vocab, lower)
-    published = uniter(read_state(source), source)
+    published = read_uniter(read_state_dict(source), source)
     if len(tokenizer) != published.sizes.vocab:
         raise UserError(
             f"--vocab {vocab}: {len(tokenizer):,} lines, but the word table of {source} has"
             f" {published.sizes.vocab:,} rows"
         )
-    config = _settled(config or _default(published.sizes), published.sizes, source)
+    config = config or _uniter_config(published.sizes)
+    _check_fits(config, published.sizes, source)
+    _complete(config, published.sizes)
     method = build(config, len(tokenizer))
-    like = jax.eval_shape(method.init, jax.random.key(0), example_batch(config))
-    params = uniter_params(published, like, source)
+    shapes: Any = jax.eval_shape(method.init, jax.random.key(0), example_batch(config))
+    params = uniter_parameters(published, shapes)
     _write(params, config, tokenizer, workdir)
-    return _described(published, config, workdir)
+    return _report(published, config, workdir)
 
 
-def convert_clip(source: str, workdir: str, config: Config = None) -> str:
-    """Writes CLIP's two towers with its own projections as checkpoint 0 of a run: CLIP's own scores.
+def convert_clip(source: str, workdir: str, config: Config | None = None) -> str:
+    """Writes CLIP's two encoders with its own projections as checkpoint 0 of a run: CLIP's own scores.
 
     Args:
         source: a directory as the transformers library or open_clip saves one, or a name on the hub.
         workdir: the new run's directory.
-        config: the run's; by default InfoNCE's defaults. Its towers are set here.
+        config: of the run; by default InfoNCE's defaults. Its encoders are set here.
 
     Returns:
         What was converted, in a line.
@@ -70,31 +77,35 @@ def convert_clip(source: str, workdir: str, config: Config = None) -> str:
         UserError: a file is missing or wrong, or there is a run already.
     """
     _check_new(workdir)
-    folder = find(source, "source")
-    said, where = description(folder), str(described_in(folder))
-    if said.get("model_type") != "clip":
-        raise UserError(f"{source}: config.json has model_type {said.get('model_type')!r}, not 'clip'")
-    positions = described("text", said, where)["positions"]
-    dim = said.get("projection_dim", 512)
+    folder = find_directory(source, "source")
+    description = read_description(folder)
+    file = str(description_file(folder))
+    if description.get("model_type") != "clip":
+        raise UserError(f"{source}: config.json has model_type {description.get('model_type')!r}, not 'clip'")
+    positions = read_architecture("text", description, file)["positions"]
+    dim = description.get("projection_dim", 512)
     if type(dim) is not int or not 1 <= dim <= 2**16:
-        raise UserError(f"{where}: has projection_dim {dim!r}, must be whole, 1 to {2**16:,}")
-    if not config:
+        raise UserError(f"{file}: has projection_dim {dim!r}, must be whole, 1 to {2**16:,}")
+    if config is None:
         config = config_lib.default("info_nce")
         config.name = "clip"
         config.data.max_words = positions
     for side in ("image", "text"):
         config[side].update({"name": "pretrained", "path": source, "pooling": "clip"})
-    config.dim, config.data.view, config.start = dim, "pixels", ""
+    config.dim = dim
+    config.data.view = "pixels"
+    config.start = ""
     config_lib.check(config)
-    start = open_start(config)
-    assert start and start.tokenizer  # both towers were just set
-    method = build(config, len(start.tokenizer))
-    params = started(method.init(jax.random.key(0), example_batch(config)), start)
-    _write(params, config, start.tokenizer, workdir)
-    arch, words = config.image.arch, config.text.arch
+    encoders = read_source(config)
+    assert encoders and encoders.tokenizer  # both encoders are pretrained
+    method = build(config, len(encoders.tokenizer))
+    params = start_from(method.init(jax.random.key(0), example_batch(config)), encoders)
+    _write(params, config, encoders.tokenizer, workdir)
+    image = config.image.arch
+    text = config.text.arch
     return (
-        f"clip in {workdir}: {arch.layers} layers of {arch.width} over patches of {arch.patch},"
-        f" {words.layers} of {words.width} over {words.vocab:,} words, embeddings of {config.dim}"
+        f"clip in {workdir}: {image.layers} layers of {image.width} over patches of {image.patch},"
+        f" {text.layers} of {text.width} over {text.vocab:,} words, embeddings of {config.dim}"
     )
 
 
@@ -115,49 +126,60 @@ def _write(params: Params, config: Config, tokenizer: Tokenizer, workdir: str) -
     (Path(workdir) / "config.json").write_text(config_lib.to_json(config))
 
 
-def _default(sizes: Sizes) -> Config:
+def _uniter_config(sizes: Sizes) -> Config:
+    """IAIS's defaults for a model of these sizes."""
     config = config_lib.default("iais")
-    config.name, config.batch_size = "uniter", config.mining.pool
-    config.uniter.hidden, config.uniter.layers, config.uniter.heads = sizes.hidden, sizes.layers, sizes.heads
+    config.name = "uniter"
+    config.batch_size = config.mining.pool
+    config.uniter.update({name: getattr(sizes, name) for name in CHECKED_SIZES})
     config.data.name = "uniter"
-    config.data.max_words, config.data.max_regions = min(WORDS, sizes.positions), REGIONS
-    config.image.boxes = True  # UNITER reads them: data without are refused, rather than scored as if at 0, 0
+    config.data.max_words = min(MAX_WORDS, sizes.positions)
+    config.data.max_regions = MAX_REGIONS
+    config.image.boxes = True  # UNITER reads them: data without any are refused, not scored as if at 0, 0
     return config
 
 
-def _settled(config: Config, sizes: Sizes, source: str) -> Config:
-    """The config, checked against the weights, with what only they tell filled in."""
+def _check_fits(config: Config, sizes: Sizes, source: str) -> None:
+    """Raises UserError if the config is not of a model of these sizes."""
     if "uniter" not in config:
-        raise UserError(f"config.preset={config.preset!r}: UNITER's weights are for 'iais'")
+        raise UserError(f"config.preset={config.preset!r}: UNITER's weights are for a cross-encoder, 'iais'")
     config_lib.check(config)
     if config.data.view != "regions":
         raise UserError(f"config.data.view={config.data.view!r}: UNITER reads 'regions'")
-    config.data.region_dim = config.data.region_dim or sizes.region_dim
-    flat, same = config_lib.flatten(config), ("hidden", "layers", "heads")
-    wanted = {f"uniter.{name}": getattr(sizes, name) for name in same} | {"data.region_dim": sizes.region_dim}
-    wrong = [f"config.{name}={flat[name]}, but {size}" for name, size in wanted.items() if flat[name] != size]
+    options = config.uniter
+    problems = [
+        f"config.uniter.{name}={options[name]}, but {getattr(sizes, name)}"
+        for name in CHECKED_SIZES
+        if options[name] != getattr(sizes, name)
+    ]
+    if config.data.region_dim not in (0, sizes.region_dim):
+        problems.append(f"config.data.region_dim={config.data.region_dim}, but {sizes.region_dim}")
     if config.data.max_words > sizes.positions:
-        wrong.append(f"config.data.max_words={config.data.max_words}, but {sizes.positions} positions")
-    if wrong:
-        raise UserError(f"{', '.join(wrong)} in {source}")
-    config.data.tokenizer, config.data.vocab_size = "wordpiece", sizes.vocab
-    if config.get("start"):
-        config.start = ""  # a config of the training that is to start from this run
-    return config
+        problems.append(f"config.data.max_words={config.data.max_words}, but {sizes.positions} positions")
+    if problems:
+        raise UserError(f"{', '.join(problems)} in {source}")
 
 
-def _described(published: Published, config: Config, workdir: str) -> str:
+def _complete(config: Config, sizes: Sizes) -> None:
+    """Fills in what only the weights tell."""
+    config.data.region_dim = sizes.region_dim
+    config.data.tokenizer = "wordpiece"
+    config.data.vocab_size = sizes.vocab
+    config.start = ""  # it may be the config of the training that is to start from this run
+
+
+def _report(published: Published, config: Config, workdir: str) -> str:
     sizes = published.sizes
     score = "rank_output" if published.tuned else "row 1 of itm_output; there is no tuned rank_output"
     # cls.predictions.bias counts as cls.*
     groups = Counter(name.removeprefix("uniter.img_embeddings.").split(".")[0] for name in published.unused)
-    unused = ", ".join(f"{name}.* ({count})" for name, count in sorted(groups.items()))
+    ignored = ", ".join(f"{name}.* ({count})" for name, count in sorted(groups.items()))
     return "\n".join(
         [
             f"uniter in {workdir}: {sizes.layers} layers of {sizes.hidden}, {sizes.heads} heads,"
             f" {sizes.vocab:,} word pieces, regions of size {sizes.region_dim}",
             f"  score      {score}",
             f"  positions  the first {config.data.max_words} of {sizes.positions} (config.data.max_words)",
-            f"  ignored    {unused or 'nothing'}",
+            f"  ignored    {ignored or 'nothing'}",
         ]
     )

@@ -17,7 +17,7 @@ from jax_itm.durations import steps_of
 from jax_itm.errors import UserError
 from jax_itm.types import Array, Config, Params, PyTree
 
-BACKBONE = "tower"  # the submodule of an encoder that holds a pretrained model, in parameter paths
+BACKBONE = "backbone"  # the submodule of an encoder that holds a pretrained model, in parameter paths
 
 
 def paths(params: Params) -> PyTree:

@@ -1,4 +1,4 @@
-"""Frozen towers over a whole data set, once, instead of in every step of every run."""
+"""Runs frozen backbones over a whole data set once, instead of in every step of every run."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -7,54 +7,63 @@ import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from jax_itm.data import token_cache
 from jax_itm.data.image_transforms import image_transform_of
 from jax_itm.data.images import collate_images
 from jax_itm.data.prepared import open_split, splits_of
 from jax_itm.data.split import Split
+from jax_itm.data.token_cache import Tokens, open_tokens, token_writer
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
-from jax_itm.inference.token_cache import _key, _place, cached_sides
-from jax_itm.methods.encoders import encoder
-from jax_itm.train.init_from import open_start
-from jax_itm.types import Array, Config, Inputs
+from jax_itm.inference.token_cache import BACKBONE, cached_sides, side_key, tokens_path
+from jax_itm.models import Tokens as BackboneTokens
+from jax_itm.models import build
+from jax_itm.train.init_from import read_source
+from jax_itm.train.start_rules import Source
+from jax_itm.types import Config, Inputs
+
+Backbone = Callable[[Inputs], BackboneTokens]
 
 
 def encode(config: Config) -> list[str]:
-    """Makes the tokens of every split of `config.data` that are not there yet; returns a line for each.
+    """Computes the tokens of every split of `config.data` that are not there yet; returns a line for each.
 
     Raises:
-        UserError: the config has no side with `cached`, or what `open_start` and `open_split` refuse.
+        UserError: the config has no side with `cached`, or what `read_source` and `open_split` refuse.
     """
-    sides, data, lines = cached_sides(config), config.data, []
+    sides = cached_sides(config)
     if not sides:
         raise UserError("--encode: config.text.cached and config.image.cached are both False")
-    start: Any = open_start(config)
-    for side in sides:
-        begin = f"{side}/tower/"
-        tower = {k.removeprefix(begin): v for k, v in start.params.items() if k.startswith(begin)}
-        key = _key(config, side, tower, start.tokenizer)
-        run = _tower(config, side, tower, len(start.tokenizer or ()))
-        for name in splits_of(data.name, data.data_dir):
-            split = open_split(data.name, data.data_dir, name, data.view)
-            place = _place(split, side, key)
-            if token_cache.find(place) is None:
-                _write(place, run, _batches(config, split, side, start.tokenizer))
-            found: Any = token_cache.find(place)
-            lines.append(f"{name}, {side}: {len(found):,} items, {found.starts[-1]:,} tokens, {place}")
-    return lines
+    source = read_source(config)
+    assert source is not None  # a side that is cached has a pretrained encoder
+    return [line for side in sides for line in _encode_side(config, side, source)]
 
 
-def _tower(config: Config, side: str, params: Mapping[str, Any], vocab: int) -> Callable[[Inputs], Array]:
-    """The tower of a side alone: inputs -> tokens (b, n, f)."""
-    model, tree = encoder(config, side, vocab).tower, unflatten_dict(params, sep="/")
-    return jax.jit(lambda inputs: model.apply({"params": tree}, inputs))
+def _encode_side(config: Config, side: str, source: Source) -> Iterator[str]:
+    prefix = f"{side}/{BACKBONE}/"
+    params = {path.removeprefix(prefix): x for path, x in source.params.items() if path.startswith(prefix)}
+    key = side_key(config, side, params, source.tokenizer)
+    backbone = _backbone(config, side, params, len(source.tokenizer or ()))
+    data = config.data
+    for name in splits_of(data.name, data.data_dir):
+        split = open_split(data.name, data.data_dir, name, data.view)
+        path = tokens_path(split, side, key)
+        tokens = open_tokens(path) or _write(path, backbone, _batches(config, split, side, source.tokenizer))
+        yield f"{name}, {side}: {len(tokens):,} items, {tokens.starts[-1]:,} tokens, {path}"
 
 
-def _batches(config: Config, split: Split, side: str, tokenizer: Tokenizer) -> Iterator[Inputs]:
-    """A side of a whole split, in order."""
-    rows, data = config.evaluate.batch_size, config.data
+def _backbone(config: Config, side: str, params: Mapping[str, Any], vocab: int) -> Backbone:
+    """The backbone of one side, compiled."""
+    module = build.encoder(config, side, vocab).backbone
+    variables = {"params": unflatten_dict(params, sep="/")}
+    return jax.jit(lambda inputs: module.apply(variables, inputs))
+
+
+def _batches(config: Config, split: Split, side: str, tokenizer: Tokenizer | None) -> Iterator[Inputs]:
+    """One side of a whole split, in order."""
+    rows = config.evaluate.batch_size
+    data = config.data
     if side == "text":
+        assert tokenizer is not None  # the backbone's own
         ids, mask = tokenizer.encode(split.captions(), data.max_words)
         for k in range(0, len(ids), rows):
             yield {"ids": ids[k : k + rows], "mask": mask[k : k + rows]}
@@ -64,10 +73,13 @@ def _batches(config: Config, split: Split, side: str, tokenizer: Tokenizer) -> I
             yield collate_images(records, data.max_regions, image_transform_of(config))
 
 
-def _write(place: str, run: Callable[[Inputs], Array], batches: Iterator[Inputs]) -> None:
-    """The true tokens of all batches, as they come: in memory one batch, on disk the rest."""
-    with token_cache.writing(place) as add:
+def _write(path: str, backbone: Backbone, batches: Iterator[Inputs]) -> Tokens:
+    """Writes the true tokens of all batches; only one batch is in memory at a time."""
+    with token_writer(path) as add:
         for inputs in batches:
-            tokens = np.asarray(run(inputs), np.float16)
-            mask = np.asarray(inputs.get("mask", np.ones(tokens.shape[:2], bool)))
-            add(tokens[mask], mask.sum(axis=1))
+            tokens = backbone(inputs)
+            mask = np.asarray(tokens.mask)
+            add(np.asarray(tokens.features, np.float16)[mask], mask.sum(axis=1))
+    written = open_tokens(path)
+    assert written is not None
+    return written

@@ -18,10 +18,11 @@ from jax_itm.durations import steps_of
 from jax_itm.errors import UserError
 from jax_itm.evaluation.evaluate import check_fits
 from jax_itm.inference.matcher import Matcher
-from jax_itm.inference.token_cache import attached
+from jax_itm.inference.token_cache import attach_tokens
 from jax_itm.methods import Method, example_batch
-from jax_itm.train.init_from import keep_towers, open_start, started
+from jax_itm.train.init_from import copy_architectures, read_source
 from jax_itm.train.optimizer import build as build_optimizer
+from jax_itm.train.start_rules import start_from
 from jax_itm.types import Config, NamedTuple
 
 
@@ -109,7 +110,7 @@ def build(config: Config, workdir: str, mesh: Mesh) -> Run:
     else:
         model, state = init(config, mesh, data)
         warning = ""
-    data = Data(*attached(config, state.params, model.tokenizer, *data, needed=True))
+    data = Data(*attach_tokens(config, state.params, model.tokenizer, data, required=True))
     matcher = Matcher(config, model.method, model.tokenizer, mesh)
     checkpoints = Checkpoints(workdir, create=True)
     checkpoints.delete_after(int(state.step))
@@ -131,7 +132,7 @@ def open_data(config: Config) -> Data:
 
 def init(config: Config, mesh: Mesh, data: Data) -> tuple[Model, State]:
     """The model and the state before the first step of a new run."""
-    source = open_start(config)
+    source = read_source(config)
     if source and source.tokenizer:
         tokenizer = source.tokenizer  # the parameters know its ids
     else:
@@ -141,7 +142,7 @@ def init(config: Config, mesh: Mesh, data: Data) -> tuple[Model, State]:
     model = build_model(config, tokenizer, mesh, data.epoch_examples)
     params = jax.jit(model.method.init)(jax.random.key(config.seed), example_batch(config))
     if source:
-        params = started(params, source)
+        params = start_from(params, source)
     return model, init_state(params, model.optimizer, config.ema > 0, mesh, config.fsdp)
 
 
@@ -151,7 +152,7 @@ def restore(config: Config, workdir: str, mesh: Mesh, data: Data) -> tuple[Model
     step, warning = checkpoints.newest_intact()
     saved = checkpoints.read_description(step)
     check_resumable(config, saved.config, workdir)
-    keep_towers(config, saved.config)
+    copy_architectures(config, saved.config)
     model = build_model(config, saved.tokenizer, mesh, data.epoch_examples)
     state = checkpoints.restore_state(step, model.state)
     checkpoints.close()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-GOLDENS = Path(__file__).parents[1] / "goldens"  # made by goldens/make_towers.py
+GOLDENS = Path(__file__).parents[1] / "goldens"  # made by goldens/make_encoders.py
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnop"]
 
@@ -25,12 +25,12 @@ def get_config():
 
 
 def golden(name: str) -> dict[str, np.ndarray]:
-    with np.load(GOLDENS / f"tower_{name}.npz") as file:
+    with np.load(GOLDENS / f"encoder_{name}.npz") as file:
         return dict(file)
 
 
 def written(name: str, folder: Path) -> dict[str, np.ndarray]:
-    """Writes a golden tower as a directory; its inputs and outputs."""
+    """Writes a golden encoder as a directory; returns its inputs and outputs."""
     arrays = golden(name)
     weights = {k.removeprefix("weight/"): x for k, x in arrays.items() if k.startswith("weight/")}
     folder.mkdir(exist_ok=True)

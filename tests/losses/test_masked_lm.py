@@ -12,7 +12,7 @@ from jax_itm.errors import UserError
 from jax_itm.losses import masked_lm
 from jax_itm.losses.masked_words import hidden_words, word_sums
 from jax_itm.methods import build
-from jax_itm.train.init_from import Start, started
+from jax_itm.train.start_rules import Source, start_from
 from tests.helpers.iais import ROWS, VOCABULARY, WORDS, batch, settings
 
 ALONE = {
@@ -100,9 +100,10 @@ def test_a_start_leaves_the_head_for_words_behind():
     params = jax.jit(plain.init)(jax.random.key(0), given)
     assert "word_head" not in params
     flat = {"/".join(k.key for k in path): x for path, x in jax.tree_util.tree_leaves_with_path(learnt)}
-    start = Start("learnt", flat, whole=True, tokenizer=Tokenizer.fit(["a"]))
-    made = started(params, start)
-    np.testing.assert_array_equal(made["layer_1"]["key"]["kernel"], learnt["layer_1"]["key"]["kernel"])
-    del flat["layer_1/key/kernel"]
-    with pytest.raises(UserError, match="layer_1/key/kernel is absent there"):
-        started(params, start)
+    start = Source("learnt", flat, is_run=True, tokenizer=Tokenizer.fit(["a"]))
+    made = start_from(params, start)
+    for name, value in learnt["layer_1"]["mlp"]["out"].items():
+        np.testing.assert_array_equal(made["layer_1"]["mlp"]["out"][name], value)
+    del flat["layer_1/mlp/out/kernel"]
+    with pytest.raises(UserError, match="layer_1/mlp/out/kernel is absent there"):
+        start_from(params, start)

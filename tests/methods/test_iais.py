@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import flatten_dict
 
 from jax_itm.config import check
 from jax_itm.distributed.mesh import batch_sharded, make_mesh, replicated
@@ -30,8 +31,9 @@ def test_attention_maps_are_four_softmaxes_of_the_last_layers_input(made):
     maps = jax.jit(method.maps)(params, given)
     text, image = method._embed(params, given)
     last = method._apply(params, "match", text, image).last
-    layer = params["layer_1"]
-    q, k = (np.asarray(last @ layer[n]["kernel"] + layer[n]["bias"], np.float64) for n in ("query", "key"))
+    attention = params["layer_1"]["attention"]
+    project = lambda part: last @ part["kernel"].reshape(16, 16) + part["bias"].ravel()
+    q, k = (np.asarray(project(attention[name]), np.float64) for name in ("query", "key"))
     row, size = 1, 8
     words = np.flatnonzero(given["text"]["mask"][row])[1:-1]  # neither [CLS] nor [SEP]
     regions = WORDS + np.flatnonzero(given["image"]["mask"][row])
@@ -137,7 +139,7 @@ def test_a_region_mlp_stands_before_the_projection(made):
     method = build(settings(uniter__region_mlp=9, uniter__init_std=0.3), VOCABULARY)
     params = jax.jit(method.init)(jax.random.key(0), given)
     assert params["img_linear"]["kernel"].shape == (9, 16)
-    assert 0.2 < np.std(params["word"]["embedding"]) < 0.4
+    assert 0.2 < np.std(params["embeddings"]["words"]["embedding"]) < 0.4
     images = method.encode_image(params, given["image"])
     inner = np.asarray(given["image"]["regions"], np.float32)
     for k in range(2):
@@ -185,9 +187,10 @@ def test_the_alignment_reaches_queries_and_keys_of_the_last_layer_alone(made):
     method = build(config, VOCABULARY)
     loss = lambda p: method.loss(p, given, jax.random.key(0), jnp.int32(1))[0]
     grads = jax.jit(jax.grad(loss))(params)
-    moved = {name for name, leaf in grads["layer_1"].items() if np.any(leaf.get("kernel", np.zeros(1)))}
-    assert moved == {"query", "key"}
-    assert np.any(grads["layer_0"]["value"]["kernel"])
+    last = flatten_dict(grads["layer_1"], sep="/")
+    moved = {path for path, grad in last.items() if path.endswith("/kernel") and np.any(grad)}
+    assert moved == {"attention/query/kernel", "attention/key/kernel"}
+    assert np.any(grads["layer_0"]["attention"]["value"]["kernel"])
 
 
 @pytest.mark.parametrize(

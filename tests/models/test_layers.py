@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from jax_itm.arrays import mean_pool
-from jax_itm.models.image import RegionEncoder
-from jax_itm.models.layers import Gru, TransformerLayer
-from jax_itm.models.pooling import Gpo, descending_rank, max_pool, sinusoidal
+from jax_itm.models import Gpo, Gru, HremPooling, RegionEncoder, TransformerLayer, max_pool
+from jax_itm.models.pooling import descending_rank, sinusoidal, top_mean
 
 B, N, D = 4, 6, 5
 X = jax.random.normal(jax.random.key(0), (B, N, D))
@@ -58,11 +57,11 @@ def test_gpo_weighs_each_dimensions_sorted_features():
     gpo = Gpo()
     params = gpo.init(jax.random.key(1), X, MASK)["params"]
     found = gpo.apply({"params": params}, X, MASK)
-    forward, backward = params["BiGru_0"]["forward"], params["BiGru_0"]["backward"]
+    forward, backward = params["gru"]["forward"], params["gru"]["backward"]
     for b, count in enumerate(COUNTS):
         codes, real = np.asarray(sinusoidal(N, 32)), np.arange(N) < count
         hidden = (loop_gru(forward, codes, real, False) + loop_gru(backward, codes, real, True)) / 2
-        logits = (hidden @ np.asarray(params["Dense_0"]["kernel"]))[:count, 0] / 0.1
+        logits = (hidden @ np.asarray(params["score"]["kernel"]))[:count, 0] / 0.1
         weights = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         seen = np.asarray(X[b])[np.asarray(MASK[b])]
         expected = weights @ -np.sort(-seen, axis=0)
@@ -107,3 +106,69 @@ def test_masked_positions_are_invisible_to_attention(post_norm):
     one = layer.apply(params, x, MASK, False)
     two = layer.apply(params, jnp.where(MASK[..., None], x, 7.0), MASK, False)
     np.testing.assert_allclose(one[MASK], two[MASK], rtol=1e-5, atol=1e-6)
+
+
+def test_the_mean_of_the_largest_is_that_of_the_loop():
+    for k in (1, 2, 4):
+        for b, count in enumerate(COUNTS):
+            values = np.sort(np.asarray(X[b])[np.asarray(MASK[b])], axis=0)[::-1]
+            expected = values[: min(k, count)].mean(axis=0)
+            np.testing.assert_allclose(top_mean(X, MASK, k)[b], expected, rtol=1e-5)
+
+
+def loop_hrem_layer(params, x, heads):
+    """One post-norm layer on the true tokens of one item."""
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, float), params)
+
+    def norm(name, x):
+        x = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+        return x * params[name]["scale"] + params[name]["bias"]
+
+    attention = params["attention"]
+    mixed = []
+    for h in range(heads):
+        q, k, v = (
+            x @ attention[name]["kernel"][:, h] + attention[name]["bias"][h]
+            for name in ("query", "key", "value")
+        )
+        weights = np.exp(q @ k.T / np.sqrt(q.shape[1]))
+        mixed.append(weights / weights.sum(1, keepdims=True) @ v)
+    out = sum(part @ attention["out"]["kernel"][h] for h, part in enumerate(mixed))
+    x = norm("norm_attention", x + out + attention["out"]["bias"])
+    hidden = np.maximum(x @ params["mlp"]["hidden"]["kernel"] + params["mlp"]["hidden"]["bias"], 0)
+    return norm("norm_mlp", x + hidden @ params["mlp"]["out"]["kernel"] + params["mlp"]["out"]["bias"])
+
+
+def test_hrem_pools_the_two_largest_values_and_related_tokens():
+    x = jax.random.normal(jax.random.key(3), (B, N, 8))
+    pooling = HremPooling(heads=2)
+    params = pooling.init(jax.random.key(1), x, MASK)["params"]
+    pooled = pooling.apply({"params": params}, x, MASK)
+    for b, count in enumerate(COUNTS):
+        tokens = np.asarray(x[b], float)[np.asarray(MASK[b])]
+        largest = np.sort(tokens, axis=0)[::-1][: min(2, count)].mean(axis=0)
+        related = loop_hrem_layer(params["layer"], tokens, 2).mean(axis=0)
+        np.testing.assert_allclose(pooled[b], 0.8 * largest + 0.2 * related, rtol=1e-4, atol=1e-5)
+    dropped = pooling.apply({"params": params}, x, MASK, True, rngs={"dropout": jax.random.key(0)})
+    assert not np.allclose(dropped, pooled)
+
+
+def test_a_post_norm_layers_queries_and_keys_are_float32_and_its_own():
+    x = jax.random.normal(jax.random.key(0), (B, N, 4))
+    layer = TransformerLayer(2, 8, post_norm=True, dtype=jnp.dtype("bfloat16"))
+    variables = layer.init(jax.random.key(1), x, MASK, False)
+    query, key = layer.apply(variables, x, method="queries_and_keys")
+    attention = variables["params"]["attention"]
+    for found, part in ((query, attention["query"]), (key, attention["key"])):
+        expected = np.asarray(x) @ np.asarray(part["kernel"]).reshape(4, 4) + np.asarray(part["bias"]).ravel()
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found.reshape(B, N, 4), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_of_attention_weights_differs_between_items():
+    x = jnp.broadcast_to(jax.random.normal(jax.random.key(0), (1, N, 4)), (B, N, 4))
+    layer = TransformerLayer(2, 8, post_norm=True, attention_dropout=0.5)
+    mask = jnp.ones((B, N), bool)
+    params = layer.init(jax.random.key(1), x, mask, False)
+    out = layer.apply(params, x, mask, True, rngs={"dropout": jax.random.key(2)})
+    assert not np.allclose(out[0], out[1])

@@ -14,11 +14,11 @@ from jax_itm.config.load import default
 from jax_itm.data.image_transforms import ImageTransform
 from jax_itm.errors import UserError
 from jax_itm.pretrained import hf
-from jax_itm.pretrained.open_clip import CONFIG, FILES, description, weights
-from jax_itm.pretrained.preprocessor import processor
-from jax_itm.train.init_from import open_start
+from jax_itm.pretrained.open_clip import CONFIG, FILES, read_description, read_encoder_weights
+from jax_itm.pretrained.preprocessor import read_preprocessor
+from jax_itm.train.init_from import read_source
 
-GOLDEN = Path(__file__).parents[1] / "goldens" / "tower_open_clip.npz"  # made by goldens/make_towers.py
+GOLDEN = Path(__file__).parents[1] / "goldens" / "encoder_open_clip.npz"  # made by goldens/make_encoders.py
 
 
 @pytest.fixture
@@ -67,26 +67,29 @@ def test_an_untrained_run_has_open_clips_own_scores(folder):
     np.testing.assert_allclose(matcher.score(images, texts), wanted @ found["text"].T, atol=1e-4)
 
 
-def test_config_tells_the_activation_and_the_frame(folder):
-    acts = lambda: {hf.described(s, description(folder), "FILE")["act"] for s in ("image", "text")}
+def test_config_tells_the_activation_and_the_image_transform(folder):
+    acts = lambda: {
+        hf.read_architecture(side, read_description(folder), "FILE")["act"] for side in ("image", "text")
+    }
+    transform = ImageTransform(**read_preprocessor(folder)["image_transform"])
     assert acts() == {"gelu"}
-    assert ImageTransform(**processor(folder)["frame"]) == ImageTransform((32,), (32, 32), 3, True)
+    assert transform == ImageTransform((32,), (32, 32), 3, True)
     whole = json.loads((folder / CONFIG).read_text())
     whole["model_cfg"]["quick_gelu"] = True
     (folder / CONFIG).write_text(json.dumps(whole))
     said(folder, "preprocess_cfg", resize_mode="squash", interpolation="bilinear", size=[24, 24], mean=0.5)
-    look = processor(folder)
-    assert acts() == {"quick_gelu"} and look["mean"] == (0.5,) * 3 and look["std"] == (0.25, 0.2, 0.3)
-    assert (
-        ImageTransform(**look["frame"]).resize == (24, 24) and ImageTransform(**look["frame"]).resample == 2
-    )
+    fields = read_preprocessor(folder)
+    assert acts() == {"quick_gelu"}
+    assert fields["mean"] == (0.5,) * 3 and fields["std"] == (0.25, 0.2, 0.3)
+    transform = ImageTransform(**fields["image_transform"])
+    assert transform.resize == (24, 24) and transform.resample == 2
 
 
 def test_hugging_faces_files_go_first(folder):
     (folder / "config.json").write_text('{"model_type": "vit"}')
-    assert description(folder)["model_type"] == "clip"
+    assert read_description(folder)["model_type"] == "clip"
     save_file({"a": np.ones(1)}, folder / "model.safetensors")
-    assert description(folder)["model_type"] == "vit" and weights(folder).keys() == {"a"}
+    assert read_description(folder)["model_type"] == "vit" and read_encoder_weights(folder).keys() == {"a"}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,7 @@ def test_hugging_faces_files_go_first(folder):
             {"visual.transformer.resblocks.1.attn.in_proj_bias": None},
             "lacks encoder.layers.1.self_attn.k_proj.bias",
         ),
-        ({"visual.extra": np.ones(3)}, "has visual.extra, which the tower has not"),
+        ({"visual.extra": np.ones(3)}, "has visual.extra, which the model here has not"),
         (
             {"visual.transformer.resblocks.0.attn.in_proj_bias": np.ones(95)},
             "has encoder.layers.0.attn.in_proj_bias",
@@ -110,7 +113,7 @@ def test_wrong_weights_are_named(folder, changes, message):
     state = load_file(folder / FILES[0]) | changes
     save_file({k: np.ascontiguousarray(x) for k, x in state.items() if x is not None}, folder / FILES[0])
     with pytest.raises(UserError, match=re.escape(message)) as error:
-        open_start(settings(folder))
+        read_source(settings(folder))
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
 
 
@@ -130,16 +133,16 @@ def test_wrong_weights_are_named(folder, changes, message):
         ("preprocess_cfg", {"mean": [0.5]}, r"\[0\.5\], not three numbers"),
     ],
 )
-def test_what_the_towers_have_not_is_refused(folder, section, fields, message):
+def test_what_the_encoders_have_not_is_refused(folder, section, fields, message):
     with pytest.raises(UserError, match=message) as error:
-        open_start(settings(said(folder, section, **fields)))
+        read_source(settings(said(folder, section, **fields)))
     assert "\n" not in str(error.value)
 
 
 def test_missing_files_are_named(folder):
     (folder / FILES[0]).unlink()
     with pytest.raises(UserError, match=r"neither model\.safetensors nor open_clip_model\.safetensors nor"):
-        open_start(settings(folder))
+        read_source(settings(folder))
     (folder / CONFIG).write_text("{}")
     with pytest.raises(UserError, match=r"open_clip_config\.json: has no model_cfg"):
-        open_start(settings(folder))
+        read_source(settings(folder))

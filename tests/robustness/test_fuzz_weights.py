@@ -22,9 +22,9 @@ from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
 from jax_itm.plots.dataset_summary import format_summary
 from jax_itm.pretrained.files import read_weights
-from jax_itm.pretrained.hf import described
-from jax_itm.pretrained.open_clip import CONFIG, description
-from jax_itm.pretrained.preprocessor import processor
+from jax_itm.pretrained.hf import read_architecture
+from jax_itm.pretrained.open_clip import CONFIG, read_description
+from jax_itm.pretrained.preprocessor import read_preprocessor
 from jax_itm.train.convert import convert_uniter
 from tests.helpers.golden_encoders import GOLDENS, written
 from tests.helpers.mutate import MUTATIONS, allow_user_error, mutated
@@ -46,23 +46,23 @@ def weights_in_parts(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(SEVERAL)
 
 
-def tower(name: str, side: str) -> tuple[Callable[[Path], object], Callable[[Path], object]]:
+def encoder(name: str, side: str) -> tuple[Callable[[Path], object], Callable[[Path], object]]:
     def write(folder: Path) -> None:
         written(name, folder)
         for other in ("vocab.txt", "model.safetensors"):
             (folder / other).unlink()
 
-    return write, lambda folder: described(side, read_table(folder / "config.json"), "FILE")
+    return write, lambda folder: read_architecture(side, read_table(folder / "config.json"), "FILE")
 
 
 def open_clip(folder: Path) -> None:
-    with np.load(GOLDENS / "tower_open_clip.npz") as file:
+    with np.load(GOLDENS / "encoder_open_clip.npz") as file:
         (folder / CONFIG).write_text(str(file["config"]))
 
 
 def read_open_clip(folder: Path) -> None:
     for side in ("image", "text"):
-        described(side, description(folder), "FILE")
+        read_architecture(side, read_description(folder), "FILE")
     read_processor(folder)
 
 
@@ -82,13 +82,12 @@ def read_words(folder: Path) -> None:
 
 
 def tokens(folder: Path) -> None:
-    with token_cache.writing(str(folder / "a")) as add:
+    with token_cache.token_writer(str(folder / "a")) as add:
         add(np.ones((5, 3), np.float16), np.array([2, 3]))
 
 
 def read_tokens(folder: Path) -> None:
-    token_cache._open.cache_clear()
-    tokens_of = token_cache.find(str(folder / "a"))
+    tokens_of = token_cache.open_tokens(str(folder / "a"))
     for k in range(len(tokens_of or ())):
         assert tokens_of and tokens_of[k].shape[1] == tokens_of.width
 
@@ -110,9 +109,9 @@ def processor_file(folder: Path) -> None:
 
 
 def read_processor(folder: Path) -> None:
-    fields = processor(folder)
+    fields = read_preprocessor(folder)
     assert np.isfinite([fields["scale"], *fields["mean"], *fields["std"]]).all() and all(fields["std"])
-    assert min(fields["frame"]["crop"] or fields["frame"]["resize"]) > 0
+    assert min(fields["image_transform"]["crop"] or fields["image_transform"]["resize"]) > 0
 
 
 def read_prepared(folder: Path) -> None:
@@ -126,10 +125,10 @@ def read_prepared(folder: Path) -> None:
 
 SETS = {
     "weights": (weights_in_parts, read_weights),
-    "bert": tower("bert", "text"),
-    "clip": tower("clip", "image"),
-    "swin": tower("swin", "image"),
-    "dinov2": tower("dinov2", "image"),
+    "bert": encoder("bert", "text"),
+    "clip": encoder("clip", "image"),
+    "swin": encoder("swin", "image"),
+    "dinov2": encoder("dinov2", "image"),
     "open_clip": (open_clip, read_open_clip),
     "tokenizer": (fitted_tokenizer, read_words),
     "vocabulary": (vocabulary, read_words),

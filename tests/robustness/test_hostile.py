@@ -28,7 +28,7 @@ from jax_itm.data.sources.precomp import read_array
 from jax_itm.data.sources.raw import read_json, read_table
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
-from jax_itm.pretrained.files import read_state, read_weights
+from jax_itm.pretrained.files import read_state_dict, read_weights
 from tests.helpers.bottom_up import SIX, tsv_row, write_tsv
 from tests.helpers.entities import annotate, flickr30k
 from tests.helpers.errors import refuses
@@ -83,13 +83,13 @@ def precomp(folder: Path, data: bytes) -> None:
 def kept_tokens(folder: Path, data: bytes) -> None:
     (folder / "a.npz").write_bytes(data)
     (folder / "a.tokens").write_bytes(b"")
-    token_cache.find(str(folder / "a"))
+    token_cache.open_tokens(str(folder / "a"))
 
 
 def weights(folder: Path, data: bytes) -> None:
     pytest.importorskip("torch")
     (folder / "a.pt").write_bytes(data)
-    read_state(str(folder / "a.pt"))
+    read_state_dict(str(folder / "a.pt"))
 
 
 def array(folder: Path, data: bytes) -> None:
@@ -114,7 +114,7 @@ def test_an_old_pytorch_is_not_trusted(tmp_path, monkeypatch):
     (tmp_path / "a.pt").write_bytes(trap("torch"))
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="2.5.1+cpu"))
     with pytest.raises(UserError, match=r"a\.pt: PyTorch 2\.5\.1\+cpu may run what others put"):
-        read_state(str(tmp_path / "a.pt"))
+        read_state_dict(str(tmp_path / "a.pt"))
 
 
 def test_the_trap_is_one():
@@ -160,7 +160,7 @@ def test_a_thin_picture_is_not_resized_beyond_the_limit():
     config = default("vsepp")
     config.data.max_pixels = 100
     config.image.name = "pretrained"
-    config.image.arch = {"frame": {"resize": (4,), "crop": (), "resample": 2, "rounded": False}}
+    config.image.arch = {"image_transform": {"resize": (4,), "crop": (), "resample": 2, "rounded": False}}
     with pytest.raises(UserError, match=r"\(4, 40\) after resizing, more than config.data.max_pixels=100"):
         transform_image(np.zeros((2, 20, 3), np.uint8), image_transform_of(config))
 

@@ -15,7 +15,7 @@ from jax_itm.checkpoint.state import State
 from jax_itm.cli.main import main
 from jax_itm.config.load import default
 from jax_itm.errors import UserError
-from jax_itm.pretrained.uniter import uniter, uniter_params
+from jax_itm.pretrained.uniter import read_uniter, uniter_parameters
 from jax_itm.train.convert import convert_uniter
 from tests.helpers.uniter_weights import HIDDEN, LAYERS, PIECES, POSITIONS, REGION, published
 
@@ -135,11 +135,11 @@ WRONG = {
     ),
     "no head": (
         {k: x for k, x in published("itm_output").items() if not k.startswith("itm")},
-        "lacks rank_output or itm_output.bias, rank_output or itm_output.weight",
+        "lacks rank_output.weight, and itm_output.weight to make it of",
     ),
     "left over": (
         changed(vqa_output__0__weight=np.ones(3, np.float32), uniter__pooler__dense__bias=None),
-        "lacks uniter.pooler.dense.bias; has vqa_output.0.weight, which UNITER's matcher has not",
+        "lacks uniter.pooler.dense.bias; has vqa_output.0.weight, which the model here has not",
     ),
     "a hole": (
         {k.replace("layer.0", "layer.2"): x for k, x in published().items()},
@@ -209,13 +209,14 @@ def test_wrong_configs(place, field, value, said):
 
 
 def test_a_model_with_more_than_uniter():
-    found, more = uniter(published(), "FILE"), {"region_mlp": {"kernel": np.zeros(1)}}
-    with pytest.raises(UserError, match=r"config\.method: its model also has region_mlp/kernel, which FILE"):
-        uniter_params(found, more, "FILE")
+    weights = read_uniter(published(), "FILE")
+    more = {"region_mlp": {"kernel": np.zeros(1)}}
+    with pytest.raises(UserError, match=r"config\.uniter: its model also has region_mlp/kernel, which FILE"):
+        uniter_parameters(weights, more)
 
 
 def test_another_method(place):
-    with pytest.raises(UserError, match=r"config\.method\.name='dias'"):
+    with pytest.raises(UserError, match=r"config\.preset='dias'"):
         convert(place, published(), config=default("dias"))
 
 

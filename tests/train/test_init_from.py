@@ -1,4 +1,4 @@
-"""What a run starts from: another run whole, a BERT directory's words and layers, or one clear line."""
+"""What a run starts from: all of another run, a BERT directory's words and layers, or one clear line."""
 
 import json
 
@@ -11,7 +11,8 @@ from safetensors.numpy import save_file
 from jax_itm.config.load import default
 from jax_itm.errors import UserError
 from jax_itm.methods import build, example_batch
-from jax_itm.train.init_from import Start, open_start, started
+from jax_itm.train.init_from import read_source
+from jax_itm.train.start_rules import Source, start_from
 from tests.helpers.uniter_weights import HIDDEN, PIECES, POSITIONS, REGION, published
 
 DESCRIBED = {
@@ -45,26 +46,32 @@ def settings(where, **uniter):
 
 def test_a_bert_directory_gives_words_and_the_first_layers(folder):
     config = settings(folder)
-    start = open_start(config)
+    start = read_source(config)
     params = jax.jit(build(config, len(PIECES)).init)(jax.random.key(0), example_batch(config))
-    made, state = started(params, start), published()
+    made, state = start_from(params, start), published()
     assert jax.tree.structure(made) == jax.tree.structure(params)
     np.testing.assert_array_equal(
-        made["word"]["embedding"], state["uniter.embeddings.word_embeddings.weight"]
+        made["embeddings"]["words"]["embedding"], state["uniter.embeddings.word_embeddings.weight"]
     )
     np.testing.assert_array_equal(
-        made["position"]["embedding"],
+        made["embeddings"]["positions"]["embedding"],
         state["uniter.embeddings.position_embeddings.weight"][: POSITIONS - 3],
     )
     layer = "uniter.encoder.layer.0.attention.self"
-    np.testing.assert_array_equal(made["layer_0"]["key"]["kernel"], state[f"{layer}.key.weight"].T)
-    np.testing.assert_array_equal(made["layer_0"]["query"]["bias"], state[f"{layer}.query.bias"])
+    attention = made["layer_0"]["attention"]
+    by_head = (HIDDEN, 2, HIDDEN // 2)
+    key = state[f"{layer}.key.weight"].T.reshape(by_head)
+    np.testing.assert_array_equal(attention["key"]["kernel"], key)
+    bias = state[f"{layer}.query.bias"].reshape(by_head[1:])
+    np.testing.assert_array_equal(attention["query"]["bias"], bias)
+    pooler = state["uniter.pooler.dense.weight"].T
+    np.testing.assert_array_equal(made["pooler"]["kernel"], pooler)
     for name in ("img_linear", "pos_linear", "img_norm", "rank_output"):
         jax.tree.map(np.testing.assert_array_equal, made[name], params[name])
     ids, mask = start.tokenizer.encode(["A Dog"], 5)  # uncased, as BERT's default is
     assert [PIECES[k] for k in ids[0][mask[0]]] == ["[CLS]", "a", "dog", "[SEP]"]
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
-    assert PIECES[open_start(config).tokenizer.encode(["A Dog"], 5)[0][0, 2]] == "Dog"
+    assert PIECES[read_source(config).tokenizer.encode(["A Dog"], 5)[0][0, 2]] == "Dog"
 
 
 @pytest.mark.parametrize(
@@ -77,28 +84,28 @@ def test_a_bert_directory_gives_words_and_the_first_layers(folder):
 )
 def test_a_bert_of_other_sizes_is_refused(folder, change, message):
     with pytest.raises(UserError, match=message):
-        open_start(settings(folder, **change))
+        read_source(settings(folder, **change))
 
 
 def test_what_is_missing_is_named(folder):
     config = settings(folder)
     save_file({"bert.pooler.dense.bias": np.zeros(HIDDEN, np.float32)}, folder / "model.safetensors")
     with pytest.raises(UserError, match=r"lacks embeddings\.LayerNorm\.bias, .* and \d+ more"):
-        open_start(config)
+        read_source(config)
     (folder / "config.json").write_text("[]")
     with pytest.raises(UserError, match=r"config\.json: not a table in JSON"):
-        open_start(config)
+        read_source(config)
     (folder / "config.json").write_text("{oops")
     with pytest.raises(UserError, match=r"config\.json:1: not JSON"):
-        open_start(config)
+        read_source(config)
     (folder / "vocab.txt").unlink()
     with pytest.raises(UserError, match=r"no BERT directory either: no vocab\.txt"):
-        open_start(config)
+        read_source(config)
     other = default("dias")
     other.start = str(folder)
     (folder / "vocab.txt").write_text("\n".join(PIECES))
-    with pytest.raises(UserError, match="starts the method iais alone"):
-        open_start(other)
+    with pytest.raises(UserError, match="starts a cross-encoder alone"):
+        read_source(other)
 
 
 def test_a_deeper_run_grows_from_a_shallower_one(tmp_path):
@@ -107,7 +114,7 @@ def test_a_deeper_run_grows_from_a_shallower_one(tmp_path):
     params = jax.jit(old.init)(jax.random.key(0), batch)
     values = flatten_dict(params, sep="/")
     new = build(deep, len(PIECES))
-    made = started(jax.jit(new.init)(jax.random.key(1), batch), Start("START", values, True, None))
+    made = start_from(jax.jit(new.init)(jax.random.key(1), batch), Source("START", values, True, None))
     for path, value in flatten_dict(made, sep="/").items():
         if path in values:
             np.testing.assert_array_equal(value, values[path])
@@ -119,4 +126,4 @@ def test_a_deeper_run_grows_from_a_shallower_one(tmp_path):
     )(of)
     np.testing.assert_allclose(score(new, made), score(old, params), atol=1e-4)
     with pytest.raises(UserError, match=r"layer_1/.* is .* there, absent here"):
-        started(params, Start("START", flatten_dict(made, sep="/"), True, None))
+        start_from(params, Source("START", flatten_dict(made, sep="/"), True, None))

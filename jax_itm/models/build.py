@@ -1,0 +1,108 @@
+"""From a run's configuration to its encoders: the only module of this package that reads one."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jax_itm.models.bert import Bert, ClipText
+from jax_itm.models.image import RegionEncoder
+from jax_itm.models.pretrained_encoder import BackboneEncoder, backbone
+from jax_itm.models.text import BagOfWords, BiGruText
+from jax_itm.models.uniter import Uniter
+from jax_itm.models.vit import Vit
+from jax_itm.types import Config
+
+
+def encoder(config: Config, side: str, vocab: int = 0) -> nn.Module:
+    """The encoder of one side, "image" or "text"; `vocab` ids in texts."""
+    return image_encoder(config) if side == "image" else text_encoder(config, vocab)
+
+
+def image_encoder(config: Config) -> nn.Module:
+    """The encoder that `config.image` describes."""
+    options = config.image
+    dtype = jnp.dtype(config.dtype)
+    if options.name == "regions":
+        return RegionEncoder(
+            config.dim,
+            options.pooling,
+            options.boxes,
+            options.drop,
+            options.hidden,
+            options.feature_dropout,
+            options.norm,
+            dtype,
+        )
+    if options.name == "pretrained":
+        return _on_backbone(config, "image", backbone("image", options.arch, remat=config.remat, dtype=dtype))
+    vit = Vit(
+        layers=options.layers,
+        heads=options.heads,
+        width=options.width,
+        patch=options.patch,
+        image_size=config.data.image_size,
+        drop=options.drop,
+        remat=config.remat,
+        dtype=dtype,
+    )
+    return _on_backbone(config, "image", vit)
+
+
+def text_encoder(config: Config, vocab: int) -> nn.Module:
+    """The encoder that `config.text` describes, for `vocab` ids."""
+    options = config.text
+    dtype = jnp.dtype(config.dtype)
+    if options.name == "bigru":
+        return BiGruText(config.dim, vocab, options.pooling, options.drop, options.word_dim, dtype)
+    if options.name == "bow":
+        return BagOfWords(config.dim, vocab, options.pooling, options.drop, dtype)
+    layer_options = {"dropout": options.dropout, "remat": config.remat, "dtype": dtype}
+    if options.name == "pretrained":
+        return _on_backbone(config, "text", backbone("text", options.arch, **layer_options))
+    bert = Bert(
+        vocab=vocab,
+        width=options.width,
+        layers=options.layers,
+        heads=options.heads,
+        positions=config.data.max_words,
+        types=0,
+        act="gelu_tanh",
+        drop=options.drop,
+        **layer_options,
+    )
+    return _on_backbone(config, "text", bert)
+
+
+def _on_backbone(config: Config, side: str, module: nn.Module) -> BackboneEncoder:
+    options = config[side]
+    pretrained = options.name == "pretrained"
+    return BackboneEncoder(
+        module,
+        config.dim,
+        pooling=options.pooling,
+        drop=options.drop if pretrained else 0.0,  # a randomly initialised backbone drops tokens itself
+        frozen=options.frozen,
+        summary_last=isinstance(module, ClipText),
+        hidden=options.hidden,
+        feature_dropout=options.feature_dropout,
+        norm=options.norm if side == "image" else "none",
+        dtype=jnp.dtype(config.dtype),
+    )
+
+
+def uniter(config: Config, vocab: int) -> Uniter:
+    """The matcher that the config describes, for `vocab` ids."""
+    options = config.uniter
+    return Uniter(
+        vocab=vocab,
+        hidden=options.hidden,
+        layers=options.layers,
+        heads=options.heads,
+        positions=config.data.max_words,
+        dropout=options.dropout,
+        init_std=options.init_std,
+        region_mlp=options.region_mlp,
+        center_boxes=options.center_boxes,
+        mlm=config.losses.masked_lm.weight > 0,
+        remat=config.remat,
+        dtype=jnp.dtype(config.dtype),
+    )

@@ -1,0 +1,111 @@
+"""From published weights to parameters: the one mapper of all families.
+
+Which name is which parameter: `hf_families.py`. PyTorch's kernels are (out, in) and (out, in, h, w), Flax's
+(in, out) and (h, w, in, out).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jax_itm.errors import UserError, listed
+from jax_itm.pretrained.family import Family
+from jax_itm.types import Config, NamedTuple
+
+
+class Weights(NamedTuple):
+    """Published arrays.
+
+    Attributes:
+        arrays: by their published names.
+        source: the file or directory that they are from, for errors.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    source: str
+
+
+def map_weights(
+    family: Family, arch: Config, weights: Weights, shapes: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """The parameters that a family's weights are: {path: float32 array}, every one exactly once.
+
+    Args:
+        family: whose names the weights have.
+        arch: of the model, for `family.names`.
+        weights: to map.
+        shapes: the model's abstract parameters by path.
+
+    Raises:
+        UserError: names the weights that are missing, left over, of another shape, or not finite.
+    """
+    names = family.names(arch)
+    weights = select_weights(family, names, weights)
+    parameters = {}
+    problems = []
+    for name, path in names.items():
+        value = weights.arrays[name]
+        shape = shapes[path].shape
+        may_be_cut = path in family.cut and value.ndim
+        shape_in_file = (max(shape[0], len(value)), *shape[1:]) if may_be_cut else shape
+        if problem := _problem(path, value, shape_in_file):
+            problems.append(f"{name} {problem}")
+        else:
+            array = _to_flax(path, np.asarray(value, np.float32)).reshape(shape_in_file)
+            parameters[path] = array[: shape[0]]
+    if problems:
+        raise UserError(f"{weights.source}: {listed(problems)}")
+    return parameters
+
+
+def select_weights(family: Family, names: Mapping[str, str], weights: Weights) -> Weights:
+    """The weights of `names` without the family's prefix and without what is unused.
+
+    Raises:
+        UserError: names are missing, or there are some that the model has not.
+    """
+    arrays = {name.removeprefix(family.prefix): value for name, value in weights.arrays.items()}
+    arrays = {name: x for name, x in arrays.items() if name in names or not name.startswith(family.unused)}
+    problems = []
+    if missing := names.keys() - arrays.keys():
+        problems.append(f"lacks {listed(missing)}")
+    if unknown := arrays.keys() - names.keys():
+        problems.append(f"has {listed(unknown)}, which the model here has not")
+    if problems:
+        raise UserError(f"{weights.source}: {'; '.join(problems)}")
+    return weights._replace(arrays=arrays)
+
+
+def published_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in which the weights of a parameter of `shape` are published."""
+    if path.endswith("/out/kernel") and len(shape) == 3:  # of an attention: (heads, size, d)
+        return shape[2], shape[0] * shape[1]
+    if path.endswith("/kernel"):  # (in, out), (d, heads, size) or a convolution's
+        return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else (int(np.prod(shape[1:])), shape[0])
+    return (int(np.prod(shape)),) if path.endswith("/bias") else shape
+
+
+def _problem(path: str, value: np.ndarray, shape: tuple[int, ...]) -> str:
+    """What is wrong with a published array; "" if nothing is."""
+    expected = published_shape(path, shape)
+    if _squeeze(value.shape) != _squeeze(expected):
+        hint = " (config.dim)" if path == "projection/linear/kernel" else ""
+        return f"is {value.shape}, not {expected}{hint}"
+    is_float = value.dtype.kind in "fV"  # V: bfloat16 and other types that numpy itself does not know
+    if not is_float or not np.isfinite(value.astype(np.float32)).all():
+        return "holds other than finite real numbers"
+    return ""
+
+
+def _squeeze(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without leading ones: a class token is published as (1, 1, d) or as (d,)."""
+    while len(shape) > 1 and shape[0] == 1:
+        shape = shape[1:]
+    return shape
+
+
+def _to_flax(path: str, value: np.ndarray) -> np.ndarray:
+    if not path.endswith("/kernel"):
+        return value
+    return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
