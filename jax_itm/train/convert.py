@@ -86,27 +86,31 @@ def convert_clip(source: str, workdir: str, config: Config | None = None) -> str
     dim = description.get("projection_dim", 512)
     if type(dim) is not int or not 1 <= dim <= 2**16:
         raise UserError(f"{file}: has projection_dim {dim!r}, must be whole, 1 to {2**16:,}")
-    if config is None:
-        config = config_lib.default("info_nce")
-        config.name = "clip"
-        config.data.max_words = positions
+    run: Config = config or _clip_default(positions)
     for side in ("image", "text"):
-        config[side].update({"name": "pretrained", "path": source, "pooling": "clip"})
-    config.dim = dim
-    config.data.view = "pixels"
-    config.start = ""
-    config_lib.check(config)
-    encoders = read_source(config)
+        run[side].update({"name": "pretrained", "path": source, "pooling": "clip"})
+    run.dim = dim
+    run.data.view = "pixels"
+    run.start = ""
+    config_lib.check(run)
+    encoders = read_source(run)
     assert encoders and encoders.tokenizer  # both encoders are pretrained
-    method = build(config, len(encoders.tokenizer))
-    params = start_from(method.init(jax.random.key(0), example_batch(config)), encoders)
-    _write(params, config, encoders.tokenizer, workdir)
-    image = config.image.arch
-    text = config.text.arch
+    method = build(run, len(encoders.tokenizer))
+    params = start_from(method.init(jax.random.key(0), example_batch(run)), encoders)
+    _write(params, run, encoders.tokenizer, workdir)
+    image = run.image.arch
+    text = run.text.arch
     return (
         f"clip in {workdir}: {image.layers} layers of {image.width} over patches of {image.patch},"
-        f" {text.layers} of {text.width} over {text.vocab:,} words, embeddings of {config.dim}"
+        f" {text.layers} of {text.width} over {text.vocab:,} words, embeddings of {run.dim}"
     )
+
+
+def _clip_default(positions: int) -> Config:
+    config = config_lib.default("info_nce")
+    config.name = "clip"
+    config.data.max_words = positions
+    return config
 
 
 def _check_new(workdir: str) -> None:
