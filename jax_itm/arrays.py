@@ -19,7 +19,15 @@ class Encoded(NamedTuple):
 
 
 def l2_normalise(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-    """Rows of length one; a zero row stays zero, with a zero gradient."""
+    """Rows of length one; a zero row stays zero, with a zero gradient.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_itm.arrays import l2_normalise
+        >>> print(l2_normalise(jnp.array([[3.0, 4.0], [0.0, 0.0]])))
+        [[0.6 0.8]
+         [0.  0. ]]
+    """
     square = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, 1e-12))
 

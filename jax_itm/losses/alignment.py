@@ -1,9 +1,9 @@
-"""IAIS: the intra-modal attentions of matched pairs, calibrated against each other: docs/methods/iais.md.
+"""IAIS: the intra-modal attentions of matched pairs, aligned: docs/methods/iais.md, equations (6) to (13).
 
-Ren et al., "Learning Relation Alignment for Calibrated Cross-modal Retrieval", ACL 2021, arXiv
-2105.13868; as the authors' released code has it (the paper's body was not at hand). Letters of the
-shapes: b matched pairs, x the items of the aligned side, y those of the other: words (without [CLS] and
-[SEP]) and regions, either way round. Everything is masked and vectorised; compute in float32 at least.
+Ren et al., "Learning Relation Alignment for Calibrated Cross-modal Retrieval", ACL 2021, arXiv 2105.13868, as
+the authors' released code has it (the paper's body could not be had). Letters of the shapes: b matched pairs,
+x the items of the aligned side, y those of the other: words (without [CLS] and [SEP]) and regions, either
+way round.
 """
 
 import jax
@@ -25,7 +25,7 @@ def square(mask: Bool[Array, "b x"]) -> Bool[Array, "b x x"]:
 def divergence(
     p: Float[Array, "b x y"], q: Float[Array, "b x y"], mask: Bool[Array, "b x y"], eps: float = 0.0
 ) -> Float[Array, "b"]:
-    """`KL(P||Q) = (1/rows) sum_ij P_ij (log P_ij - log(Q_ij + eps))` over true rows and columns.
+    """`KL(P||Q) = (1/rows) sum_ij P_ij (log P_ij - log(Q_ij + eps))`, true rows and columns: (6).
 
     Infinite where Q is exactly 0 and P is not; `rows` counts those with any true column.
     """
@@ -38,7 +38,7 @@ def divergence(
 def symmetric_divergence(
     p: Float[Array, "b x y"], q: Float[Array, "b x y"], mask: Bool[Array, "b x y"], eps: float = 0.0
 ) -> Float[Array, "b"]:
-    """`mKL(P, Q) = KL(P||Q) + KL(Q||P)`."""
+    """`mKL(P, Q) = KL(P||Q) + KL(Q||P)`: equation (6)."""
     return divergence(p, q, mask, eps) + divergence(q, p, mask, eps)
 
 
@@ -51,7 +51,7 @@ class Target(NamedTuple):
 
 
 def singular_target(maps: AttentionMaps, softmax: bool = True) -> Target:
-    """Each item replaced by the other side's item that it attends to most.
+    """Each item replaced by the other side's item that it attends to most: equation (7).
 
         k_i = argmax_j A_XY[i, j],   E_ij = A_YY[k_i, k_j],   rows = softmax_j E
 
@@ -70,7 +70,7 @@ def singular_target(maps: AttentionMaps, softmax: bool = True) -> Target:
 
 
 def singular(maps: AttentionMaps, softmax: bool = True) -> Float[Array, "b"]:
-    """The singular alignment, `mKL(A_XX, rows of singular_target)`, of each pair.
+    """The singular alignment of each pair, `mKL(A_XX, singular_target.rows)`: equation (8).
 
     A weight that is exactly 0 makes it infinite: that is not hidden here.
     """
@@ -78,12 +78,12 @@ def singular(maps: AttentionMaps, softmax: bool = True) -> Float[Array, "b"]:
 
 
 def round_trip(maps: AttentionMaps) -> Float[Array, "b x x"]:
-    """`P = A_XY A_YX`: attention among one side's items by way of the other side."""
+    """`P = A_XY A_YX`, attention among one side's items by way of the other side: equation (9)."""
     return jnp.einsum("bxy,byz->bxz", maps.out, maps.back)
 
 
 def distributed(maps: AttentionMaps) -> Float[Array, "b"]:
-    """The distributed alignment of each pair.
+    """The distributed alignment of each pair: equation (10).
 
     loss = KL'(P || A_XX) + KL'(A_XX || P),   KL'(T||Q) = (1/rows) sum T (log T - log(Q + 1e-6))
     """
@@ -96,7 +96,43 @@ FORMS = ("singular", "distributed", "congruence")
 def attention_alignment(
     maps: AttentionMaps, *, form: str = "singular", singular_softmax: bool = True
 ) -> Float[Array, "b"]:
-    """The alignment of each pair's attentions, by `singular`, `distributed` or `congruence`."""
+    """IAIS's alignment of each matched pair's attentions: docs/methods/iais.md, equations (6) to (11).
+
+        "singular"     mKL(A_XX, P),  P = softmax of A_YY at the items of Y that X's attend to most    (8)
+        "distributed"  mKL(A_XY A_YX, A_XX),  with 1e-6 inside the logarithms                         (10)
+        "congruence"   mKL(softmax A_XX, softmax sg(A_XY) A_YY sg(A_XY)^T)                            (11)
+
+    mKL is the symmetric divergence, a mean over rows. The softmax of "singular" is a second one, on
+    probabilities, as released; it makes attention uniform. An attention weight that is exactly 0 makes
+    "singular" infinite: that is not hidden here. Compute the maps in float32 at least.
+
+    Args:
+        maps: the attention maps of b matched pairs, seen from the side X that is aligned; `maps.turned()` is
+            the other side.
+        form: see above.
+        singular_softmax: False divides by row sums in "singular", as the paper's figure suggests.
+
+    Returns:
+        (b,) one value a pair. The released training sums them over an update.
+
+    Raises:
+        ArgumentError: a ValueError: the form is unknown.
+
+    References:
+        Ren et al., Learning Relation Alignment for Calibrated Cross-modal Retrieval (IAIS), ACL 2021, and its
+        released code. Pandey et al., CACR, ACL 2023, arXiv 2212.10549: "congruence".
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_itm import losses
+        >>> uniform, true = jnp.full((1, 2, 2), 0.5), jnp.ones((1, 2), bool)
+        >>> maps = losses.AttentionMaps(uniform, uniform, uniform, uniform, true, true)
+        >>> print(losses.attention_alignment(maps))
+        [0.]
+        >>> sharp = maps._replace(own=jnp.array([[[0.9, 0.1], [0.1, 0.9]]]))
+        >>> print(losses.attention_alignment(sharp).round(2))
+        [0.88]
+    """
     if form not in FORMS:
         raise ArgumentError(f"form={form!r}: must be one of {', '.join(FORMS)}")
     if form == "singular":
@@ -121,9 +157,9 @@ def congruence(maps: AttentionMaps) -> Float[Array, "b"]:
 
 
 def schedule(name: str, progress: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """The weight of the alignment at `progress` = t/T of training: `exp`, `linear` or `log`.
+    """The weight of the alignment at `progress` = u/U of training, by `exp`, `linear` or `log`: (13).
 
-    exp(5 (t/T - 1)), t/T, or 1 - exp(-5 t/T).
+    exp(5 (u/U - 1)), u/U, or 1 - exp(-5 u/U).
     """
     return {
         "exp": lambda p: jnp.exp(5 * (p - 1)),
@@ -133,21 +169,21 @@ def schedule(name: str, progress: Float[Array, "*n"]) -> Float[Array, "*n"]:
 
 
 def pooled(attention: Float[Array, "b x x"], groups: Bool[Array, "b p x"]) -> Float[Array, "b p p"]:
-    """Attention among groups of items: `R[p, q] = mean_{i in p} sum_{j in q} A[i, j]`, rows renormalised.
+    """Attention among groups, `R[p, q] = mean_{i in p} sum_{j in q} A[i, j]`, rows renormalised: (17).
 
     Groups may overlap; an empty group has a row and a column of zeros.
     """
     member = groups.astype(attention.dtype)
     size = jnp.maximum(jnp.sum(member, axis=2), 1)
     among = jnp.einsum("bpx,bxy,bqy->bpq", member, attention, member) / size[:, :, None]
-    whole = jnp.sum(among, axis=2, keepdims=True)
-    return among / jnp.where(whole > 0, whole, 1)
+    total = jnp.sum(among, axis=2, keepdims=True)
+    return among / jnp.where(total > 0, total, 1)
 
 
 def annotated_isd(
     maps: AttentionMaps, phrases: Bool[Array, "b p x"], boxes: Bool[Array, "b p y"]
 ) -> tuple[Float[Array, "b"], Bool[Array, "b"]]:
-    """ISD, the intra-modal self-attention distance, from annotated phrases and their boxes.
+    """ISDa, the intra-modal self-attention distance of annotated phrases and their boxes: (17) and (18).
 
         R_L[p, q] = mean_{i in T_p} sum_{j in T_q} A_LL[i, j],  R_V over boxes B_p,  ISD = mKL(R_L, R_V)
 

@@ -15,9 +15,22 @@ STE_TEMPERATURE = 0.02  # of the sigmoid through which a threshold gets its grad
 
 
 def equal_length(tokens: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
-    """Tokens of length sqrt(d), so that columns of both modalities can be compared: equation (16), INFERRED.
+    """Tokens of length sqrt(d), so that columns of both modalities compare: docs/methods/cdds.md, (16).
 
-    Encoders' own scales differ: without this, every row of S was empty, and noise drowned the tokens.
+    INFERRED, not in the paper. Encoders' own scales differ: without this every row of S was empty, and noise
+    drowned the tokens. Zeros stay zeros.
+
+    Args:
+        tokens: (b, n, d) tokens of any length.
+
+    Returns:
+        (b, n, d) tokens of length sqrt(d).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_itm import losses
+        >>> print(losses.equal_length(jnp.array([[[3.0, 0, 0, 4]]])))
+        [[[1.2 0.  0.  1.6]]]
     """
     return l2_normalise(tokens) * jnp.sqrt(float(tokens.shape[-1]))
 
@@ -38,7 +51,28 @@ class ColumnSelection(NamedTuple):
 
 
 def column_moments(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"], axis: Axis = "data") -> Moments:
-    """Mean and variance of every column over the true tokens of the *global* batch."""
+    """Mean and variance of every column over the true tokens of the *global* batch.
+
+    Args:
+        tokens: (b, n, d) tokens.
+        mask: (b, n) the true ones.
+        axis: the mesh axis, or axes, over which the batch is split.
+
+    Returns:
+        `Moments`: the mean (d,) and the variance (d,), equal on all devices.
+
+    Raises:
+        ArgumentError: a ValueError: as for `info_nce`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_itm import losses
+        >>> tokens = jnp.broadcast_to(jnp.array([[1.0], [3.0], [100.0]]), (8, 3, 1))
+        >>> mask = jnp.broadcast_to(jnp.array([True, True, False]), (8, 3))
+        >>> moments = losses.column_moments(tokens, mask)
+        >>> print(moments.mean, moments.variance)
+        [2.] [1.]
+    """
     axes, (tokens, mask) = split(axis, tokens=tokens, mask=mask)
 
     def rows(tokens: Array, mask: Array) -> tuple[Array, Array]:

@@ -26,11 +26,44 @@ def info_nce(
     axis: Axis = "data",
     plan: Plan = PLAN,
 ) -> Float[Array, ""]:
-    """InfoNCE, the mean over anchors and directions of `-log softmax(scale * s)[own]`.
+    """InfoNCE, CLIP's symmetric cross-entropy: docs/methods/contrastive.md, equation (4).
 
-    Radford et al., 2021 (CLIP), figure 3; here same-image captions are left out of the softmax.
-    `scale` is the inverse temperature. As written here, with the log-sum-exp over negatives alone:
-    `-log softmax = softplus(lse - scale * own)`.
+        L = 1/(2b) sum_i [ softplus(lse_i - a s_ii) + softplus(lse'_i - a s_ii) ],   s_ij = images_i . texts_j
+
+    with scale `a`, and `lse_i`, `lse'_i` the log-sum-exp of a s_ij and a s_ji over the negatives j of anchor
+    i. As `-log softmax = softplus(lse over the negatives - own)`, this is the cross-entropy of CLIP where
+    every row has its own image. We depart from it in that other captions of the same image are left out of
+    the softmax.
+
+    Args:
+        images: (b, d) L2-normalised embeddings of the global batch; float32, bfloat16 or float16.
+        texts: (b, d) the same; row k matches row k of `images`.
+        scale: the inverse temperature; learnable.
+        image_ids: (b,) equal numbers mark captions of one image, which are never negatives of each other.
+            None: all rows are of different images.
+        axis: the mesh axis, or axes, over which the batch is split.
+        plan: how the matrix of scores is traversed; it changes nothing but time, memory and rounding.
+
+    Returns:
+        The loss, a float32 scalar, equal on any number of devices. Gradients have the dtypes of the inputs.
+
+    Raises:
+        ArgumentError: a ValueError, in one line: shapes do not match, the mesh has no such axis, the call is
+            inside a `shard_map` over it, the devices do not divide the rows, or arrays are split while no
+            mesh is set.
+
+    References:
+        Radford et al., Learning Transferable Visual Models From Natural Language Supervision (CLIP), ICML
+        2021, figure 3.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_itm import losses
+        >>> images, texts = jnp.eye(8), jnp.eye(8)  # a score of 1 with the own text, of 0 with the others
+        >>> print(f"{losses.info_nce(images, texts, scale=1.0):.4f}")  # log(e + 7) - 1
+        1.2739
+        >>> print(f"{losses.info_nce(images, texts, scale=10.0):.4f}")
+        0.0003
     """
     batch = pairs(images, texts, image_ids, axis)
     scale = jnp.asarray(scale, batch.images.dtype)
@@ -49,9 +82,41 @@ def sigmoid(
     axis: Axis = "data",
     plan: Plan = PLAN,
 ) -> Float[Array, ""]:
-    """SigLIP's pairwise loss: `-1/b sum_ij log sigmoid(z_ij (scale * s_ij + bias))`, z = +-1.
+    """SigLIP's pairwise loss: docs/methods/contrastive.md, equation (6).
 
-    Zhai et al., 2023, equation (1); same-image pairs that are not the matched one are left out.
+        L = 1/b [ sum_i softplus(-(a s_ii + beta)) + sum_i sum_j softplus(a s_ij + beta) ],  j a negative of i
+
+    Every pair is a binary decision of its own. Captions of the same image other than the matched one are left
+    out; SigLIP takes them as negatives.
+
+    Args:
+        images: (b, d) L2-normalised embeddings of the global batch; float32, bfloat16 or float16.
+        texts: (b, d) the same; row k matches row k of `images`.
+        scale: `a`, the inverse temperature; learnable. SigLIP starts at 10.
+        bias: `beta`; learnable. SigLIP starts at -10.
+        image_ids: (b,) equal numbers mark captions of one image, which are never negatives of each other.
+            None: all rows are of different images.
+        axis: the mesh axis, or axes, over which the batch is split.
+        plan: how the matrix of scores is traversed; it changes nothing but time, memory and rounding.
+
+    Returns:
+        The loss, a float32 scalar: a sum over a row's pairs, a mean over rows.
+
+    Raises:
+        ArgumentError: a ValueError, in one line: shapes do not match, the mesh has no such axis, the call is
+            inside a `shard_map` over it, the devices do not divide the rows, or arrays are split while no
+            mesh is set.
+
+    References:
+        Zhai, Mustafa, Kolesnikov, Beyer, Sigmoid Loss for Language Image Pre-Training (SigLIP), ICCV 2023,
+        equation (1).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_itm import losses
+        >>> loss = losses.sigmoid(jnp.eye(8), jnp.eye(8), scale=10.0, bias=-5.0)
+        >>> print(f"{loss:.4f}")  # 8 log(1 + e^-5)
+        0.0537
     """
     batch = pairs(images, texts, image_ids, axis)
     rows = len(batch.images)
@@ -70,7 +135,28 @@ def sigmoid(
 def score_gap(
     images: Float[Array, "b d"], texts: Float[Array, "b d"], *, axis: Axis = "data"
 ) -> Float[Array, ""]:
-    """How much higher matched pairs score than all pairs, on average; 0 where all are one point."""
+    """How much higher matched pairs score than all pairs, on average: docs/methods/contrastive.md, (14).
+
+        gap = mean_i s_ii - mean_ij s_ij
+
+    A diagnostic: it stays near 0 where all embeddings have collapsed to one point. No scores are formed.
+
+    Args:
+        images: (b, d) L2-normalised embeddings of the global batch.
+        texts: (b, d) the same; row k matches row k of `images`.
+        axis: the mesh axis, or axes, over which the batch is split.
+
+    Returns:
+        The gap, a float32 scalar.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_itm import losses
+        >>> print(losses.score_gap(jnp.eye(8), jnp.eye(8)))
+        0.875
+        >>> print(losses.score_gap(jnp.ones((8, 1)), jnp.ones((8, 1))))
+        0.0
+    """
     batch = pairs(images, texts, None, axis)
 
     def rows(v: Array, t: Array) -> Any:

@@ -1,14 +1,13 @@
-"""DIAS's dimension information alignment: docs/methods/dias.md, equations (9) to (14)."""
+"""DIAS's dimension information alignment: docs/methods/dias.md, equations (9) to (12) and (14)."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jax_itm.arrays import NEG_INF, l2_normalise
 from jax_itm.errors import ArgumentError
-from jax_itm.losses.inputs import check_shapes, check_tokens, split
-from jax_itm.sharded.collectives import Axis, over_rows, per_row
+from jax_itm.losses.inputs import check_shapes, split
+from jax_itm.sharded.collectives import Axis, over_rows
 from jax_itm.types import Array, Bool, Float
 
 PHI = {
@@ -30,7 +29,41 @@ def dimension_alignment(
     reduce: str = "mean",
     axis: Axis = "data",
 ) -> Float[Array, ""]:
-    """L_dim: corresponding dimensions of both modalities correlate, others do not."""
+    """DIAS's L_dim: corresponding dimensions of both modalities correlate, others do not.
+
+    docs/methods/dias.md, equations (9) to (12): the correlation of every dimension of the images with every
+    one of the texts, over the samples of the global batch, then an objective that wants it large on the
+    diagonal and small elsewhere. A reconstruction: the paper's body could not be had.
+
+    Args:
+        images: (m, d) samples, such as L2-normalised embeddings; float32, bfloat16 or float16. To decorrelate
+            d dimensions at all, m must be larger than d: see `attended_pairs` and `running_correlation`.
+        texts: (m, d) the same; row k matches row k of `images`.
+        mask: (m,) which samples are real; None: all.
+        form: "ratio", "infonce", "barlow" or "diagonal": see `dimension_objective`.
+        phi: "relu", "abs", "square" or "exp"; for "ratio" and "infonce".
+        reduce: "mean" or "sum" over the dimensions. The reported loss sums; with its weight of 10 the sum
+            drowned the triplet in our runs.
+        axis: the mesh axis, or axes, over which the samples are split.
+
+    Returns:
+        The loss, a float32 scalar, equal on any number of devices.
+
+    Raises:
+        ArgumentError: a ValueError: shapes do not match, an option is unknown, or as for `info_nce`.
+
+    References:
+        Ma, Li, Fang, Zhang, Bridging the Modality Gap (DIAS), ACM MM 2024, arXiv 2410.16853.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jax_itm import losses
+        >>> images = jax.random.normal(jax.random.key(0), (64, 4))
+        >>> same = losses.dimension_alignment(images, images)
+        >>> swapped = losses.dimension_alignment(images, images[:, ::-1])  # other dimensions correlate
+        >>> bool(same < -1.5) and bool(swapped > -0.5)
+        True
+    """
     return dimension_objective(dimension_correlation(images, texts, mask, axis), form, phi, reduce)
 
 
@@ -40,9 +73,29 @@ def dimension_correlation(
     mask: Bool[Array, "m"] | None = None,
     axis: Axis = "data",
 ) -> Float[Array, "d d"]:
-    """`C = A^T B / m`, each column standardised over the true samples of the *global* batch: equation (9).
+    """The correlation of every pair of dimensions, images by texts: docs/methods/dias.md, equation (9).
 
-    Samples are split over the devices; C is equal on all of them.
+        C = A^T B / m,   each column of A and B standardised over the m true samples of the *global* batch
+
+    Args:
+        images: (m, d) samples.
+        texts: (m, d) samples; row k matches row k of `images`.
+        mask: (m,) which samples are real; None: all.
+        axis: the mesh axis, or axes, over which the samples are split.
+
+    Returns:
+        (d, d) correlations in [-1, 1], equal on all devices: rows are dimensions of the images.
+
+    Raises:
+        ArgumentError: as `dimension_alignment`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_itm import losses
+        >>> images = jnp.array([[1.0, 1], [1, -1], [-1, 1], [-1, -1]] * 2)
+        >>> print(losses.dimension_correlation(images, images).round(3))
+        [[1. 0.]
+         [0. 1.]]
     """
     check_shapes(2, images=images, texts=texts)
     valid = jnp.ones(len(images), bool) if mask is None else mask
@@ -73,12 +126,34 @@ def dimension_objective(
     reduce: str = "mean",
     eps: float = 1e-6,
 ) -> Float[Array, ""]:
-    """L_dim from the correlations of dimensions, equations (10) to (12), over the dimensions k.
+    """L_dim from the correlations of dimensions: docs/methods/dias.md, (10) to (12), over the dimensions k.
 
-    ratio     -(phi(C_kk) / (sum_l phi(C_kl) + eps) + phi(C_kk) / (sum_l phi(C_lk) + eps))
-    infonce   -log of the two ratios (of phi = exp(./0.1) in the usual form)
-    barlow    (1 - C_kk)^2 + 5e-3 sum_{l != k} C_kl^2       (Zbontar et al., 2021)
-    diagonal  -C_kk
+        "ratio"     -(phi(C_kk) / (sum_l phi(C_kl) + eps) + phi(C_kk) / (sum_l phi(C_lk) + eps))
+        "infonce"   -log of the two ratios, added (with phi = "exp" in the usual form)
+        "barlow"    (1 - C_kk)^2 + 5e-3 sum_{l != k} C_kl^2       (Zbontar et al., 2021)
+        "diagonal"  -C_kk
+
+    with phi(c) = max(c, 0), |c|, c^2 or exp(c / 0.1). Ratios of the signed correlations would divide by sums
+    that are not positive for half of the dimensions.
+
+    Args:
+        correlation: (d, d) from `dimension_correlation` or `running_correlation`.
+        form: see above.
+        phi: "relu", "abs", "square" or "exp".
+        reduce: "mean" or "sum" over the dimensions.
+        eps: of the ratios.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ArgumentError: a ValueError: an option is unknown.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_itm import losses
+        >>> print(f"{losses.dimension_objective(jnp.eye(3)):.3f}")
+        -2.000
     """
     for name, value, choices in (
         ("form", form, FORMS),
@@ -111,42 +186,29 @@ def running_correlation(
     correlation: Float[Array, "d d"],
     decay: float = 0.9,
 ) -> Float[Array, "d d"]:
-    """The exponential average of C over steps, equation (14), from the first batch (`count` 0) on.
+    """The exponential average of C over steps: docs/methods/dias.md, equation (14).
 
-    Only the present batch carries gradient.
+        C(u) = decay stop_gradient(C(u-1)) + (1 - decay) C_batch(u),    C(0) = C_batch(0)
+
+    For batches smaller than the number of dimensions, which cannot decorrelate them. Only the present batch
+    carries gradient. INFERRED.
+
+    Args:
+        previous: (d, d) what this function returned last; anything of this shape at first.
+        count: how many batches went before this one; 0 starts anew.
+        correlation: (d, d) of the present batch, from `dimension_correlation`.
+        decay: the weight of the past.
+
+    Returns:
+        (d, d), for `dimension_objective`, and to be kept for the next step.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_itm import losses
+        >>> first = losses.running_correlation(jnp.zeros((2, 2)), 0, jnp.eye(2))
+        >>> print(losses.running_correlation(first, 1, jnp.zeros((2, 2)), decay=0.75))
+        [[0.75 0.  ]
+         [0.   0.75]]
     """
     mixed = decay * jax.lax.stop_gradient(previous) + (1 - decay) * correlation
     return jnp.where(jnp.asarray(count) > 0, mixed, correlation)
-
-
-def attended_pairs(
-    image_tokens: Float[Array, "b r d"],
-    image_mask: Bool[Array, "b r"],
-    text_tokens: Float[Array, "b w d"],
-    text_mask: Bool[Array, "b w"],
-    scale: float = 9.0,
-    axis: Axis = "data",
-) -> tuple[Float[Array, "m d"], Float[Array, "m d"], Bool[Array, "m"]]:
-    """Paired samples for L_dim: each region with its mixture of the matched caption's words, and back.
-
-    Attention by cosine times `scale` (SCAN's 9). Used only inside L_dim, never in a score. Returns
-    image-side and text-side samples, m = b (r + w), and which of them are real.
-    """
-    check_tokens(None, image_tokens=image_tokens, image_mask=image_mask)
-    check_tokens(len(image_tokens), text_tokens=text_tokens, text_mask=text_mask)
-    arrays = {"image_tokens": image_tokens, "image_mask": image_mask, "text_tokens": text_tokens}
-    axes, sides = split(axis, **arrays, text_mask=text_mask)
-
-    def mixture(cosine: Array, mask: Array, tokens: Array) -> Array:
-        weight = jax.nn.softmax(jnp.where(mask[:, None, :], scale * cosine, NEG_INF), axis=2)
-        return jnp.einsum("bqk,bkd->bqd", weight, tokens)
-
-    def samples(v: Array, v_mask: Array, t: Array, t_mask: Array) -> tuple[Array, Array, Array]:
-        cosine = jnp.einsum("brd,bwd->brw", l2_normalise(v), l2_normalise(t))
-        of_words = mixture(cosine, t_mask, t)
-        of_regions = mixture(jnp.swapaxes(cosine, 1, 2), v_mask, v)
-        flat = lambda *parts: jnp.concatenate(parts, axis=1).reshape(-1, v.shape[-1])
-        valid = jnp.concatenate([v_mask, t_mask], axis=1).reshape(-1)
-        return flat(v, of_regions), flat(of_words, t), valid
-
-    return per_row(axes, samples, *sides)

@@ -36,14 +36,20 @@ def pairs(images: Any, texts: Any, image_ids: Any, axis: Axis) -> Pairs:
         ArgumentError: shapes do not match; or see `batch_axes` and `check_split`.
     """
     check_shapes(2, images=images, texts=texts)
-    if image_ids is None:
-        image_ids = jnp.arange(len(images), dtype=jnp.int32)
-    if jnp.shape(image_ids) != (len(images),):
-        raise ArgumentError(
-            f"image_ids has shape {jnp.shape(image_ids)}: must be one number a row, ({len(images)},)"
-        )
+    image_ids = checked_ids(image_ids, len(images))
     axes, (images, texts, image_ids) = split(axis, images=images, texts=texts, image_ids=image_ids)
     return Pairs(images, texts, image_ids, axes)
+
+
+def checked_ids(image_ids: Any, rows: int) -> Any:
+    """One number a row; all different where there are none."""
+    if image_ids is None:
+        return jnp.arange(rows, dtype=jnp.int32)
+    if jnp.shape(image_ids) != (rows,):
+        raise ArgumentError(
+            f"image_ids has shape {jnp.shape(image_ids)}: must be one number a row, ({rows},)"
+        )
+    return image_ids
 
 
 def check_shapes(dimensions: int, **arrays: Any) -> None:

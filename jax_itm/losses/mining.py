@@ -1,6 +1,7 @@
-"""Negatives of a pool's anchors: the hardest of the pool, as in UNITER and IAIS, or any, at random.
+"""Negatives of a cross-encoder's anchors, and the loss that ranks them: docs/methods/iais.md, (12) and (15).
 
-A pool is m matched pairs; its first `anchors` rows are each told from rows of other images.
+A pool is m matched pairs; its first `anchors` rows are each ranked above rows of other images of it: the
+hardest, as in UNITER and IAIS, or random ones.
 """
 
 from collections.abc import Callable
@@ -12,38 +13,58 @@ from jax_itm.types import Array, Bool, Float, Int, NamedTuple, PRNGKeyArray
 
 
 class Negatives(NamedTuple):
-    """Rows of the pool that each anchor is told from."""
+    """Rows of the pool that are each anchor's negatives."""
 
     rows: Int[Array, "a k"]
     real: Bool[Array, "a k"]  # false where the pool has fewer rows of other images
 
 
-def mined(
+def mine_hardest(
     score: Callable[[tuple[Array, Array]], Array],
-    image_id: Int[Array, "m"],
+    image_ids: Int[Array, "m"],
     anchors: int,
     hardest: int,
     tile: int,
 ) -> Negatives:
     """The rows with the highest scores; `score` of (anchor, row) is a scalar, taken `tile` at a time."""
-    grid = jnp.meshgrid(jnp.arange(anchors), jnp.arange(len(image_id)), indexing="ij")
+    grid = jnp.meshgrid(jnp.arange(anchors), jnp.arange(len(image_ids)), indexing="ij")
     scores = jax.lax.map(score, tuple(x.ravel() for x in grid), batch_size=tile)
-    return _best(scores.reshape(anchors, -1), image_id, hardest)
+    return _largest(scores.reshape(anchors, -1), image_ids, hardest)
 
 
-def drawn(rng: PRNGKeyArray, image_id: Int[Array, "m"], anchors: int, count: int) -> Negatives:
-    """Rows at random, none twice."""
-    return _best(jax.random.uniform(rng, (anchors, len(image_id))), image_id, count)
+def draw_random(key: PRNGKeyArray, image_ids: Int[Array, "m"], anchors: int, count: int) -> Negatives:
+    """Random rows, none twice."""
+    return _largest(jax.random.uniform(key, (anchors, len(image_ids))), image_ids, count)
 
 
-def _best(keys: Float[Array, "a m"], image_id: Int[Array, "m"], count: int) -> Negatives:
-    other = image_id[: len(keys), None] != image_id[None, :]
-    top, rows = jax.lax.top_k(jnp.where(other, keys, -jnp.inf), count)
+def _largest(values: Float[Array, "a m"], image_ids: Int[Array, "m"], count: int) -> Negatives:
+    other = image_ids[: len(values), None] != image_ids[None, :]
+    top, rows = jax.lax.top_k(jnp.where(other, values, -jnp.inf), count)
     return Negatives(rows, jnp.isfinite(top))
 
 
 def rank_loss(
     positive: Float[Array, "a"], negative: Float[Array, "a k"], margin: float = 0.2
 ) -> Float[Array, "a k"]:
-    """`[margin + sigmoid(s_neg) - sigmoid(s_pos)]_+` of every anchor and negative."""
+    """UNITER's and IAIS's ranking loss of every anchor and negative: docs/methods/iais.md, equation (12).
+
+        [margin + sigmoid(s_neg) - sigmoid(s_pos)]_+
+
+    Args:
+        positive: (a,) the logit of each anchor's matched pair.
+        negative: (a, k) the logits of its negatives.
+        margin: between the probabilities.
+
+    Returns:
+        (a, k) one value a negative; the method takes their mean.
+
+    References:
+        Chen et al., UNITER, ECCV 2020; Ren et al., IAIS, ACL 2021, released code.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_itm import losses
+        >>> print(losses.rank_loss(jnp.array([0.0]), jnp.array([[0.0, -10.0]])).round(2))
+        [[0.2 0. ]]
+    """
     return jax.nn.relu(margin + jax.nn.sigmoid(negative) - jax.nn.sigmoid(positive)[:, None])

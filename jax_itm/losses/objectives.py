@@ -35,7 +35,48 @@ def dias(
     axis: Axis = "data",
     plan: Plan = PLAN,
 ) -> Float[Array, ""]:
-    """DIAS: `L_triplet + dimension L_dim + inter L_inter + intra L_intra`."""
+    """DIAS's whole loss, a reconstruction: docs/methods/dias.md, equation (1).
+
+        L = L_triplet + dimension L_dim + inter L_inter + intra L_intra
+
+    The sum of `triplet`, `dimension_alignment` and `spatial_constraint`, with the reported weights; a term of
+    weight 0 is not computed. In our runs the reported weights of the spatial terms collapsed the space on
+    real data; a tenth of them did not.
+
+    Args:
+        images: (b, d) L2-normalised embeddings of the global batch; float32, bfloat16 or float16.
+        texts: (b, d) the same; row k matches row k of `images`.
+        key: for distance-weighted negatives; a new one each step.
+        margin: of the triplet.
+        negatives: of the triplet: "distance_weighted", "hardest", "sum" or "knn".
+        cutoff: of distance-weighted negatives: 1.7 for Flickr30k, 1.9 for COCO.
+        dimension: weight of L_dim, a mean over the dimensions here.
+        inter: weight of L_inter.
+        intra: weight of L_intra.
+        image_ids: (b,) equal numbers mark captions of one image, which are never negatives of each other.
+            None: all rows are of different images.
+        axis: the mesh axis, or axes, over which the batch is split.
+        plan: how the matrix of scores is traversed; it changes nothing but time, memory and rounding.
+
+    Returns:
+        The loss, a float32 scalar.
+
+    Raises:
+        ArgumentError: a ValueError: as `triplet`.
+
+    References:
+        Ma, Li, Fang, Zhang, Bridging the Modality Gap (DIAS), ACM MM 2024, arXiv 2410.16853.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jax_itm import losses
+        >>> images = losses.l2_normalise(jax.random.normal(jax.random.key(0), (8, 16)))
+        >>> texts = losses.l2_normalise(jax.random.normal(jax.random.key(1), (8, 16)))
+        >>> loss = lambda images: losses.dias(images, texts, key=jax.random.key(2))
+        >>> value, gradient = jax.jit(jax.value_and_grad(loss))(images)
+        >>> value.shape, gradient.shape
+        ((), (8, 16))
+    """
     common = {"image_ids": image_ids, "axis": axis, "plan": plan}
     draw = {"key": key, "cutoff": cutoff} if negatives == "distance_weighted" else {}
     loss = triplet(images, texts, margin=margin, negatives=negatives, **draw, **common)
@@ -62,7 +103,48 @@ def cdds(
     axis: Axis = "data",
     plan: Plan = PLAN,
 ) -> Float[Array, ""]:
-    """CDDS: `sampling L_s + modality L_m + fused L_f + crossed L_x` of decoupled tokens."""
+    """CDDS's whole loss of decoupled tokens: docs/methods/cdds.md, equations (15) and (25).
+
+        L = sampling L_s + modality L_m + fused L_f + crossed L_x
+
+    The sum of `distribution_sampling` on the semantic components and `decoupling`. The default options mix
+    the identity into S, which is not in the paper: `options=Sampling(identity=0.0)` is the printed objective,
+    with which retrieval stays near chance.
+
+    Args:
+        image: the images' decoupled tokens.
+        text: the texts'; row k belongs to row k of the images.
+        thresholds: (2,) alpha of both selections, learnable; they start at 1.
+        weights: (3,) the learnable scalars w_s, w_m, w_x; they start at 1.
+        sampling: alpha_s, weight of L_s.
+        modality: alpha_m, weight of L_m.
+        fused: alpha_f, weight of L_f.
+        crossed: 1 - alpha_f, weight of L_x.
+        options: of distribution sampling: see `Sampling`.
+        key: for the schedule "random_features"; a new one each step.
+        image_ids: (b,) equal numbers mark captions of one image, which are never negatives of each other.
+            None: all rows are of different images.
+        axis: the mesh axis, or axes, over which the batch is split.
+        plan: how the matrix of scores is traversed; it changes nothing but time, memory and rounding.
+
+    Returns:
+        The loss, a float32 scalar.
+
+    Raises:
+        ArgumentError: a ValueError: as `distribution_sampling` and `decoupling`.
+
+    References:
+        Ma, Fang, Xu, Zhang, Aligning the True Semantics (CDDS), AAAI 2026, arXiv 2603.05566.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jax_itm import losses
+        >>> tokens, mask = jax.random.normal(jax.random.key(0), (8, 5, 16)), jnp.ones((8, 5), bool)
+        >>> side = losses.Components(semantic=tokens, modality=0 * tokens, origin=tokens, mask=mask)
+        >>> loss = losses.cdds(side, side, thresholds=jnp.ones(2), weights=jnp.ones(3))
+        >>> loss.shape
+        ()
+    """
     sampled = sample_distributions(
         image.semantic,
         image.mask,
@@ -103,7 +185,45 @@ def iais(
     image_real: Bool[Array, "a n"] | None = None,
     text_real: Bool[Array, "a n"] | None = None,
 ) -> Float[Array, ""]:
-    """IAIS of one pool: mean rank losses of both directions, and the alignment of the matched pairs."""
+    """IAIS's whole loss of one pool of anchors: docs/methods/iais.md, equation (14).
+
+        L = mean rank(images) + mean rank(texts) + weight (sum L_vision + sum L_language)
+
+    The ranking losses of both directions, and the alignment of the matched pairs' attentions: image anchors
+    align the vision side, text anchors the language side. As released, the alignment is a *sum* over the
+    anchors.
+
+    Args:
+        image_scores: (a, 1 + k) logits of image anchors, the matched text first, then its negatives.
+        text_scores: (a, 1 + k) the same of text anchors.
+        image_maps: attention maps of the image anchors' matched pairs, seen from the regions.
+        text_maps: those of the text anchors' matched pairs, seen from the words.
+        weight: lambda of the alignment, by its schedule: equation (13).
+        margin: of the ranking loss.
+        form: of the alignment: "singular", "distributed" or "congruence".
+        singular_softmax: see `attention_alignment`.
+        per_update_mean: the alignment is a mean over the anchors.
+        image_real: (a, k) which of the negatives are real; None: all.
+        text_real: (a, k) the same of text anchors.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ArgumentError: a ValueError: scores without negatives, or an unknown form.
+
+    References:
+        Ren et al., Learning Relation Alignment for Calibrated Cross-modal Retrieval (IAIS), ACL 2021.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_itm import losses
+        >>> uniform, true = jnp.full((4, 2, 2), 0.5), jnp.ones((4, 2), bool)
+        >>> maps = losses.AttentionMaps(uniform, uniform, uniform, uniform, true, true)
+        >>> scores = jnp.zeros((4, 3))
+        >>> print(f"{losses.iais(scores, scores, maps, maps, weight=1.0):.1f}")  # two margins of 0.2
+        0.4
+    """
     for name, scores in (("image_scores", image_scores), ("text_scores", text_scores)):
         if scores.ndim != 2 or scores.shape[1] < 2:
             raise ArgumentError(

@@ -5,7 +5,7 @@ Cross-Modal Alignment" (CDDS), AAAI 2026, arXiv 2603.05566. Equations: docs/meth
 released: what the paper leaves open is INFERRED and a field of `Sampling`.
 
 A *column* is one dimension of the tokens; its distribution is taken over all tokens of the global batch.
-`columns.py` has the columns and how they are related; here they are sampled and contrasted.
+`columns.py` has the columns and how they are related, `rank_map.py` equation (10).
 """
 
 from typing import Any
@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jax_itm.arrays import l2_normalise, mean_pool
 from jax_itm.errors import ArgumentError
 from jax_itm.losses import contrastive
-from jax_itm.losses.columns import ColumnSelection, Moments, column_moments, relatedness, select_both
-from jax_itm.losses.inputs import check_tokens, split
+from jax_itm.losses.columns import Moments, column_moments, relatedness, select_both
+from jax_itm.losses.inputs import check_tokens, checked_ids, split
+from jax_itm.losses.rank_map import sample_both
 from jax_itm.sharded.collectives import ONE_DEVICE, Axis, BatchAxes, per_row, split_rows
 from jax_itm.sharded.negatives import log_sum_exp
 from jax_itm.sharded.tiles import PLAN, Matrix, Plan
@@ -80,7 +81,55 @@ def distribution_sampling(
     axis: Axis = "data",
     plan: Plan = PLAN,
 ) -> Float[Array, ""]:
-    """CDDS's L_s: see `sample_distributions`."""
+    """CDDS's distribution sampling on any encoders' tokens: docs/methods/cdds.md, (5) to (11), (18) to (22).
+
+    One modality's values are replaced by samples from the distributions of the other's *columns* (dimensions,
+    over all true tokens of the global batch), and what results is contrasted with the tokens:
+
+        s_ij = exp(-KL(C^v_i, C^t_j))            relatedness of columns, taken as Gaussians
+        S_v = rows of s above their threshold, normalised;  S_v <- identity I + (1 - identity) S_v
+        V_x = the values of T S_v^T at the ranks that V's tokens have in their columns
+        L_s = InfoNCE(V_x, V) + InfoNCE(T_x, T)
+
+    No code was released. Where the printed equations leave a gap or do not do what their text says, options
+    choose; `identity` > 0, the default, is not in the paper. Tokens of both modalities must have one length,
+    or their columns cannot be related: see `equal_length`.
+
+    Args:
+        image_tokens: (b, r, d) regions or patches; float32, bfloat16 or float16.
+        image_mask: (b, r) the true ones.
+        text_tokens: (b, w, d) words; row k belongs to row k of the images.
+        text_mask: (b, w) the true ones.
+        thresholds: (2,) alpha of the images' and of the texts' selection, learnable; 1 is a good start.
+        image_ids: (b,) equal numbers mark captions of one image, which are never negatives of each other.
+            None: all rows are of different images.
+        options: see `Sampling`.
+        key: for the schedule "random_features"; a new one each step.
+        origin: for the schedule "precomputed", the tokens of both modalities before they were decoupled;
+            None: the tokens themselves.
+        axis: the mesh axis, or axes, over which the batch is split.
+        plan: how the matrix of scores is traversed; it changes nothing but time, memory and rounding.
+
+    Returns:
+        L_s, a float32 scalar, equal on any number of devices. Ranks carry no gradient; tokens, S and the
+        thresholds do.
+
+    Raises:
+        ArgumentError: a ValueError: shapes do not match, an option is unknown, or as for `info_nce`.
+
+    References:
+        Ma, Fang, Xu, Zhang, Aligning the True Semantics (CDDS), AAAI 2026, arXiv 2603.05566.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jax_itm import losses
+        >>> regions = losses.equal_length(jax.random.normal(jax.random.key(0), (8, 5, 16)))
+        >>> words = losses.equal_length(jax.random.normal(jax.random.key(1), (8, 7, 16)))
+        >>> masks = jnp.ones((8, 5), bool), jnp.ones((8, 7), bool)
+        >>> loss = losses.distribution_sampling(regions, masks[0], words, masks[1], thresholds=jnp.ones(2))
+        >>> loss.shape, bool(jnp.isfinite(loss))
+        ((), True)
+    """
     tokens = image_tokens, image_mask, text_tokens, text_mask
     more = {"image_ids": image_ids, "options": options, "key": key, "origin": origin}
     sampled = sample_distributions(*tokens, thresholds=thresholds, **more, axis=axis, plan=plan)
@@ -101,7 +150,24 @@ def sample_distributions(
     axis: Axis = "data",
     plan: Plan = PLAN,
 ) -> Sampled:
-    """Equations (5) to (11) on any encoders' tokens, with L_s."""
+    """What `distribution_sampling` makes of a batch; the arguments are the same.
+
+    Returns:
+        `Sampled`: V_x and T_x, the columns' moments, and the terms `sampling` (L_s), `kept` (the share of the
+        columns above their threshold) and `empty` (the share of the rows of S of which none was).
+
+    Raises:
+        ArgumentError: as `distribution_sampling`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jax_itm import losses
+        >>> regions, words = jax.random.normal(jax.random.key(0), (2, 8, 5, 16))
+        >>> mask = jnp.ones((8, 5), bool)
+        >>> sampled = losses.sample_distributions(regions, mask, words, mask, thresholds=jnp.ones(2))
+        >>> sampled.image.shape, sorted(sampled.terms)
+        ((8, 5, 16), ['empty', 'kept', 'sampling'])
+    """
     for name, choices in CHOICES.items():
         if getattr(options, name) not in choices:
             raise ArgumentError(
@@ -109,7 +175,7 @@ def sample_distributions(
             )
     check_tokens(None, image_tokens=image_tokens, image_mask=image_mask)
     check_tokens(len(image_tokens), text_tokens=text_tokens, text_mask=text_mask)
-    ids = jnp.arange(len(image_tokens), dtype=jnp.int32) if image_ids is None else image_ids
+    ids = checked_ids(image_ids, len(image_tokens))
     arrays = {"image_tokens": image_tokens, "image_mask": image_mask, "text_tokens": text_tokens}
     axes, (*sides, ids) = split(axis, **arrays, text_mask=text_mask, image_ids=ids)
     v, v_mask, t, t_mask = sides
@@ -147,69 +213,6 @@ def random_tokens(axes: BatchAxes, key: PRNGKeyArray, mask: Bool[Array, "b n"]) 
     """A random share of the true tokens; all where none was drawn."""
     drawn = mask & split_rows(axes, jax.random.bernoulli(key, RANDOM_SHARE, mask.shape))
     return jnp.where(jnp.any(drawn), drawn, mask)
-
-
-class Ordered(NamedTuple):
-    """One modality's tokens, sorted column by column."""
-
-    values: Float[Array, "b n d"]  # ascending, the true ones first; zeros behind them
-    rank: Int[Array, "b n d"]  # the place of each token in its column
-    count: Int[Array, "b"]  # of true tokens
-
-
-def ordered(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Ordered:
-    """Sorts every column: two sorts, of which the second only inverts an order. Ranks have no gradient."""
-    real = mask[..., None]
-    place = jnp.argsort(jax.lax.stop_gradient(jnp.where(real, tokens, jnp.inf)), axis=1)
-    values = jnp.take_along_axis(jnp.where(real, tokens, 0), place, axis=1)
-    return Ordered(values, jnp.argsort(place, axis=1), jnp.sum(mask, axis=1))
-
-
-def sample(own: Ordered, other: Ordered, weights: Float[Array, "d d"]) -> Float[Array, "b n d"]:
-    """Each token's values replaced by those of the other side at the same exceedance probability.
-
-    Equation (10) in closed form, since all columns j share the rank:
-
-        G = sort(T) S^T;   u = (rank(V) + 0.5) / r * w - 0.5;   V_x = lerp(G[floor u], G[ceil u])
-
-    Within each row of the batch, that is the matched pair. What stands at padded tokens means nothing.
-    """
-    g = other.values @ weights.T
-    r, w = own.count[:, None], other.count[:, None]
-    u = (jnp.arange(own.values.shape[1]) + 0.5) / jnp.maximum(r, 1) * w - 0.5
-    u = jnp.clip(u, 0, jnp.maximum(w - 1, 0))
-    low = jnp.floor(u).astype(jnp.int32)
-    high = jnp.minimum(low + 1, jnp.maximum(w - 1, 0))
-    at = lambda k: jnp.take_along_axis(g, k[..., None], axis=1)
-    share = (u - low)[..., None]
-    in_order = (1 - share) * at(low) + share * at(high)
-    return jnp.take_along_axis(in_order, own.rank, axis=1)
-
-
-def sample_both(
-    image: Float[Array, "b r d"],
-    image_mask: Bool[Array, "b r"],
-    text: Float[Array, "b w d"],
-    text_mask: Bool[Array, "b w"],
-    selected: tuple[ColumnSelection, ColumnSelection],
-    *,
-    scope: str = "pair",
-    axes: BatchAxes = ONE_DEVICE,
-) -> tuple[Float[Array, "b r d"], Float[Array, "b w d"]]:
-    """V_x and T_x. With `scope="batch"` the ranks are those in the whole batch, blind to which text is whose:
-    retrieval then stays at chance (measured); it is here to show that."""
-    weights = selected[0].weights, selected[1].weights
-
-    def pair(v: Array, v_mask: Array, t: Array, t_mask: Array, *weights: Array) -> tuple[Array, Array]:
-        image, text = ordered(v, v_mask), ordered(t, t_mask)
-        return sample(image, text, weights[0]), sample(text, image, weights[1])
-
-    sides = image, image_mask, text, text_mask
-    if scope == "pair":
-        return per_row(axes, pair, *sides, replicated=weights)
-    everything = split_rows(ONE_DEVICE, sides)
-    v_x, t_x = pair(*(x.reshape(1, -1, *x.shape[2:]) for x in everything), *weights)
-    return split_rows(axes, (v_x.reshape(image.shape), t_x.reshape(text.shape)))
 
 
 def contrast(

@@ -15,7 +15,7 @@ from jax_itm import losses
 from jax_itm.arrays import AttentionMaps
 from jax_itm.losses import mining
 from jax_itm.losses.alignment import schedule
-from jax_itm.losses.masked_words import word_terms
+from jax_itm.losses.masked_words import masked_lm_terms
 from jax_itm.losses.mining import Negatives
 from jax_itm.methods.base import Aux, weight_at
 from jax_itm.models.uniter import Embedded, Matched, Uniter
@@ -131,7 +131,7 @@ class CrossEncoder:
             return matched.score[0]
 
         options = self.mining
-        return mining.mined(score, image_id, options.anchors, options.hardest, options.tile)
+        return mining.mine_hardest(score, image_id, options.anchors, options.hardest, options.tile)
 
     def negatives(
         self,
@@ -147,7 +147,7 @@ class CrossEncoder:
         params, texts, images = jax.lax.stop_gradient((params, texts, images))
 
         def at_random() -> tuple[Negatives, Negatives]:
-            draw = lambda key, ids: mining.drawn(key, ids, options.anchors, options.hardest)
+            draw = lambda key, ids: mining.draw_random(key, ids, options.anchors, options.hardest)
             keys = jax.random.split(rng, (2, len(image_id)))
             return jax.vmap(draw)(keys[0], image_id), jax.vmap(draw)(keys[1], image_id)
 
@@ -185,9 +185,16 @@ class CrossEncoder:
             params, "words", shown, images, train=True, rngs={"dropout": key}
         )
         share = self.options.masked_lm.share
-        return word_terms(
-            predict, text, images, rng, share=share, vocab=self.model.vocab, parts=self.micro_batches
+        terms = masked_lm_terms(
+            predict,
+            text,
+            images,
+            rng,
+            share=share,
+            vocabulary=self.model.vocab,
+            micro_batches=self.micro_batches,
         )
+        return {"masked_lm": terms["masked_lm"], "masked_lm/accuracy": terms["masked_lm_accuracy"]}
 
     def _ranked(
         self,

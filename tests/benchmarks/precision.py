@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from similarity import PLAIN, embeddings, ours  # beside this file
 
-from jax_itm.sharded.tiles import Plan
+from jax_itm.losses import Plan
 
 
 def measured(name, plan, v, t, dtype):
     """Value and gradient, as float64 vectors."""
-    given = [jnp.asarray(x, dtype) for x in (v, t)]
+    rows = [jnp.asarray(x, dtype) for x in (v, t)]
     ids = jnp.arange(len(v), dtype=jnp.int32)
-    value, grads = jax.jit(jax.value_and_grad(ours(name, plan), argnums=(0, 1)))(*given, ids)
+    value, grads = jax.jit(jax.value_and_grad(ours(name, plan), argnums=(0, 1)))(*rows, ids)
     return float(value), np.concatenate([np.asarray(g, np.float64).ravel() for g in grads])
 
 

@@ -129,7 +129,7 @@ def test_a_run_trains_on_crops_and_validates_on_complete_pictures(data_dir, spli
     pixels = np.stack([transform_image(record["pixels"], TRANSFORM) for record in records])
     wanted = (
         run.model.method.encoders.modules["image"]
-        .apply({"params": run.state.params["image"]}, {"pixels": pixels})
+        .apply({"params": run.state.params["image"]}, {"pixels": jax.numpy.asarray(pixels)})
         .embedding
     )
     embedding = jax.tree.leaves(run.matcher.encode_records(records))[0]

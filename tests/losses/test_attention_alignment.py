@@ -118,7 +118,10 @@ def padded(one: AttentionMaps, more: int) -> AttentionMaps:
     return AttentionMaps(*map(wide, one[:4]), *map(mask, one[4:]))
 
 
-@pytest.mark.parametrize("loss", [alignment.singular, alignment.distributed], ids=lambda f: f.__name__)
+ALIGNMENTS = [alignment.singular, alignment.distributed, alignment.congruence]
+
+
+@pytest.mark.parametrize("loss", ALIGNMENTS, ids=lambda f: f.__name__)
 def test_padding_changes_nothing(loss):
     """Once the maps' padded keys hold 0, as a masked softmax leaves them."""
     one = golden("L")
@@ -167,3 +170,21 @@ def test_isd_from_annotation():
     np.testing.assert_allclose(distance[0], expected, **CLOSE)
     assert counts[0]
     assert not alignment.annotated_isd(one, jnp.asarray(words[:1])[None], jnp.asarray(boxes[:1])[None])[1][0]
+
+
+@pytest.mark.parametrize("side", ["L", "V"])
+def test_congruence_is_that_of_the_loop(side):
+    """P = A_XY A_YY A_XY^T, a softmax on both sides; the attention across is a constant of the gradient."""
+    one = golden(side)
+    own, other, out = (np.asarray(x[0]) for x in (one.own, one.other, one.out))
+    n, m = out.shape
+    through = np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            through[i, j] = sum(out[i, k] * other[k, q] * out[j, q] for k in range(m) for q in range(m))
+    softmax = lambda x: np.exp(x) / np.exp(x).sum(1, keepdims=True)
+    p, q = softmax(own), softmax(through)
+    expected = np.sum(p * np.log(p / q) + q * np.log(q / p)) / n
+    value, grad = jax.value_and_grad(lambda m: alignment.congruence(m)[0], allow_int=True)(one)
+    np.testing.assert_allclose(value, expected, **CLOSE)
+    assert np.any(grad.own) and np.any(grad.other) and not np.any(grad.out) and not np.any(grad.back)

@@ -30,9 +30,9 @@ SCHEDULES = [  # devices, how: 5, 3 and 2 do not divide a shard; 3 devices have 
 ]
 
 
-def pairs(seed=0, b=B, d=D):
+def pairs(seed=0, b=B, d=D, alike=0.7):
     v, t = np.random.default_rng(seed).normal(size=(2, b, d))
-    t = 0.7 * v + t
+    t = alike * v + t
     unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
     return unit(v), unit(t)
 
@@ -269,3 +269,32 @@ def test_memory_is_a_few_shards_whatever_the_batch(name):
         ]
         assert max(int(np.prod(shape)) for shape in shapes) <= max(rows * d, tile * tile)
     assert held[8] <= held[4] * 1.05
+
+
+@pytest.mark.parametrize("cutoff", [1.7, 1.414])
+@pytest.mark.parametrize(("devices", "plan"), SCHEDULES[:3], ids=str)
+def test_the_share_of_draws_below_the_mean_negative(devices, plan, cutoff):
+    """Recomputed from the drawn rows; of scores around 0, cutoff 1.414 takes the near half alone."""
+    v, t = pairs(1, 64, 32, alike=0)
+    scores = v @ t.T
+    v, t = jnp.asarray(v, jnp.float32), jnp.asarray(t, jnp.float32)
+    key = jax.random.key(5)
+    options = {"negatives": "distance_weighted", "key": key, "cutoff": cutoff, "plan": plan}
+
+    def keys(tile, axis, data):
+        log_w = triplets.distance_log_weights(tile.scores[0], cutoff, 512)
+        return log_w + triplets.pair_gumbel(tile, axis, data)
+
+    def drawn(v, t):
+        batch = checked(v, t, None, "data")
+        given = batch.matrix(plan), keys, v, t, batch.image_ids, jax.random.key_data(key)
+        return [side.id for side in select_negatives(*given)]
+
+    with jax.set_mesh(make_mesh(devices)):
+        share = jax.jit(lambda v, t: losses.triplet_terms(v, t, **options)["below_mean"])
+        rows, columns = jax.device_get(jax.jit(drawn)(v, t))
+        below = [scores[i, j] < np.delete(scores[i], i).mean() for i, j in enumerate(rows)]
+        below += [scores[i, j] < np.delete(scores[:, j], j).mean() for j, i in enumerate(columns)]
+        np.testing.assert_allclose(share(v, t), np.mean(below), atol=1e-6)
+        np.testing.assert_array_equal(jax.grad(share)(v, t), 0)
+    assert np.mean(below) < 0.05 if cutoff < 1.5 else 0.2 < np.mean(below) < 0.7

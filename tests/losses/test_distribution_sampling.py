@@ -9,7 +9,8 @@ from jax_itm import losses
 from jax_itm.distributed.mesh import make_mesh
 from jax_itm.losses import Sampling
 from jax_itm.losses.columns import ColumnSelection, Moments, column_moments, relatedness, select_columns
-from jax_itm.losses.sampling import contrast, sample_both
+from jax_itm.losses.rank_map import sample_both
+from jax_itm.losses.sampling import contrast
 
 B, R, W, D = 8, 5, 7, 6
 

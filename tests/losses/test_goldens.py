@@ -252,11 +252,12 @@ def test_mining(name):
         ids = jnp.asarray(case.given["image_id"])
         if "tile" in options:
             scores = jnp.asarray(case.given["scores"])
-            found = mining.mined(
+            found = mining.mine_hardest(
                 lambda at: scores[at], ids, options["anchors"], options["hardest"], options["tile"]
             )
         else:
-            found = mining.drawn(jax.random.key(options["key"]), ids, options["anchors"], options["count"])
+            sizes = options["anchors"], options["count"]
+            found = mining.draw_random(jax.random.key(options["key"]), ids, *sizes)
     np.testing.assert_array_equal(np.where(found.real, found.rows, -1), case.out["rows"])
     np.testing.assert_array_equal(found.real, case.out["real"])
 
@@ -266,7 +267,7 @@ def test_masked_words(wide):
     case = CASES[f"fn.hidden_words.key7.{'float64' if wide else 'float32'}"]
     with jax.enable_x64(wide):
         text = {k: jnp.asarray(case.given[k]) for k in ("ids", "mask")}
-        shown, chosen = masked_words.hidden_words(jax.random.key(7), text, 0.5, 11)
+        shown, chosen = masked_words.hide_words(jax.random.key(7), text, 0.5, 11)
     for name, x in (("ids", shown["ids"]), ("hidden", shown["hidden"]), ("chosen", chosen)):
         np.testing.assert_array_equal(x, case.out[name])
 

@@ -10,7 +10,7 @@ from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.distributed.mesh import batch_sharded, make_mesh, replicated
 from jax_itm.errors import UserError
 from jax_itm.losses import masked_lm
-from jax_itm.losses.masked_words import hidden_words, word_sums
+from jax_itm.losses.masked_words import hide_words, masked_lm_sums
 from jax_itm.methods import build
 from jax_itm.train.start_rules import Source, start_from
 from tests.helpers.iais import ROWS, VOCABULARY, WORDS, batch, settings
@@ -28,7 +28,7 @@ def test_words_are_hidden_by_berts_rule():
     rows, words = 4000, 12
     ids = jnp.broadcast_to(jnp.arange(words), (rows, words))
     text = {"ids": ids, "mask": ids < 10}  # [CLS], eight words, [SEP], padding
-    shown, chosen = hidden_words(jax.random.key(0), text, 0.25, 1000)
+    shown, chosen = hide_words(jax.random.key(0), text, 0.25, 1000)
     assert not np.any(chosen[:, [0, 9, 10, 11]])
     share = lambda x: float(jnp.sum(x) / jnp.sum(chosen))
     np.testing.assert_allclose(jnp.mean(chosen[:, 1:9]), 0.25, atol=0.01)
@@ -40,13 +40,13 @@ def test_words_are_hidden_by_berts_rule():
 def test_the_sums_are_those_over_chosen_words():
     rng = np.random.default_rng(0)
     logits, ids, chosen = rng.normal(size=(3, 4, 5)), rng.integers(0, 5, (3, 4)), rng.random((3, 4)) < 0.5
-    found = word_sums(*map(jnp.asarray, (logits, ids, chosen)))
+    found = masked_lm_sums(*map(jnp.asarray, (logits, ids, chosen)))
     each, right = [], []
     for at in zip(*np.nonzero(chosen), strict=True):
         p = np.exp(logits[at]) / np.exp(logits[at]).sum()
         each.append(-np.log(p[ids[at]]))
         right.append(p.argmax() == ids[at])
-    np.testing.assert_allclose(found["mlm"], np.sum(each), rtol=1e-5)
+    np.testing.assert_allclose(found["loss"], np.sum(each), rtol=1e-5)
     np.testing.assert_allclose(masked_lm(*map(jnp.asarray, (logits, ids, chosen))), np.mean(each), rtol=1e-5)
     assert (found["right"], found["count"]) == (np.sum(right), len(each))
 

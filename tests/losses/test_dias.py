@@ -15,7 +15,7 @@ from jax_itm.losses import Plan
 B, D = 16, 8
 IDS = jnp.arange(B).at[4].set(0)
 ALPHA = jnp.ones(2)
-ALL = jnp.ones(B, bool)
+RING = Plan("ring", 5)
 
 
 def pairs(seed=0, b=B, d=D, noise=1.0):
@@ -28,7 +28,7 @@ def dim(v, t, form="ratio", phi="relu"):
 
 
 @partial(jax.jit, static_argnames=("select_on", "soft", "plan"))
-def spatial(v, t, ids=IDS, alpha=ALPHA, select_on="proximity", soft=False, plan=Plan("ring", 5)):  # noqa: B008
+def spatial(v, t, ids=IDS, alpha=ALPHA, select_on="proximity", soft=False, plan=RING):
     mask = "soft" if soft else "hard"
     given = {"image_ids": ids, "alpha": alpha, "select_on": select_on, "mask": mask, "plan": plan}
     return losses.spatial_terms(v, t, **given)
@@ -215,3 +215,28 @@ def test_equal_on_any_devices(devices, plan, soft):
         spread = both_losses(soft, plan)(*jax.device_put(pairs(b=b), batch_sharded(mesh)), ALPHA)
     check = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5)
     jax.tree.map(check, on_one_device(b, soft), spread)
+
+
+def test_the_running_correlation_starts_from_the_first_batch_and_only_the_last_has_gradient():
+    batches = jax.random.normal(jax.random.key(0), (3, D, D))
+    running = jnp.full((D, D), 7.0)  # anything
+    for step, batch in enumerate(batches):
+        running = losses.running_correlation(running, step, batch, 0.8)
+    expected = 0.8 * (0.8 * batches[0] + 0.2 * batches[1]) + 0.2 * batches[2]
+    np.testing.assert_allclose(running, expected, rtol=1e-5)
+    of = lambda previous, batch: jnp.sum(losses.running_correlation(previous, 2, batch, 0.8))
+    past, present = jax.grad(of, argnums=(0, 1))(running, batches[2])
+    np.testing.assert_array_equal(past, 0)
+    np.testing.assert_allclose(present, 0.2, rtol=1e-6)
+
+
+def test_a_running_correlation_of_small_batches_is_nearer_to_the_truth():
+    """Of eight rows in eight dimensions nothing can be said; of many such batches much."""
+    truth = jnp.eye(D)
+    running = jnp.zeros((D, D))
+    for step in range(40):
+        v, t = pairs(seed=step, b=8, noise=0.1)
+        last = losses.dimension_correlation(v, t)
+        running = losses.running_correlation(running, step, last, 0.95)
+    apart = lambda c: float(jnp.linalg.norm(c - truth))
+    assert apart(running) < 0.5 * apart(last)
