@@ -64,7 +64,8 @@ def rank_loss(
     Example:
         >>> import jax.numpy as jnp
         >>> from jax_itm import losses
-        >>> print(losses.rank_loss(jnp.array([0.0]), jnp.array([[0.0, -10.0]])).round(2))
-        [[0.2 0. ]]
+        >>> hinges = losses.rank_loss(jnp.array([0.0]), jnp.array([[0.0, -10.0]]))
+        >>> [f"{hinge:.2f}" for hinge in hinges[0]]
+        ['0.20', '0.00']
     """
     return jax.nn.relu(margin + jax.nn.sigmoid(negative) - jax.nn.sigmoid(positive)[:, None])
