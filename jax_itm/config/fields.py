@@ -186,7 +186,7 @@ DATA: Section = {
 
 OPTIMIZER: Section = {
     "name": Field("adamw", "bert_adam is UNITER's and IAIS's", choices=("adamw", "bert_adam")),
-    "lr": positive(5e-4, "peak learning rate"),
+    "lr": Field(5e-4, "peak learning rate", at_least=0, at_most=FLOAT32_MAX),
     "schedule": Field("step", "of the learning rate", choices=("constant", "cosine", "linear", "step")),
     "warmup": duration("0 steps", "linear rise from 0 to `lr`"),
     "floor": Field(0.0, "the rate is never lower", at_least=0, at_most=FLOAT32_MAX),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jax_itm.errors import UserError
+from jax_itm.types import Config
 
 
 class Tokens:
@@ -57,7 +58,7 @@ def pad_tokens(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
     return padded
 
 
-def cache_key(backbone: Mapping[str, Any], arch: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+def cache_key(backbone: Mapping[str, Any], arch: Config, settings: Mapping[str, Any]) -> str:
     """A digest of a backbone's parameters (by path), its architecture, and how its inputs are made."""
     digest = hashlib.sha256(json.dumps([dict(arch), dict(settings)], sort_keys=True).encode())
     for path in sorted(backbone):

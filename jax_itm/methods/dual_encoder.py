@@ -1,6 +1,5 @@
 """Two encoders, optionally a head, a list of weighted loss terms, and a score."""
 
-import zlib
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import MappingProxyType
@@ -119,11 +118,10 @@ class DualEncoder:
 
         `stats` is what is estimated and not learnt; the optimiser leaves it alone.
         """
-        encoders_key, head_key = jax.random.split(rng)
         params: dict[str, Any]
-        params, stats = self.encoders.init(encoders_key, batch)
+        params, stats = self.encoders.init(rng, batch)
         image, text = (self.encoders.encode(params | {"stats": stats}, side, batch[side]) for side in SIDES)
-        if self.head is not None and (head := self.head.init(head_key, image, text)):
+        if self.head is not None and (head := self.head.init(jax.random.fold_in(rng, 1), image, text)):
             params["head"] = head
         dim = image.embedding.shape[-1]
         params["loss"] = self._of_terms("params", dim)
@@ -149,9 +147,8 @@ class DualEncoder:
         encoded = []
         stats = {}
         for side, key in zip(SIDES, jax.random.split(rng), strict=True):
-            encoder_key, head_key = jax.random.split(key)
-            one, changed = self.encoders.encode_training(params, side, batch[side], encoder_key)
-            encoded.append(self._with_head(params, side, one, head_key))
+            one, changed = self.encoders.encode_training(params, side, batch[side], key)
+            encoded.append(self._with_head(params, side, one, jax.random.fold_in(key, 1)))
             if changed is not None:
                 stats[side] = changed
         return EncodedPair(encoded[0], encoded[1], stats)
@@ -165,7 +162,7 @@ class DualEncoder:
         parts = self.micro_batches
         sides = {side: batch[side] for side in SIDES}
         if parts == 1:
-            return self._encode_pair(params, sides, rng)
+            return self._encode_pair(params, sides, jax.random.fold_in(rng, 0))
         split = lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)  # devices keep their rows
         join = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
 
@@ -216,9 +213,6 @@ class DualEncoder:
         image, text, _ = encoded
         stats = params.get("stats", {}).get("losses", {})
 
-        def key_of(name: str) -> PRNGKeyArray:
-            return jax.random.fold_in(rng, zlib.crc32(name.encode()) % 2**31)
-
         @cache
         def sampled() -> Sampled:
             options = self.options.sampling
@@ -236,7 +230,7 @@ class DualEncoder:
                 thresholds=params["loss"]["sampling"]["thresholds"],
                 image_ids=image_ids,
                 options=Sampling(**{name: options[name] for name in Sampling._fields}),
-                key=key_of("sampling"),
+                key=jax.random.fold_in(rng, 1),
                 origin=origin,
                 axis=self.axis,
                 plan=self.plan,
@@ -250,7 +244,7 @@ class DualEncoder:
                 options=self.options[name],
                 params=params["loss"].get(name, {}),
                 stats=stats.get(name, {}),
-                key=key_of(name),
+                key=rng,
                 step=step,
                 plan=self.plan,
                 axis=self.axis,

@@ -105,8 +105,8 @@ class Mapped(Cosine):
     def __init__(self, options: Config):
         self.options = options
 
-    def encode(self, params: Params, side: str, encoded: Encoded) -> Float[Array, "i 2d"]:
-        """[own ; the other side's as seen through S]: the score is the mean of both cosines."""
+    def encode(self, params: Params, side: str, encoded: Encoded) -> Float[Array, "i m"]:
+        """[own ; the other side's as seen through S], m = 2 d: the score is the mean of both cosines."""
         _, selected = mean_selection(params, self.options)
         weights = selected[0 if side == "text" else 1].weights
         through = l2_normalise(mean_pool(encoded.tokens, encoded.mask) @ weights.T)

@@ -33,7 +33,7 @@ class TermInputs:
         options: the term's section of the config, `config.losses.NAME`.
         params: its learnt parameters.
         stats: what it estimates from step to step.
-        key: its own random key of this step.
+        key: the random key of this step, which all terms share: fold a number of your own in.
         step: completed updates.
         plan: how the similarity matrix is traversed.
         axis: the mesh axis, or axes, that the batch is split over.

@@ -5,7 +5,6 @@ of a pretrained backbone (`config.image.arch`, `config.text.arch`) is read from 
 run starts, and kept with the run. Which published weight is which parameter: `jax_itm/pretrained`.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -19,7 +18,7 @@ from jax_itm.models.layers import ProjectionHead, Tokens, drop_tokens
 from jax_itm.models.pooling import pool
 from jax_itm.models.swin import Swin
 from jax_itm.models.vit import Vit
-from jax_itm.types import Array, Float, Inputs
+from jax_itm.types import Array, Config, Float, Inputs
 
 SUMMARIES = ("cls", "clip")  # poolings that take one token
 OTHER_FIELDS = ("kind", "image_transform")  # of an `arch`, beside the fields of the module
@@ -37,7 +36,7 @@ BACKBONES = {
 }
 
 
-def backbone(side: str, arch: Mapping[str, Any], **options: Any) -> nn.Module:
+def backbone(side: str, arch: Config, **options: Any) -> nn.Module:
     """The backbone that `config.image.arch` or `config.text.arch` describes.
 
     Args:

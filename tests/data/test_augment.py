@@ -141,12 +141,12 @@ def test_a_run_trains_on_crops_and_validates_on_complete_pictures(data_dir, spli
     [
         (
             {"crop": (0.5,)},
-            r"config\.image\.augment\.crop=\(0\.5,\): must be the least and the largest share",
+            r"config\.image\.augment\.crop=\(0\.5,\): must be the smallest and the largest fraction",
         ),
         ({"crop": (0.9, 0.5)}, r"crop=\(0\.9, 0\.5\): must be"),
         ({"crop": (0.0, 1.0)}, r"crop=\(0\.0, 1\.0\): must be"),
         ({"crop": ("a", 1.0)}, r"crop=\('a', 1\.0\): must be"),
-        ({"flip": 1.5}, r"config\.image\.augment\.flip=1\.5: must be from 0 to 1"),
+        ({"flip": 1.5}, r"config\.image\.augment\.flip=1\.5: must be at most 1"),
         ({"flip": 0.5}, r"config\.image\.augment\.flip: needs config\.data\.view='pixels'"),
     ],
 )
@@ -161,5 +161,5 @@ def test_tokens_made_once_are_not_augmented():
     config = default("vsepp")
     config.image.update({"name": "pretrained", "path": "DIR", "frozen": True, "cached": True})
     config.data.view, config.image.augment.crop = "pixels", (0.9, 1.0)
-    with pytest.raises(UserError, match=r"config\.image\.augment\.crop: tokens made once"):
+    with pytest.raises(UserError, match=r"config\.image\.augment\.crop: cached tokens"):
         check(config)

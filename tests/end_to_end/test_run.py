@@ -39,8 +39,8 @@ def test_training_learns_and_logs(place):
     rsum = [x["val/rsum"] for x in lines if "val/rsum" in x]
     assert losses[-1] < losses[0] and len(rsum) == 2
     last = lines[-2]
-    assert {"train/weighted/dim", "train/weighted/inter", "train/learning_rate"} <= set(last)
-    assert last["train/weighted/dim"] == pytest.approx(10 * last["train/dim"])
+    assert {"train/weighted/dimension", "train/weighted/spatial", "train/learning_rate"} <= set(last)
+    assert last["train/weighted/dimension"] == pytest.approx(10 * last["train/dimension"])
 
 
 def test_evaluate_a_split_that_the_run_has_never_seen(place, tmp_path, capsys):
@@ -170,7 +170,7 @@ def test_search_ranks_regions(place, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     scores = [float(line.split()[0]) for line in lines]
     assert len(lines) == 3 and "gallery.npy[" in lines[0] and scores == sorted(scores, reverse=True)
-    says(capsys, main([*arguments, "--images", str(tmp_path / "nope"), "a"]), "neither a folder")
+    says(capsys, main([*arguments, "--images", str(tmp_path / "nope"), "a"]), "neither a directory")
 
 
 def test_search_refuses(place, tmp_path, capsys):

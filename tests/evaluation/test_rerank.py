@@ -78,16 +78,16 @@ def test_reranking_everything_is_the_exhaustive_evaluation(runs, capsys):
 
 def test_training_logs_the_terms(runs):
     lines = [json.loads(line) for line in (runs / "cross/metrics.jsonl").read_text().splitlines()]
-    found = next(line for line in lines if "train/iais" in line)
-    assert found["train/loss"] == pytest.approx(found["train/rank"] + found["train/iais"], rel=1e-5)
-    sides = 4 * (found["train/language"] + found["train/vision"])
-    assert found["train/iais"] == pytest.approx(found["train/lambda"] * sides, rel=1e-5)
+    name = "train/attention_alignment"
+    terms = next(line for line in lines if name in line)
+    assert terms["train/loss"] == pytest.approx(terms["train/rank"] + terms[name], rel=1e-5)
+    sides = 4 * (terms[f"{name}/language"] + terms[f"{name}/vision"])
+    assert terms[name] == pytest.approx(terms[f"{name}/schedule"] * sides, rel=1e-5)
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("dual", ("--mode", "rerank", "--rerank_from", "cross"), "--mode rerank: dias is no cross-encoder"),
         ("cross", ("--mode", "rerank"), "--mode rerank and --rerank_from RUN: each needs the other"),
         (
             "cross",

@@ -258,7 +258,7 @@ def test_mapped_is_the_mean_cosine_through_both_selections():
 
 def test_each_component_has_its_own_weight():
     """w_s on the semantic, w_m on the modality, w_x on the sampled component (equations (13) and (14))."""
-    method, data, params = started(**{"head.noises": 0})
+    method, data, params = started(**{"head.noises": 0, "image.drop": 0.0, "text.drop": 0.0})
     parts = jnp.asarray([0.5, 2.0, 3.0])  # w_s, w_m, w_x
     params = params | {"loss": params["loss"] | {"decoupling": {"parts": parts}}}
     _, aux = jax.jit(method.loss)(params, data, jax.random.key(0), jnp.int32(0))

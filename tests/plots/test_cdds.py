@@ -47,14 +47,14 @@ def evaluate(place, *options):
 
 
 def test_each_score_and_the_first_pass(place):
-    found = {score: evaluate(place, "--score", score) for score in ("maxmean", "pooled", "mapped")}
+    found = {score: evaluate(place, "--score", score) for score in ("maxmean", "cosine", "mapped")}
     assert [found[s]["protocol"]["score"] for s in found] == list(found)
     assert found["maxmean"]["protocol"]["preset"] == "cdds practical"
-    assert found["pooled"]["rsum"] > 220  # chance is 140
+    assert found["cosine"]["rsum"] > 220  # chance is 140
     itself = ("--mode", "rerank", "--rerank_from", str(place / "run"), "--top_k")
     every, none = evaluate(place, *itself, "100"), evaluate(place, *itself, "1")
     assert (every["i2t"], every["t2i"]) == (found["maxmean"]["i2t"], found["maxmean"]["t2i"])
-    assert none["t2i"]["r1"] == found["pooled"]["t2i"]["r1"]  # the pooled ranking's first place stays
+    assert none["t2i"]["r1"] == found["cosine"]["t2i"]["r1"]  # the pooled ranking's first place stays
 
 
 def test_ranking_after_a_first_pass(place):
@@ -103,8 +103,8 @@ def test_ratio_is_within_over_between():
 def test_refuses(place, tmp_path, capsys):
     run = str(place / "run")
     says(capsys, main(["semantics", run, "--out", str(tmp_path / "x.pdf")]), "x.pdf: the figure is a .png")
-    status = main(["evaluate", "--workdir", run, "--split", "dev", "--score", "cosine"])
-    says(capsys, status, "--score cosine: cdds has no such score")
+    status = main(["evaluate", "--workdir", run, "--split", "dev", "--score", "euclid"])
+    says(capsys, status, "--score euclid: cdds has no such score")
     np.save(tmp_path / "images.npy", np.zeros((3, 3, 12), np.float16))
     search = ["search", "--workdir", run, "--images", str(tmp_path / "images.npy"), "a dog", "--first", "-1"]
     says(capsys, main(search), "first=-1: must be 0 or more")
@@ -124,5 +124,5 @@ def test_another_method_has_no_semantic_components(place, tmp_path, capsys):
     says(capsys, main([*search, "a dog", "--first", "2"]), "first=2: info_nce has no faster score")
     status = main(["semantics", str(tmp_path / "run"), "--split", "dev", "--out", str(tmp_path / "a.png")])
     says(capsys, status, "semantics: info_nce has no semantic components")
-    status = main(["evaluate", "--workdir", str(tmp_path / "run"), "--split", "dev", "--score", "maxmean"])
-    says(capsys, status, "--score maxmean: info_nce has no such score")
+    status = main(["evaluate", "--workdir", str(tmp_path / "run"), "--split", "dev", "--score", "euclid"])
+    says(capsys, status, "--score euclid: info_nce has no such score")

@@ -15,7 +15,8 @@ from tests.helpers.precomp import write_precomp
 # Writes half of the second split, then waits to be killed.
 HALF = """
 import sys, time
-from jax_itm.data import prepare, tfds_builder
+from jax_itm.data import tfds_builder
+from jax_itm.data.preparation import prepare
 
 def stall(self, split, original=tfds_builder.Builder._generate_examples):
     for k, example in enumerate(original(self, split)):
@@ -25,7 +26,7 @@ def stall(self, split, original=tfds_builder.Builder._generate_examples):
         yield example
 
 tfds_builder.Builder._generate_examples = stall
-prepare.prepare("precomp", sys.argv[1], sys.argv[2])
+prepare("precomp", sys.argv[1], sys.argv[2])
 """
 
 

@@ -113,7 +113,7 @@ def test_no_pickle_is_loaded(tmp_path, reader, kind):
 def test_an_old_pytorch_is_not_trusted(tmp_path, monkeypatch):
     (tmp_path / "a.pt").write_bytes(trap("torch"))
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="2.5.1+cpu"))
-    with pytest.raises(UserError, match=r"a\.pt: PyTorch 2\.5\.1\+cpu may run what others put"):
+    with pytest.raises(UserError, match=r"a\.pt: PyTorch 2\.5\.1\+cpu may run code that the file holds"):
         read_state_dict(str(tmp_path / "a.pt"))
 
 

@@ -196,7 +196,7 @@ def test_wrong_weights(place, name):
         ("uniter.layers", 12, r"config\.uniter\.layers=12, but 2 in "),
         ("data.region_dim", 2048, r"config\.data\.region_dim=2048, but 6 in "),
         ("data.max_words", 17, r"config\.data\.max_words=17, but 16 positions in "),
-        ("data.view", "pixels", r"config\.data\.view='pixels'"),
+        ("data.view", "pixels", r"reads config\.data\.view='regions', not 'pixels'"),
         ("mining.pool", 3, r"config\.batch_size=4: not whole pools"),
     ],
 )

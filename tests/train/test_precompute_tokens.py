@@ -84,7 +84,7 @@ def test_a_run_on_cached_tokens_is_the_run_on_the_backbone(place, capsys, monkey
     [copy] = attach_tokens(matcher.config, matcher.params, matcher.tokenizer, (split,), required=True)
     by_cache = np.asarray(matcher.encode_texts(split.captions(), copy.tokens["text"]))
     np.testing.assert_allclose(by_cache, by_backbone, atol=2e-3)
-    evaluate.encoded(matcher, split)
+    evaluate.encode_split(matcher, split)
     assert not split.tokens  # another run, with another backbone, may read it next
 
 
