@@ -50,13 +50,8 @@ def dias(
         margin: of the triplet.
         negatives: of the triplet: "distance_weighted", "hardest", "sum" or "knn".
         cutoff: of distance-weighted negatives: 1.7 for Flickr30k, 1.9 for COCO.
-        dimension: weight of L_dim, a mean over the dimensions here.
-        inter: weight of L_inter.
-        intra: weight of L_intra.
-        image_ids: (b,) equal numbers mark captions of one image, which are never negatives of each other.
-            None: all rows are of different images.
-        axis: the mesh axis, or axes, over which the batch is split.
-        plan: how the matrix of scores is traversed; it changes nothing but time, memory and rounding.
+        dimension, inter, intra: weights of L_dim, a mean over the dimensions here, L_inter and L_intra.
+        image_ids, axis, plan: as for `info_nce`.
 
     Returns:
         The loss, a float32 scalar.
@@ -114,18 +109,11 @@ def cdds(
     Args:
         image: the images' decoupled tokens.
         text: the texts'; row k belongs to row k of the images.
-        thresholds: (2,) alpha of both selections, learnable; they start at 1.
-        weights: (3,) the learnable scalars w_s, w_m, w_x; they start at 1.
-        sampling: alpha_s, weight of L_s.
-        modality: alpha_m, weight of L_m.
-        fused: alpha_f, weight of L_f.
-        crossed: 1 - alpha_f, weight of L_x.
+        thresholds, weights: (2,) alpha of both selections, and (3,) w_s, w_m, w_x; learnable, from 1.
+        sampling, modality, fused, crossed: alpha_s, alpha_m, alpha_f and 1 - alpha_f, the terms' weights.
         options: of distribution sampling: see `Sampling`.
         key: for the schedule "random_features"; a new one each step.
-        image_ids: (b,) equal numbers mark captions of one image, which are never negatives of each other.
-            None: all rows are of different images.
-        axis: the mesh axis, or axes, over which the batch is split.
-        plan: how the matrix of scores is traversed; it changes nothing but time, memory and rounding.
+        image_ids, axis, plan: as for `info_nce`.
 
     Returns:
         The loss, a float32 scalar.
@@ -145,29 +133,13 @@ def cdds(
         >>> loss.shape
         ()
     """
+    semantic = image.semantic, image.mask, text.semantic, text.mask
+    how = {"image_ids": image_ids, "options": options, "key": key, "axis": axis, "plan": plan}
     sampled = sample_distributions(
-        image.semantic,
-        image.mask,
-        text.semantic,
-        text.mask,
-        thresholds=thresholds,
-        image_ids=image_ids,
-        options=options,
-        key=key,
-        origin=(image.origin, text.origin),
-        axis=axis,
-        plan=plan,
+        *semantic, thresholds=thresholds, origin=(image.origin, text.origin), **how
     )
-    constraints = decoupling(
-        image,
-        text,
-        weights=weights,
-        sampled=(sampled.image, sampled.text),
-        modality=modality,
-        fused=fused,
-        crossed=crossed,
-        axis=axis,
-    )
+    both = {"weights": weights, "sampled": (sampled.image, sampled.text), "axis": axis}
+    constraints = decoupling(image, text, modality=modality, fused=fused, crossed=crossed, **both)
     return sampling * sampled.terms["sampling"] + constraints
 
 
@@ -189,22 +161,17 @@ def iais(
 
         L = mean rank(images) + mean rank(texts) + weight (sum L_vision + sum L_language)
 
-    The ranking losses of both directions, and the alignment of the matched pairs' attentions: image anchors
-    align the vision side, text anchors the language side. As released, the alignment is a *sum* over the
-    anchors.
+    Image anchors align the vision side, text anchors the language side. As released, the alignment is a
+    *sum* over the anchors.
 
     Args:
-        image_scores: (a, 1 + k) logits of image anchors, the matched text first, then its negatives.
-        text_scores: (a, 1 + k) the same of text anchors.
-        image_maps: attention maps of the image anchors' matched pairs, seen from the regions.
-        text_maps: those of the text anchors' matched pairs, seen from the words.
+        image_scores, text_scores: (a, 1 + k) logits of each anchor: the matched pair's, its negatives'.
+        image_maps, text_maps: attention maps of the anchors' matched pairs, the images' from the regions.
         weight: lambda of the alignment, by its schedule: equation (13).
         margin: of the ranking loss.
-        form: of the alignment: "singular", "distributed" or "congruence".
-        singular_softmax: see `attention_alignment`.
+        form, singular_softmax: of the alignment: see `attention_alignment`.
         per_update_mean: the alignment is a mean over the anchors.
-        image_real: (a, k) which of the negatives are real; None: all.
-        text_real: (a, k) the same of text anchors.
+        image_real, text_real: (a, k) which of the negatives are real; None: all.
 
     Returns:
         The loss, a scalar.
@@ -230,13 +197,18 @@ def iais(
                 f"{name} has shape {scores.shape}: must be (anchors, 1 + negatives), the matched pair's first"
             )
 
-    def rank(scores: Array, real: Array | None) -> Array:
-        each = rank_loss(scores[:, 0], scores[:, 1:], margin)
-        real = jnp.ones(each.shape, bool) if real is None else real
-        return jnp.sum(jnp.where(real, each, 0)) / jnp.maximum(jnp.sum(real), 1)
-
     options = {"form": form, "singular_softmax": singular_softmax}
     aligned = [attention_alignment(maps, **options) for maps in (image_maps, text_maps)]
     reduce = jnp.mean if per_update_mean else jnp.sum
     alignment = reduce(aligned[0]) + reduce(aligned[1])
-    return rank(image_scores, image_real) + rank(text_scores, text_real) + weight * alignment
+    ranks = _mean_rank(image_scores, image_real, margin) + _mean_rank(text_scores, text_real, margin)
+    return ranks + weight * alignment
+
+
+def _mean_rank(
+    scores: Float[Array, "a k"], real: Bool[Array, "a n"] | None, margin: float
+) -> Float[Array, ""]:
+    """The mean ranking loss of the real negatives."""
+    each = rank_loss(scores[:, 0], scores[:, 1:], margin)
+    real = jnp.ones(each.shape, bool) if real is None else real
+    return jnp.sum(jnp.where(real, each, 0)) / jnp.maximum(jnp.sum(real), 1)

@@ -91,28 +91,23 @@ def distribution_sampling(
         V_x = the values of T S_v^T at the ranks that V's tokens have in their columns
         L_s = InfoNCE(V_x, V) + InfoNCE(T_x, T)
 
-    No code was released. Where the printed equations leave a gap or do not do what their text says, options
-    choose; `identity` > 0, the default, is not in the paper. Tokens of both modalities must have one length,
-    or their columns cannot be related: see `equal_length`.
+    No code was released: `options` choose where the equations leave a gap; `identity` > 0, the default, is
+    not in the paper. Tokens must have one length, or their columns cannot be related: see `equal_length`.
 
     Args:
-        image_tokens: (b, r, d) regions or patches; float32, bfloat16 or float16.
-        image_mask: (b, r) the true ones.
-        text_tokens: (b, w, d) words; row k belongs to row k of the images.
-        text_mask: (b, w) the true ones.
+        image_tokens, image_mask: (b, r, d) regions or patches, and (b, r) which are true.
+        text_tokens, text_mask: (b, w, d) and (b, w), words; row k belongs to row k of the images.
         thresholds: (2,) alpha of the images' and of the texts' selection, learnable; 1 is a good start.
         image_ids: (b,) equal numbers mark captions of one image, which are never negatives of each other.
             None: all rows are of different images.
         options: see `Sampling`.
         key: for the schedule "random_features"; a new one each step.
-        origin: for the schedule "precomputed", the tokens of both modalities before they were decoupled;
-            None: the tokens themselves.
+        origin: for "precomputed", both modalities' tokens before they were decoupled; None: the tokens.
         axis: the mesh axis, or axes, over which the batch is split.
         plan: how the matrix of scores is traversed; it changes nothing but time, memory and rounding.
 
     Returns:
-        L_s, a float32 scalar, equal on any number of devices. Ranks carry no gradient; tokens, S and the
-        thresholds do.
+        L_s, a float32 scalar. Ranks carry no gradient; tokens, S and the thresholds do.
 
     Raises:
         ArgumentError: a ValueError: shapes do not match, an option is unknown, or as for `info_nce`.
@@ -123,12 +118,10 @@ def distribution_sampling(
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from jax_itm import losses
-        >>> regions = losses.equal_length(jax.random.normal(jax.random.key(0), (8, 5, 16)))
-        >>> words = losses.equal_length(jax.random.normal(jax.random.key(1), (8, 7, 16)))
-        >>> masks = jnp.ones((8, 5), bool), jnp.ones((8, 7), bool)
-        >>> loss = losses.distribution_sampling(regions, masks[0], words, masks[1], thresholds=jnp.ones(2))
-        >>> loss.shape, bool(jnp.isfinite(loss))
-        ((), True)
+        >>> regions, words = jax.random.normal(jax.random.key(0), (2, 8, 5, 16))
+        >>> masks = jnp.ones((2, 8, 5), bool)
+        >>> losses.distribution_sampling(regions, masks[0], words, masks[1], thresholds=jnp.ones(2)).shape
+        ()
     """
     tokens = image_tokens, image_mask, text_tokens, text_mask
     more = {"image_ids": image_ids, "options": options, "key": key, "origin": origin}

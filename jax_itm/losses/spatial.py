@@ -48,32 +48,24 @@ def spatial_constraint(
         P_ij = sigmoid(-distance_ij),    k_i = mean_j P_ij + alpha std_j P_ij
         M_ij = 1[P_ij > max(k_row_i, k_col_j)],    or with mask="soft" sigmoid((P_ij - max) / 0.02)
 
-    The matrices are traversed twice and never held; each unordered pair is met once, in both orders. The form
-    is that of CyCLIP's consistency terms. A reconstruction: the paper's body could not be had. We leave out
-    pairs of one image as the diagonal is.
+    The form is that of CyCLIP's consistency terms. A reconstruction: the paper's body could not be had. We
+    leave out pairs of one image as the diagonal is.
 
     Args:
         images: (b, d) L2-normalised embeddings v of the global batch; float32, bfloat16 or float16.
         texts: (b, d) the same, t; row k matches row k of `images`.
         inter: weight of L_inter. 0.05 is reported; 0.005 is CyCLIP's proportion, and safer.
         intra: weight of L_intra. 0.1 is reported; 0.01 is CyCLIP's proportion.
-        alpha: of the thresholds; a scalar, or (2,) for inter and intra. Has a gradient with the soft mask
-            alone.
+        alpha: of the thresholds; a scalar, or (2,) for both. Has a gradient with the soft mask alone.
         select_on: the argument of P: "proximity" (near pairs), "distance" (far pairs), "discrepancy_large"
             (strong disagreements), or "none": all pairs are kept.
-        mask: "hard" or "soft".
-        image_ids: (b,) equal numbers mark captions of one image, which are never negatives of each other.
-            None: all rows are of different images.
-        axis: the mesh axis, or axes, over which the batch is split.
-        plan: how the matrix of scores is traversed; it changes nothing but time, memory and rounding.
+        image_ids, axis, plan: as for `info_nce`.
 
     Returns:
         The loss, a float32 scalar: sums over pairs, which grow with the batch.
 
     Raises:
-        ArgumentError: a ValueError, in one line: shapes do not match, the mesh has no such axis, the call is
-            inside a `shard_map` over it, the devices do not divide the rows, or arrays are split while no
-            mesh is set.
+        ArgumentError: a ValueError, in one line, as for `info_nce`.
 
     References:
         Ma, Li, Fang, Zhang, Bridging the Modality Gap (DIAS), ACM MM 2024, arXiv 2410.16853.
@@ -135,22 +127,7 @@ def spatial_terms(
         limits = _thresholds(matrix, Side((v, t), batch.image_ids), alpha, select_on)
 
     def of_tile(tile: Tile, row: PyTree, column: PyTree, _: PyTree) -> tuple[Array, Terms]:
-        inter_apart, intra_apart, *strengths = relations(tile, select_on)
-        both = lambda a, b: jnp.maximum(a[:, None], b[None, :])
-        limit = (None, None, None)
-        if select_on != "none":  # M_ij: k_row of i and k_col of j; M_ji
-            limit = both(row[0], column[1]), both(row[1], column[0]), both(row[2], column[2])
-        strengths = jax.lax.stop_gradient(strengths)
-        soft = mask == "soft"
-        masks = [_mask(p, tile.negative, k, soft) for p, k in zip(strengths, limit, strict=True)]
-        total = lambda each: jnp.sum(each, dtype=v.dtype)
-        sums = {
-            "inter": total((masks[0] ** 2 + masks[1] ** 2) * inter_apart**2),
-            "intra": 2 * total(masks[2] ** 2 * intra_apart**2),
-            "inter_kept": total(masks[0] + masks[1]),
-            "intra_kept": 2 * total(masks[2]),
-            "pairs": 2 * total(tile.negative),
-        }
+        sums = _tile_sums(tile, row, column, select_on, mask == "soft")
         return inter * sums["inter"] + intra * sums["intra"], sums
 
     side = Side((v, t), batch.image_ids, limits)
@@ -159,6 +136,25 @@ def spatial_terms(
     count = jnp.maximum(sums.pop("pairs"), 1)
     shares = {name: sums[name] / count for name in ("inter_kept", "intra_kept")}
     return {"spatial": value} | sums | shares
+
+
+def _tile_sums(tile: Tile, row: PyTree, column: PyTree, select_on: str, soft: bool) -> Terms:
+    """The sums of one tile, over the pairs (i, j) and (j, i)."""
+    inter_apart, intra_apart, *strengths = relations(tile, select_on)
+    both = lambda a, b: jnp.maximum(a[:, None], b[None, :])
+    limit = (None, None, None)
+    if select_on != "none":  # M_ij: k_row of i and k_col of j; M_ji
+        limit = both(row[0], column[1]), both(row[1], column[0]), both(row[2], column[2])
+    strengths = jax.lax.stop_gradient(strengths)
+    masks = [_mask(p, tile.negative, k, soft) for p, k in zip(strengths, limit, strict=True)]
+    total = lambda each: jnp.sum(each, dtype=inter_apart.dtype)
+    return {
+        "inter": total((masks[0] ** 2 + masks[1] ** 2) * inter_apart**2),
+        "intra": 2 * total(masks[2] ** 2 * intra_apart**2),
+        "inter_kept": total(masks[0] + masks[1]),
+        "intra_kept": 2 * total(masks[2]),
+        "pairs": 2 * total(tile.negative),
+    }
 
 
 def _mask(

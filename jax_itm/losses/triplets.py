@@ -35,62 +35,44 @@ def triplet(
 
         L = sum_i ( [margin + s_in - s_ii]_+ + [margin + s_n'i - s_ii]_+ )
 
-    with the negative texts n of image i and the negative images n' of text i by `negatives`:
+    with the negative texts n of image i, and the negative images n' of text i, by `negatives`:
 
         "sum"                all of them, each with its own hinge                                       (7)
         "hardest"            the one with the largest score (VSE++); the first of equal ones            (8)
         "knn"                the mean hinge of the `k` with the largest scores                          (9)
         "distance_weighted"  one, drawn with the inverse of the density of its distance           (10), (11)
 
-    The draw is by Gumbel-max, with noise keyed by the pair's global row and column and the direction, so that
-    it depends neither on the number of devices nor on the tiles:
-
-        D_ij = max(sqrt(2 - 2 s_ij), 0.5)
-        log w_ij = (2 - q) log D_ij - ((q - 3)/2) log(1 - D_ij^2 / 4),   w_ij = 0 where D_ij >= cutoff
-
-    An anchor without a negative (or a candidate) contributes nothing.
+    The draw is equal on any number of devices. An anchor without a negative contributes nothing.
 
     Args:
         images: (b, d) L2-normalised embeddings of the global batch; float32, bfloat16 or float16.
         texts: (b, d) the same; row k matches row k of `images`.
-        margin: of the hinge.
-        negatives: see above.
+        margin, negatives: see above.
         k: number of negatives, for "knn". An anchor that has fewer takes all it has.
         key: for "distance_weighted"; a new one each step.
-        cutoff: for "distance_weighted". 1.7 (Flickr30k) and 1.9 (COCO) are HREM's; with scores around 0 half
-            of their draws are far negatives that teach nothing, and 1.414 keeps the near half alone.
-        sphere_dim: `q`, for "distance_weighted".
-        image_ids: (b,) equal numbers mark captions of one image, which are never negatives of each other.
-            None: all rows are of different images.
-        axis: the mesh axis, or axes, over which the batch is split.
-        plan: how the matrix of scores is traversed; it changes nothing but time, memory and rounding.
+        cutoff, sphere_dim: for "distance_weighted". HREM cuts at 1.7 (Flickr30k) and 1.9 (COCO); with scores
+            around 0 half of such draws are far negatives; 1.414 keeps the near half. sphere_dim is q.
+        image_ids, axis, plan: as for `info_nce`.
 
     Returns:
         The loss, a float32 scalar. It is a sum, as in the released code of VSE++: it grows with the batch.
 
     Raises:
-        ArgumentError: a ValueError, in one line: shapes do not match, the mesh has no such axis, the call is
-            inside a `shard_map` over it, the devices do not divide the rows, or arrays are split while no
-            mesh is set.
+        ArgumentError: a ValueError, in one line, as for `info_nce`.
 
     References:
-        Faghri, Fleet, Kiros, Fidler, VSE++, BMVC 2018, equation (6): "hardest". Liu, Ye, A Strong and Robust
-        Baseline for Text-Image Matching, ACL SRW 2019: "knn". Wu, Manmatha, Smola, Krähenbühl, Sampling
-        Matters in Deep Embedding Learning, ICCV 2017, and the released code of HREM (Fu et al., CVPR 2023):
-        "distance_weighted". HREM drops a whole direction where one anchor has no candidate; we drop that
-        anchor.
+        "hardest": Faghri et al., VSE++, BMVC 2018, (6). "knn": Liu, Ye, ACL SRW 2019. "distance_weighted": Wu
+        et al., Sampling Matters in Deep Embedding Learning, ICCV 2017, and HREM's code (Fu et al., CVPR
+        2023), which drops a whole direction where one anchor has no candidate; we drop that anchor.
 
     Example:
-        >>> import jax, jax.numpy as jnp
+        >>> import jax.numpy as jnp
         >>> from jax_itm import losses
         >>> images = texts = jnp.eye(8)
         >>> print(losses.triplet(images, texts, margin=1.5))  # 16 anchors, each with a hinge of 0.5
         8.0
         >>> print(losses.triplet(images, texts, margin=1.5, negatives="sum"))  # and seven negatives each
         56.0
-        >>> drawn = {"negatives": "distance_weighted", "key": jax.random.key(0)}
-        >>> print(losses.triplet(images, texts, margin=1.5, **drawn))
-        8.0
     """
     options = {"k": k, "key": key, "cutoff": cutoff, "sphere_dim": sphere_dim}
     batch = pairs(images, texts, image_ids, axis)

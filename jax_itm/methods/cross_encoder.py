@@ -13,11 +13,11 @@ import jax.numpy as jnp
 
 from jax_itm import losses
 from jax_itm.arrays import AttentionMaps
-from jax_itm.losses import mining
 from jax_itm.losses.alignment import schedule
 from jax_itm.losses.masked_words import masked_lm_terms
 from jax_itm.losses.mining import Negatives
 from jax_itm.methods.base import Aux, weight_at
+from jax_itm.methods.miner import Miner
 from jax_itm.models.uniter import Embedded, Matched, Uniter
 from jax_itm.types import Array, Batch, Bool, Config, Float, Inputs, Int, Params, PRNGKeyArray, PyTree, Terms
 
@@ -96,6 +96,8 @@ class CrossEncoder:
         self.micro_batches = micro_batches
         self.block_images = block_images
         self.preset = preset
+        match = lambda params, texts, images: self._apply(params, "match", texts, images).score
+        self.miner = Miner(match, mining, durations.random)
 
     def init(self, rng: PRNGKeyArray, batch: Batch) -> Params:
         """Float32 parameters."""
@@ -113,51 +115,6 @@ class CrossEncoder:
             self._apply(params, "embed_text", batch["text"]),
             self._apply(params, "embed_image", batch["image"]),
         )
-
-    # -- negatives ----------------------------------------------------------------------------------------
-
-    def mine(
-        self, params: Params, texts: Embedded, images: Embedded, image_id: Int[Array, "m"], by_image: bool
-    ) -> Negatives:
-        """The hardest candidates of each anchor in one pool.
-
-        Anchors are the first images (`by_image`) or captions; candidates are the other side's rows.
-        """
-
-        def score(pair: tuple[Array, Array]) -> Array:
-            text, image = pair[::-1] if by_image else pair
-            row = lambda tree, k: jax.tree.map(lambda x: x[k][None], tree)
-            matched: Matched = self._apply(params, "match", row(texts, text), row(images, image))
-            return matched.score[0]
-
-        options = self.mining
-        return mining.mine_hardest(score, image_id, options.anchors, options.hardest, options.tile)
-
-    def negatives(
-        self,
-        params: Params,
-        texts: Embedded,
-        images: Embedded,
-        image_id: Int[Array, "p m"],
-        rng: PRNGKeyArray,
-        step: Array,
-    ) -> tuple[Negatives, Negatives]:
-        """By image and by caption, of all pools: leaves have the pools on axis 0."""
-        options = self.mining
-        params, texts, images = jax.lax.stop_gradient((params, texts, images))
-
-        def at_random() -> tuple[Negatives, Negatives]:
-            draw = lambda key, ids: mining.draw_random(key, ids, options.anchors, options.hardest)
-            keys = jax.random.split(rng, (2, len(image_id)))
-            return jax.vmap(draw)(keys[0], image_id), jax.vmap(draw)(keys[1], image_id)
-
-        def hardest() -> tuple[Negatives, Negatives]:
-            way = lambda by_image: jax.vmap(lambda t, v, k: self.mine(params, t, v, k, by_image))
-            return way(True)(texts, images, image_id), way(False)(texts, images, image_id)
-
-        if not self.durations.random:
-            return hardest()
-        return jax.lax.cond(step < self.durations.random, at_random, hardest)
 
     # -- the loss -----------------------------------------------------------------------------------------
 
@@ -220,7 +177,7 @@ class CrossEncoder:
 
         texts, images, image_id = pools((texts, images, image_id))
         draw_key, rng = jax.random.split(rng)
-        negatives = self.negatives(params, texts, images, image_id, draw_key, step)
+        negatives = self.miner.negatives(params, texts, images, image_id, draw_key, step)
         by_pool = jax.vmap(of_pool)(texts, images, negatives, jax.random.split(rng, len(image_id)))
         by_image, by_text = jax.tree.map(jnp.mean, by_pool)
         weight = schedule(options.schedule, step / self.durations.total)

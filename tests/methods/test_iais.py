@@ -77,7 +77,7 @@ def test_mining_takes_the_hardest_of_other_images(made, by_image):
     method, params, given = made
     pool = jax.tree.map(lambda x: x[:POOL], given)
     texts, images = method._embed(params, pool)
-    found, real = method.mine(params, texts, images, jnp.asarray(pool["image_id"]), by_image)
+    found, real = method.miner.hardest(params, texts, images, jnp.asarray(pool["image_id"]), by_image)
     encoded = method.encode_image(params, pool["image"]), method.encode_text(params, pool["text"])
     scores = np.asarray(method.score(params, *encoded))
     scores = scores if by_image else scores.T
@@ -127,9 +127,9 @@ def test_negatives_are_drawn_at_first_and_mined_later(made, drawn):
     texts, images = method._embed(params, jax.tree.map(lambda x: x[0], pool))
     whole = jax.tree.map(lambda x: x[None], (texts, images))
     step = jnp.int32(1 if drawn else 2)
-    find = jax.jit(lambda rng: method.negatives(params, *whole, pool["image_id"], rng, step)[0])
+    find = jax.jit(lambda rng: method.miner.negatives(params, *whole, pool["image_id"], rng, step)[0])
     rows = np.array([find(jax.random.key(k)).rows[0, 1, 0] for k in range(60)])
-    mined = method.mine(params, texts, images, pool["image_id"][0], True).rows[1, 0]
+    mined = method.miner.hardest(params, texts, images, pool["image_id"][0], True).rows[1, 0]
     assert 1 not in rows
     assert sorted(set(rows)) == ([0, 2, 3] if drawn else [mined])
 
