@@ -30,8 +30,8 @@ def small(config, given: dict[str, str]):
 
 
 def get_config(arg: str = ""):
-    given = options(arg, **ARGUMENTS, view="regions")
-    config = setting(default(given["method"]), given["view"])
+    given = options(arg, **ARGUMENTS, modality="regions")
+    config = setting(default(given["method"]), given["modality"])
     config.name, config.dim, config.duration = "cdds_scenes", 64, "3 epochs"
     config.image.hidden = 512  # a region is a crop's pixels
     return small(config, given)

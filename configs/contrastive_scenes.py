@@ -5,8 +5,8 @@ from jax_itm.config import default, options
 
 
 def get_config(arg: str = ""):
-    chosen = options(arg, method="info_nce", text="bigru", view="regions")
-    config = setting(default(chosen["method"]), chosen["view"])
+    chosen = options(arg, method="info_nce", text="bigru", modality="regions")
+    config = setting(default(chosen["method"]), chosen["modality"])
     config.name = "contrastive_scenes"
     config.text.name = chosen["text"]
     if chosen["text"] == "bow":

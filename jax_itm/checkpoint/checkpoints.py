@@ -1,10 +1,10 @@
 """Writing, reading and choosing checkpoints.
 
 A checkpoint is a set of named items: `params`, `opt_state` (absent from converted weights), `ema` (if the
-run keeps averages), `data` (the step, which is the whole state of the data), `config` and `tokenizer` (JSON).
-They are written asynchronously, with checksums of their files. The newest two are kept, because one may get
-damaged, and the best by validation rSum. To restore a run elsewhere, `config` and `tokenizer` are read first
-and then `params` (or `ema`) alone, onto whatever devices there are.
+run keeps averages), and as JSON `data` (the step, which is the whole state of the data), `config`, `facts`
+and `tokenizer`. They are written asynchronously, with checksums of their files. The newest two are kept,
+because one may get damaged, and the best by validation rSum. To restore a run elsewhere, the JSON items are
+read first and then `params` (or `ema`) alone, onto whatever devices there are.
 """
 
 import contextlib
@@ -20,13 +20,14 @@ from orbax.checkpoint import checkpoint_managers as policies
 from jax_itm import config as config_lib
 from jax_itm.checkpoint import checksums
 from jax_itm.checkpoint.state import State
+from jax_itm.config import Facts
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
 from jax_itm.storage import as_path
 from jax_itm.types import Config, Params, PyTree
 
 METRIC = "rsum"
-JSON_ITEMS = ("data", "config", "tokenizer")
+JSON_ITEMS = ("data", "config", "facts", "tokenizer")
 
 # By default every replica writes its slice of every array, and a program is compiled for each slice, which
 # takes far longer than it saves if arrays are small.
@@ -51,9 +52,16 @@ class Intact(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What is needed to build the model of a checkpoint."""
+    """What is needed to build the model of a run.
+
+    Attributes:
+        config: what the run was told.
+        facts: what it found in its data and its pretrained encoders.
+        tokenizer: of its captions.
+    """
 
     config: Config
+    facts: Facts
     tokenizer: Tokenizer
 
 
@@ -126,9 +134,7 @@ class Checkpoints:
         for later in [each for each in self.manager.all_steps() if each > step]:
             self.manager.delete(later)
 
-    def save(
-        self, state: State, config: Config, tokenizer: Tokenizer, metrics: dict[str, float] | None
-    ) -> None:
+    def save(self, state: State, run: Description, metrics: dict[str, float] | None) -> None:
         """Writes the state after `state.step` updates, in the background; `opt_state` may be None.
 
         Raises:
@@ -137,8 +143,9 @@ class Checkpoints:
         step = int(state.step)
         items: dict[str, Any] = {
             "data": ocp.args.JsonSave({"step": step}),  # type: ignore[call-arg]
-            "config": ocp.args.JsonSave(config.to_dict()),  # type: ignore[call-arg]
-            "tokenizer": ocp.args.JsonSave(json.loads(tokenizer.to_json())),  # type: ignore[call-arg]
+            "config": ocp.args.JsonSave(run.config.to_dict()),  # type: ignore[call-arg]
+            "facts": ocp.args.JsonSave(run.facts.to_dict()),  # type: ignore[call-arg]
+            "tokenizer": ocp.args.JsonSave(json.loads(run.tokenizer.to_json())),  # type: ignore[call-arg]
         }
         for name in ("params", "opt_state", "ema"):
             tree = getattr(state, name)
@@ -150,11 +157,13 @@ class Checkpoints:
             self.manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def read_description(self, step: int) -> Description:
-        """The config and the tokenizer that were saved with `step`."""
-        checksums.verify(self.folder / str(step), "config", "tokenizer")
-        items = self._read(step, config=ocp.args.JsonRestore(), tokenizer=ocp.args.JsonRestore())
+        """The config, the facts and the tokenizer that were saved with `step`."""
+        names = "config", "facts", "tokenizer"
+        checksums.verify(self.folder / str(step), *names)
+        items = self._read(step, **{name: ocp.args.JsonRestore() for name in names})
         config = config_lib.from_dict(items["config"])
-        return Description(config, Tokenizer.from_json(json.dumps(items["tokenizer"])))
+        facts = config_lib.facts_from_dict(items["facts"])
+        return Description(config, facts, Tokenizer.from_json(json.dumps(items["tokenizer"])))
 
     def restore_state(self, step: int, like: State) -> State:
         """The state at `step`, with the shardings of `like`, which may be abstract (`abstract_state`)."""

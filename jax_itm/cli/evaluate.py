@@ -82,13 +82,13 @@ def _evaluate(args: argparse.Namespace, matcher: "Matcher") -> dict[str, Any]:
 
     data = matcher.config.data
     data_dir = args.data_dir or data.data_dir
-    split = open_split(args.data or data.name, data_dir, args.split, data.view)
+    split = open_split(args.data or data.name, data_dir, args.split, data.modality)
     # Before the evaluation, which may take hours: these refuse what they cannot do at once.
     extra = {}
     if args.isd:
         extra["isd"] = isd(matcher, split)
     if args.bag_of_words:
-        training = open_split(data.name, data_dir, data.train, data.view)
+        training = open_split(data.name, data_dir, data.train, data.modality)
         extra["baselines"] = [bag_of_words(matcher, training, split, args.protocol)]
     if args.mode == "rerank":
         first = jax_itm.load(args.rerank_from)

@@ -32,7 +32,7 @@ def open_run_split(args: argparse.Namespace, matcher: "Matcher") -> "Split":
     from jax_itm.data.prepared import open_split
 
     data = matcher.config.data
-    return open_split(data.name, args.data_dir or data.data_dir, args.split, data.view)
+    return open_split(data.name, args.data_dir or data.data_dir, args.split, data.modality)
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,6 @@
 """The configuration of a run: its fields, presets, reading, checking and writing."""
 
+from jax_itm.config.facts import Facts, facts_from_dict
 from jax_itm.config.load import (
     call,
     check,
@@ -21,10 +22,12 @@ from jax_itm.config.presets import PRESETS
 __all__ = [
     "PRESETS",
     "SCORES",
+    "Facts",
     "call",
     "check",
     "default",
     "explain",
+    "facts_from_dict",
     "fields",
     "flatten",
     "from_dict",

@@ -91,7 +91,6 @@ PRETRAINED_FIELDS: Section = {
     ),
     "frozen": Field(False, "pretrained: its parameters stay as they are"),
     "cached": Field(False, "of a frozen encoder: read its tokens from `prepare --encode`"),
-    "arch": {},  # the pretrained encoder's architecture, read from its directory when a run starts
 }
 
 POOLINGS = ("gpo", "hrem", "mean", "max", "cls", "clip")
@@ -164,14 +163,13 @@ DATA: Section = {
     "data_dir": Field("data", "where prepared data sets lie", resume=True, per_host=True),
     "train": Field("train", "split to train on"),
     "validation": Field("val", "split to validate on"),
-    "view": Field("regions", "what is read of an image", choices=("regions", "pixels")),
+    "modality": Field("regions", "what is read of an image", choices=("regions", "pixels")),
     "max_words": count(
         32, "words of a caption, special tokens included; longer captions are cut", at_most=65536
     ),
     "max_regions": count(36, "regions of an image; an image with more is an error", at_most=65536),
     "image_size": count(96, "side in pixels of what a randomly initialised encoder reads", at_most=65536),
     "max_pixels": count(89_478_485, "pixels that a picture file may have", at_most=2**40, resume=True),
-    "region_dim": optional_count(0, "features of a region; 0: as the data set says"),
     "tokenizer": Field(
         "words",
         "fitted on the training captions unless the text encoder brings its own",

@@ -206,9 +206,9 @@ def from_dict(saved: dict[str, Any]) -> Config:
         raise UserError("config: saved by another version of jax_itm: it has no field config.preset")
     import_modules(config.get("imports", ()))
     wanted = fields(config).keys()
-    kept = {name for name in flatten(config) if ".arch." not in name}
-    if wanted != kept:
-        name = sorted(wanted ^ kept)[0]
+    saved_fields = flatten(config).keys()
+    if wanted != saved_fields:
+        name = sorted(wanted ^ saved_fields)[0]
         state = "lacks" if name in wanted else "has"
         raise UserError(f"config: saved by another version of jax_itm: it {state} config.{name}")
     return config

@@ -30,7 +30,7 @@ def check_fields(fields: Mapping[str, Field], values: Mapping[str, Any]) -> None
         _check_type(name, field, values[name])
         _check_value(name, field, values[name])
     for name in values:
-        if name not in fields and ".arch." not in name:
+        if name not in fields:
             raise UserError(f"config.{name}: no such field{nearest(name, list(fields))}")
 
 
@@ -79,10 +79,10 @@ def check_rules(config: Config) -> None:
             f" config.batch_size={config.batch_size}"
         )
     wanted = "regions" if config.image.name == "regions" else "pixels"
-    if config.data.view != wanted:
+    if config.data.modality != wanted:
         raise UserError(
-            f"config.image.name={config.image.name!r} reads config.data.view={wanted!r},"
-            f" not {config.data.view!r}"
+            f"config.image.name={config.image.name!r} reads config.data.modality={wanted!r},"
+            f" not {config.data.modality!r}"
         )
     _check_optimizer(config)
     _check_augment(config)
@@ -128,8 +128,8 @@ def _check_augment(config: Config) -> None:
             " such as (0.08, 1.0), or () for none"
         )
     name = "crop" if crop else "flip"
-    if config.data.view != "pixels":
-        raise UserError(f"config.image.augment.{name}: needs config.data.view='pixels'")
+    if config.data.modality != "pixels":
+        raise UserError(f"config.image.augment.{name}: needs config.data.modality='pixels'")
     if config.image.cached:
         raise UserError(f"config.image.augment.{name}: cached tokens (config.image.cached) never change")
 

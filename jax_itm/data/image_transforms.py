@@ -6,6 +6,7 @@ The directory of a pretrained encoder says how; all other runs resize to squares
 import numpy as np
 from PIL import Image
 
+from jax_itm.config import Facts
 from jax_itm.errors import UserError
 from jax_itm.types import Config, NamedTuple
 
@@ -37,18 +38,12 @@ class ImageTransform(NamedTuple):
         return self.crop or self.resize
 
 
-def image_transform_of(config: Config) -> ImageTransform:
-    """The image transform of a run on pixels.
-
-    Raises:
-        UserError: the run has a pretrained encoder whose description is not in its config yet.
-    """
+def image_transform_of(config: Config, facts: Facts) -> ImageTransform:
+    """The image transform of a run on pixels."""
     max_pixels = config.data.max_pixels
     if config.image.name != "pretrained":
         return ImageTransform((config.data.image_size,) * 2, max_pixels=max_pixels)
-    if not config.image.arch:
-        raise UserError("config.image.arch: empty; starting a run fills it from the encoder's config.json")
-    transform = config.image.arch.image_transform
+    transform = facts.architecture("image").image_transform
     return ImageTransform(
         tuple(transform.resize), tuple(transform.crop), transform.resample, transform.rounded, max_pixels
     )

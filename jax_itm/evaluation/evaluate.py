@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_itm.config import Facts
 from jax_itm.data.split import Split
 from jax_itm.errors import UserError
 from jax_itm.inference.matcher import Matcher
@@ -80,22 +81,21 @@ def device_counter(caption_image: np.ndarray, folds: int = 1) -> RetrievalCounte
 
 def encode_split(matcher: Matcher, split: Split) -> EncodedSplit:
     """Encodes all images and captions of a split, or reads their cached tokens if there are any."""
-    check_fits(matcher.config, split)
+    check_fits(matcher.config, matcher.facts, split)
     if cached_sides(matcher.config) and not split.tokens:
-        [split] = attach_tokens(matcher.config, matcher.params, matcher.tokenizer, (split,), required=False)
+        [split] = attach_tokens(matcher.run, matcher.params, (split,), required=False)
     images = matcher.encode_records(split.image(k) for k in range(len(split)))
     return EncodedSplit(images, matcher.encode_texts(split.captions(), split.tokens.get("text")))
 
 
-def check_fits(config: Config, split: Split) -> None:
-    """Raises UserError if the inputs of a split are not those that `config` describes."""
+def check_fits(config: Config, facts: Facts, split: Split) -> None:
+    """Raises UserError if the inputs of a split are not those that a run was trained on."""
     if split.modality != "regions":
         return
     name = f"{split.name}/{split.split}"
-    if split.region_dim != config.data.region_dim:
+    if split.region_dim != facts.region_dim:
         raise UserError(
-            f"{name}: regions of size {split.region_dim}, but this run was trained on size"
-            f" {config.data.region_dim} (config.data.region_dim)"
+            f"{name}: regions of size {split.region_dim}, but this run was trained on size {facts.region_dim}"
         )
     if split.max_regions > config.data.max_regions:
         raise UserError(

@@ -64,7 +64,7 @@ def isd(matcher: Matcher, split: Split) -> dict[str, float]:
         UserError: the run has no attention maps, or the split is not what it was trained on.
     """
     method = method_with_maps(matcher, "--isd")
-    check_fits(matcher.config, split)
+    check_fits(matcher.config, matcher.facts, split)
     totals: dict[str, float] = defaultdict(float)
     for matched in _matched_batches(matcher, split):
         heartbeat()
@@ -103,7 +103,7 @@ def matched_batch(matcher: Matcher, split: Split, captions: np.ndarray) -> Batch
     ids, mask = matcher.tokenizer.encode([texts[k] for k in captions], data.max_words)
     images = split.caption_image[captions]
     records = {image: split.image(int(image)) for image in np.unique(images)}
-    transform = image_transform_of(matcher.config)
+    transform = image_transform_of(matcher.config, matcher.facts)
     image = collate_images([records[image] for image in images], data.max_regions, transform)
     return {"image": image, "text": {"ids": ids, "mask": mask}}
 

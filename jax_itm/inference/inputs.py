@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jax import dtypes
 
+from jax_itm.config import Facts
 from jax_itm.data.image_transforms import image_transform_of
 from jax_itm.data.images import collate_images, read_picture
 from jax_itm.data.sources.precomp import as_boxes, to_float16
@@ -26,14 +27,14 @@ class PaddedBatch(NamedTuple):
 
 
 def image_records(
-    config: Config, images: Sequence[Any] | np.ndarray, boxes: Sequence[np.ndarray] | None
+    config: Config, facts: Facts, images: Sequence[Any] | np.ndarray, boxes: Sequence[np.ndarray] | None
 ) -> Iterator[Record]:
     """Yields {"pixels"} or {"regions", "boxes"} of each image that `Matcher.encode_images` takes.
 
     Raises:
         UserError: a file cannot be read, or an image is not what the run was trained on.
     """
-    if config.data.view == "pixels":
+    if config.data.modality == "pixels":
         for k, image in enumerate(images):
             yield {"pixels": _pixels(image, f"image {k}", config.data.max_pixels)}
         return
@@ -42,7 +43,7 @@ def image_records(
     if boxes is not None and len(boxes) != len(images):
         raise UserError(f"boxes: of {len(boxes)} images, but there are {len(images)}")
     for k, image in enumerate(images):
-        regions = _regions(image, f"image {k}", config.data.region_dim)
+        regions = _regions(image, f"image {k}", facts.region_dim)
         yield {"regions": regions, "boxes": _boxes(boxes, k, len(regions))}
 
 
@@ -77,9 +78,11 @@ def _boxes(boxes: Sequence[np.ndarray] | None, k: int, regions: int) -> np.ndarr
     return array
 
 
-def image_batches(config: Config, records: Iterable[Record], batch_size: int) -> Iterator[PaddedBatch]:
+def image_batches(
+    config: Config, facts: Facts, records: Iterable[Record], batch_size: int
+) -> Iterator[PaddedBatch]:
     """Batches of image records; the last record fills the last batch up."""
-    transform = image_transform_of(config)
+    transform = image_transform_of(config, facts)
     max_regions = config.data.max_regions
     rows = []
     for record in records:

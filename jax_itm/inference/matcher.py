@@ -9,7 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jax_itm import config as config_lib
-from jax_itm.checkpoint.checkpoints import Checkpoints
+from jax_itm.checkpoint.checkpoints import Checkpoints, Description
+from jax_itm.config import Facts
 from jax_itm.data.sources.raw import plain
 from jax_itm.data.token_cache import Tokens
 from jax_itm.data.tokenizer import Tokenizer
@@ -48,9 +49,8 @@ class Matcher:
     L2-normalised embedding. Every item is encoded by itself, so its place in a batch changes nothing.
 
     Attributes:
-        config: of the run.
+        run: its config, facts and tokenizer.
         method: the model.
-        tokenizer: of the captions.
         mesh: the devices.
         params: the parameters; the trainer sets them before each evaluation.
         step: how many updates they have had.
@@ -59,25 +59,38 @@ class Matcher:
 
     def __init__(
         self,
-        config: Config,
+        run: Description,
         method: Method,
-        tokenizer: Tokenizer,
         mesh: Mesh,
         params: Params = None,
         step: int = 0,
     ):
-        self.config = config
+        self.run = run
         self.method = method
-        self.tokenizer = tokenizer
         self.mesh = mesh
         self.params = params
         self.step = step
-        self.batch_size = -(-config.evaluate.batch_size // mesh.size) * mesh.size
+        self.batch_size = -(-run.config.evaluate.batch_size // mesh.size) * mesh.size
         self._encode_image = encode_step(method.encode_image, mesh)
         self._encode_text = encode_step(method.encode_text, mesh)
         self._score = score_step(method.score, mesh)
         self._first_score = score_step(method.first_score, mesh) if has_first_score(method) else None
         self._score_pairs = pair_step(method.score_pairs, mesh) if isinstance(method, PairScorer) else None
+
+    @property
+    def config(self) -> Config:
+        """What the run was told."""
+        return self.run.config
+
+    @property
+    def facts(self) -> Facts:
+        """What the run found in its data and its pretrained encoders."""
+        return self.run.facts
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the captions."""
+        return self.run.tokenizer
 
     def encode_images(
         self, images: Sequence[Any] | np.ndarray, boxes: Sequence[np.ndarray] | None = None
@@ -96,11 +109,12 @@ class Matcher:
         Raises:
             UserError: a file cannot be read, or an image is not what the run was trained on.
         """
-        return self.encode_records(image_records(self.config, images, boxes))
+        return self.encode_records(image_records(self.config, self.facts, images, boxes))
 
     def encode_records(self, records: Iterable[Mapping[str, Any]]) -> PyTree:
         """Encodes image records, {"regions", "boxes"} or {"pixels"}, as a `Split` gives them."""
-        return self._encode(self._encode_image, image_batches(self.config, records, self.batch_size))
+        batches = image_batches(self.config, self.facts, records, self.batch_size)
+        return self._encode(self._encode_image, batches)
 
     def encode_texts(self, texts: Sequence[str], tokens: Tokens | None = None) -> PyTree:
         """Encodes texts.
@@ -236,17 +250,17 @@ def load(workdir: str, step: int | None = None, devices: int | None = None, scor
     """
     checkpoints = Checkpoints(workdir)
     step = checkpoints.best if step is None else step
-    config, tokenizer = checkpoints.read_description(step)
+    run = checkpoints.read_description(step)
     if score:
-        config = _with_score(config, score)
-    method = build(config, len(tokenizer))
+        run = run._replace(config=_with_score(run.config, score))
+    method = build(run.config, run.facts)
     mesh = make_mesh(devices)
-    shapes = jax.eval_shape(method.init, jax.random.key(0), example_batch(config))
+    shapes = jax.eval_shape(method.init, jax.random.key(0), example_batch(run.config, run.facts))
     on_every_device = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh))
     abstract = jax.tree.map(on_every_device, shapes)
-    params = checkpoints.restore_params(step, abstract, averaged=config.ema > 0)
+    params = checkpoints.restore_params(step, abstract, averaged=run.config.ema > 0)
     checkpoints.close()
-    return Matcher(config, method, tokenizer, mesh, params, step)
+    return Matcher(run, method, mesh, params, step)
 
 
 def _with_score(config: Config, score: str) -> Config:

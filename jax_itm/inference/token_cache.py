@@ -5,6 +5,7 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
+from jax_itm.checkpoint.checkpoints import Description
 from jax_itm.data import token_cache
 from jax_itm.data.split import Split
 from jax_itm.data.tokenizer import Tokenizer
@@ -21,15 +22,12 @@ def cached_sides(config: Config) -> list[str]:
     return [side for side in SIDES if config[side].cached]
 
 
-def attach_tokens(
-    config: Config, params: Params, tokenizer: Tokenizer, splits: tuple[Split, ...], required: bool
-) -> list[Split]:
+def attach_tokens(run: Description, params: Params, splits: tuple[Split, ...], required: bool) -> list[Split]:
     """Splits with their cached tokens, for each side of a run that uses the cache.
 
     Args:
-        config: of the run.
+        run: its config, facts and tokenizer.
         params: of the run, its backbones among them; if several processes share them, all must call this.
-        tokenizer: of the run.
         splits: which stay as they are, for other runs.
         required: whether missing tokens are an error; otherwise the backbone will run.
 
@@ -40,9 +38,9 @@ def attach_tokens(
         UserError: tokens are required and missing, or they are damaged.
     """
     copies = [split.with_tokens({}) for split in splits]
-    for side in cached_sides(config):
+    for side in cached_sides(run.config):
         backbone = to_host(flatten_dict(params[side][BACKBONE], sep="/"))
-        key = side_key(config, side, backbone, tokenizer)
+        key = side_key(run.config, run.facts.architecture(side), side, backbone, run.tokenizer)
         for split in copies:
             tokens = token_cache.open_tokens(tokens_path(split, side, key))
             if tokens is not None:
@@ -55,12 +53,14 @@ def attach_tokens(
     return copies
 
 
-def side_key(config: Config, side: str, backbone: Mapping[str, Any], tokenizer: Tokenizer | None) -> str:
+def side_key(
+    config: Config, architecture: Config, side: str, backbone: Mapping[str, Any], tokenizer: Tokenizer | None
+) -> str:
     """A digest of all that the tokens of one side depend on; `backbone` are its parameters by path."""
     settings = {"dtype": config.dtype}  # the image transform is part of the architecture
     if side == "text" and tokenizer:
         settings |= {"words": config.data.max_words, "by": tokenizer.to_json()}
-    return token_cache.cache_key(backbone, config[side].arch.to_dict(), settings)
+    return token_cache.cache_key(backbone, architecture.to_dict(), settings)
 
 
 def tokens_path(split: Split, side: str, key: str) -> str:

@@ -6,7 +6,7 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jax_itm.config import default
+from jax_itm.config import Facts, default
 from jax_itm.durations import steps_of
 from jax_itm.losses import Plan
 from jax_itm.methods.base import Method
@@ -19,17 +19,17 @@ from jax_itm.models.unet import DualPath
 from jax_itm.types import Config
 
 
-def build(config: Config, vocab: int, epoch_examples: int = 1) -> Method:
+def build(config: Config, facts: Facts, epoch_examples: int = 1) -> Method:
     """The method that `config` describes.
 
     Args:
         config: of a run.
-        vocab: ids of the tokenizer.
+        facts: of the run.
         epoch_examples: examples of an epoch, which turn durations into steps; only training needs it.
     """
     to_steps = partial(steps_of, batch_size=config.batch_size, epoch_examples=epoch_examples)
     make = _cross_encoder if "uniter" in config else _dual_encoder
-    return make(config, vocab, to_steps)
+    return make(config, facts, to_steps)
 
 
 def label(config: Config) -> str:
@@ -53,10 +53,10 @@ def _is_on(config: Config, name: str) -> bool:
     return name in config.losses and bool(config.losses[name].weight)
 
 
-def _dual_encoder(config: Config, vocab: int, to_steps: Callable[[str], int]) -> DualEncoder:
+def _dual_encoder(config: Config, facts: Facts, to_steps: Callable[[str], int]) -> DualEncoder:
     return DualEncoder(
-        encoder(config, "image"),
-        encoder(config, "text", vocab),
+        encoder(config, facts, "image"),
+        encoder(config, facts, "text"),
         config.losses.to_dict(),
         head(config),
         score=config.score,
@@ -87,8 +87,8 @@ def head(config: Config) -> Head | None:
     return UnetHead(module)
 
 
-def _cross_encoder(config: Config, vocab: int, to_steps: Callable[[str], int]) -> CrossEncoder:
-    model = uniter(config, vocab)
+def _cross_encoder(config: Config, facts: Facts, to_steps: Callable[[str], int]) -> CrossEncoder:
+    model = uniter(config, facts)
     weights = {name: (to_steps(term.start), to_steps(term.ramp)) for name, term in config.losses.items()}
     durations = Durations(max(to_steps(config.duration), 1), to_steps(config.mining.random_for), weights)
     return CrossEncoder(

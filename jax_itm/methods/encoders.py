@@ -2,21 +2,22 @@
 
 import jax.numpy as jnp
 
+from jax_itm.config import Facts
 from jax_itm.data.image_transforms import image_transform_of
 from jax_itm.models.build import encoder
-from jax_itm.types import Batch
+from jax_itm.types import Batch, Config
 
 __all__ = ["encoder", "example_batch"]
 
 
-def example_batch(config, rows: int = 1) -> Batch:
-    """A batch of zeros in the shapes that `config` describes, to make parameters with."""
-    if config.data.view == "pixels":
-        image = {"pixels": jnp.zeros((rows, *image_transform_of(config).shape, 3), jnp.uint8)}
+def example_batch(config: Config, facts: Facts, rows: int = 1) -> Batch:
+    """A batch of zeros in the shapes of a run, to make parameters with."""
+    if config.data.modality == "pixels":
+        image = {"pixels": jnp.zeros((rows, *image_transform_of(config, facts).shape, 3), jnp.uint8)}
     else:
         regions = config.data.max_regions
         image = {
-            "regions": jnp.zeros((rows, regions, config.data.region_dim), jnp.float16),
+            "regions": jnp.zeros((rows, regions, facts.region_dim), jnp.float16),
             "boxes": jnp.zeros((rows, regions, 4), jnp.float32),
             "mask": jnp.ones((rows, regions), bool),
         }

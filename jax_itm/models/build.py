@@ -1,8 +1,9 @@
-"""From a run's configuration to its encoders: the only module of this package that reads one."""
+"""From a run's config and facts to its encoders: the only module of this package that reads them."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jax_itm.config.facts import Facts
 from jax_itm.models.bert import Bert, ClipText
 from jax_itm.models.image import RegionEncoder
 from jax_itm.models.pretrained_encoder import BackboneEncoder, backbone
@@ -12,12 +13,12 @@ from jax_itm.models.vit import Vit
 from jax_itm.types import Config
 
 
-def encoder(config: Config, side: str, vocab: int = 0) -> nn.Module:
-    """The encoder of one side, "image" or "text"; `vocab` ids in texts."""
-    return image_encoder(config) if side == "image" else text_encoder(config, vocab)
+def encoder(config: Config, facts: Facts, side: str) -> nn.Module:
+    """The encoder of one side, "image" or "text"."""
+    return image_encoder(config, facts) if side == "image" else text_encoder(config, facts)
 
 
-def image_encoder(config: Config) -> nn.Module:
+def image_encoder(config: Config, facts: Facts) -> nn.Module:
     """The encoder that `config.image` describes."""
     options = config.image
     dtype = jnp.dtype(config.dtype)
@@ -33,7 +34,9 @@ def image_encoder(config: Config) -> nn.Module:
             dtype,
         )
     if options.name == "pretrained":
-        return _on_backbone(config, "image", backbone("image", options.arch, remat=config.remat, dtype=dtype))
+        return _on_backbone(
+            config, "image", backbone("image", facts.architecture("image"), remat=config.remat, dtype=dtype)
+        )
     vit = Vit(
         layers=options.layers,
         heads=options.heads,
@@ -47,8 +50,9 @@ def image_encoder(config: Config) -> nn.Module:
     return _on_backbone(config, "image", vit)
 
 
-def text_encoder(config: Config, vocab: int) -> nn.Module:
-    """The encoder that `config.text` describes, for `vocab` ids."""
+def text_encoder(config: Config, facts: Facts) -> nn.Module:
+    """The encoder that `config.text` describes."""
+    vocab = facts.vocab
     options = config.text
     dtype = jnp.dtype(config.dtype)
     if options.name == "bigru":
@@ -57,7 +61,7 @@ def text_encoder(config: Config, vocab: int) -> nn.Module:
         return BagOfWords(config.dim, vocab, options.pooling, options.drop, dtype)
     layer_options = {"dropout": options.dropout, "remat": config.remat, "dtype": dtype}
     if options.name == "pretrained":
-        return _on_backbone(config, "text", backbone("text", options.arch, **layer_options))
+        return _on_backbone(config, "text", backbone("text", facts.architecture("text"), **layer_options))
     bert = Bert(
         vocab=vocab,
         width=options.width,
@@ -89,11 +93,11 @@ def _on_backbone(config: Config, side: str, module: nn.Module) -> BackboneEncode
     )
 
 
-def uniter(config: Config, vocab: int) -> Uniter:
-    """The matcher that the config describes, for `vocab` ids."""
+def uniter(config: Config, facts: Facts) -> Uniter:
+    """The matcher that the config describes."""
     options = config.uniter
     return Uniter(
-        vocab=vocab,
+        vocab=facts.vocab,
         hidden=options.hidden,
         layers=options.layers,
         heads=options.heads,

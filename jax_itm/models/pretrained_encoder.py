@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm.arrays import Encoded, l2_normalise
-from jax_itm.errors import UserError
 from jax_itm.models.bert import Bert, ClipText
 from jax_itm.models.layers import ProjectionHead, Tokens, drop_tokens
 from jax_itm.models.pooling import pool
@@ -37,18 +36,13 @@ BACKBONES = {
 
 
 def backbone(side: str, arch: Config, **options: Any) -> nn.Module:
-    """The backbone that `config.image.arch` or `config.text.arch` describes.
+    """The backbone of an architecture, as a run's facts have it.
 
     Args:
         side: "image" or "text".
         arch: its `kind`, one of `BACKBONES`, and the fields of that module.
         options: more fields of the module, such as dtype.
-
-    Raises:
-        UserError: nothing is described: no run was started with this config.
     """
-    if not arch:
-        raise UserError(f"config.{side}.arch: empty; starting a run fills it from the encoder's config.json")
     fields = {name: value for name, value in arch.items() if name not in OTHER_FIELDS}
     return BACKBONES[side][arch["kind"]](**fields, **options)
 

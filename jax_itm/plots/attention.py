@@ -52,7 +52,7 @@ def attention(matcher: Matcher, split: Split, caption: int, run: str) -> Attenti
             caption.
     """
     method = method_with_maps(matcher, "attention")
-    check_fits(matcher.config, split)
+    check_fits(matcher.config, matcher.facts, split)
     captions = split.captions()
     if not 0 <= caption < len(captions):
         raise UserError(f"--caption {caption}: {split.name} {split.split} has 0 to {len(captions) - 1}")

@@ -82,7 +82,7 @@ def semantics(matcher: Matcher, split: Split, images: int = 200) -> Semantics:
     method = matcher.method
     if not isinstance(method, DualEncoder) or method.head is None:
         raise UserError(f"semantics: {method.preset} has no semantic components (config.head)")
-    check_fits(matcher.config, split)
+    check_fits(matcher.config, matcher.facts, split)
     split = split.first(images)
     if len(split) < 2 or len(split.captions()) == len(split):
         raise UserError(f"semantics: {split.name} {split.split} has no two images, or no two captions of one")
@@ -136,7 +136,7 @@ def _most_related(weights: np.ndarray) -> tuple[int, int]:
 
 
 def _image_components(matcher: Matcher, method: DualEncoder, split: Split) -> Encoded:
-    transform = image_transform_of(matcher.config)
+    transform = image_transform_of(matcher.config, matcher.facts)
 
     def inputs(images: np.ndarray) -> dict[str, np.ndarray]:
         records = [split.image(int(image)) for image in images]

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm import config as config_lib
-from jax_itm.checkpoint.checkpoints import Checkpoints, has_checkpoint
+from jax_itm.checkpoint.checkpoints import Checkpoints, Description, has_checkpoint
 from jax_itm.checkpoint.state import State
+from jax_itm.config import Facts
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
 from jax_itm.methods import build, example_batch
@@ -55,10 +56,11 @@ def convert_uniter(
     config = config or _uniter_config(published.sizes)
     _check_fits(config, published.sizes, source)
     _complete(config, published.sizes)
-    method = build(config, len(tokenizer))
-    shapes: Any = jax.eval_shape(method.init, jax.random.key(0), example_batch(config))
+    facts = Facts(region_dim=published.sizes.region_dim, vocab=len(tokenizer))
+    method = build(config, facts)
+    shapes: Any = jax.eval_shape(method.init, jax.random.key(0), example_batch(config, facts))
     params = uniter_parameters(published, shapes)
-    _write(params, config, tokenizer, workdir)
+    _write(params, Description(config, facts, tokenizer), workdir)
     return _report(published, config, workdir)
 
 
@@ -90,16 +92,17 @@ def convert_clip(source: str, workdir: str, config: Config | None = None) -> str
     for side in ("image", "text"):
         run[side].update({"name": "pretrained", "path": source, "pooling": "clip"})
     run.dim = dim
-    run.data.view = "pixels"
+    run.data.modality = "pixels"
     run.start = ""
     config_lib.check(run)
-    encoders = read_source(run)
+    encoders = read_source(run, Facts())
     assert encoders and encoders.tokenizer  # both encoders are pretrained
-    method = build(run, len(encoders.tokenizer))
-    params = start_from(method.init(jax.random.key(0), example_batch(run)), encoders)
-    _write(params, run, encoders.tokenizer, workdir)
-    image = run.image.arch
-    text = run.text.arch
+    facts = encoders.facts
+    method = build(run, facts)
+    params = start_from(method.init(jax.random.key(0), example_batch(run, facts)), encoders)
+    _write(params, Description(run, facts, encoders.tokenizer), workdir)
+    image = facts.image
+    text = facts.text
     return (
         f"clip in {workdir}: {image.layers} layers of {image.width} over patches of {image.patch},"
         f" {text.layers} of {text.width} over {text.vocab:,} words, embeddings of {run.dim}"
@@ -120,14 +123,14 @@ def _check_new(workdir: str) -> None:
         raise UserError(f"{workdir}: is a file, not a directory")
 
 
-def _write(params: Params, config: Config, tokenizer: Tokenizer, workdir: str) -> None:
+def _write(params: Params, run: Description, workdir: str) -> None:
     checkpoints = Checkpoints(workdir, create=True)
     try:
-        state = State(jnp.int32(0), params, None, params if config.ema else None)
-        checkpoints.save(state, config, tokenizer, None)
+        state = State(jnp.int32(0), params, None, params if run.config.ema else None)
+        checkpoints.save(state, run, None)
     finally:
         checkpoints.close()
-    (Path(workdir) / "config.json").write_text(config_lib.to_json(config))
+    (Path(workdir) / "config.json").write_text(config_lib.to_json(run.config))
 
 
 def _uniter_config(sizes: Sizes) -> Config:
@@ -148,16 +151,14 @@ def _check_fits(config: Config, sizes: Sizes, source: str) -> None:
     if "uniter" not in config:
         raise UserError(f"config.preset={config.preset!r}: UNITER's weights are for a cross-encoder, 'iais'")
     config_lib.check(config)
-    if config.data.view != "regions":
-        raise UserError(f"config.data.view={config.data.view!r}: UNITER reads 'regions'")
+    if config.data.modality != "regions":
+        raise UserError(f"config.data.modality={config.data.modality!r}: UNITER reads 'regions'")
     options = config.uniter
     problems = [
         f"config.uniter.{name}={options[name]}, but {getattr(sizes, name)}"
         for name in CHECKED_SIZES
         if options[name] != getattr(sizes, name)
     ]
-    if config.data.region_dim not in (0, sizes.region_dim):
-        problems.append(f"config.data.region_dim={config.data.region_dim}, but {sizes.region_dim}")
     if config.data.max_words > sizes.positions:
         problems.append(f"config.data.max_words={config.data.max_words}, but {sizes.positions} positions")
     if problems:
@@ -166,7 +167,6 @@ def _check_fits(config: Config, sizes: Sizes, source: str) -> None:
 
 def _complete(config: Config, sizes: Sizes) -> None:
     """Fills in what only the weights tell."""
-    config.data.region_dim = sizes.region_dim
     config.data.tokenizer = "wordpiece"
     config.data.vocab_size = sizes.vocab
     config.start = ""  # it may be the config of the training that is to start from this run

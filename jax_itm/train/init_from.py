@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from jax_itm.checkpoint.checkpoints import has_checkpoint
+from jax_itm.config import Facts
 from jax_itm.data.sources.raw import read_table
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
@@ -34,43 +35,37 @@ from jax_itm.types import Config
 BERT_FILES = (DESCRIPTION, "vocab.txt", WEIGHTS)  # of a BERT directory
 
 
-def read_source(config: Config) -> Source | None:
+def read_source(config: Config, facts: Facts = Facts()) -> Source | None:  # noqa: B008
     """Reads what `config` starts from; None if that is nothing.
 
-    The architecture of its pretrained encoders is written into the config.
+    Its facts are `facts`, which the data gave, completed by the architectures of pretrained encoders.
 
     Raises:
         UserError: neither a run nor a BERT directory, a BERT of other sizes than the model's, or a pretrained
             encoder that is missing, unknown or damaged.
     """
     if not config.start:
-        return _read_encoders(config)
+        return _read_encoders(config, facts)
     if has_checkpoint(config.start):
-        return _read_run(config)
-    return _read_bert(config)
+        return _read_run(config, facts)
+    return _read_bert(config, facts)
 
 
-def copy_architectures(config: Config, source: Config) -> None:
-    """Gives the pretrained encoders of `config` the architecture that they have in `source`.
-
-    `source` is the config of the run that is resumed or started from.
-    """
-    for side in SIDES:
-        if config[side].name == "pretrained":
-            with config.unlocked():
-                config[side].arch = ConfigDict(source[side].arch)
-
-
-def _read_run(config: Config) -> Source:
+def _read_run(config: Config, facts: Facts) -> Source:
+    name = f"config.start={config.start}"
     run = load(config.start)
-    copy_architectures(config, run.config)
-    return Source(f"config.start={config.start}", flatten_dict(run.params, sep="/"), True, run.tokenizer)
+    for side in SIDES:
+        theirs = run.config[side].name
+        if config[side].name == "pretrained" != theirs:
+            raise UserError(f"{name}: its {side} encoder is {theirs!r}, but config.{side}.name='pretrained'")
+    facts = run.facts._replace(region_dim=facts.region_dim)
+    return Source(name, flatten_dict(run.params, sep="/"), True, run.tokenizer, facts)
 
 
 # -- a BERT directory ---------------------------------------------------------------------------------------
 
 
-def _read_bert(config: Config) -> Source:
+def _read_bert(config: Config, facts: Facts) -> Source:
     name = f"config.start={config.start}"
     folder = Path(config.start)
     missing = [file for file in BERT_FILES if not (folder / file).exists()]
@@ -80,10 +75,11 @@ def _read_bert(config: Config) -> Source:
         raise UserError(f"{name}: a BERT directory starts a cross-encoder alone")
     _check_bert_sizes(read_table(folder / DESCRIPTION), config.uniter, name)
     tokenizer = Tokenizer.from_vocab_folder(folder)
-    shapes = _abstract_params(build.uniter(config, len(tokenizer)), example_batch(config))
+    facts = facts._replace(vocab=len(tokenizer))
+    shapes = _abstract_params(build.uniter(config, facts), example_batch(config, facts))
     weights = Weights(read_weights(folder), str(folder))
     params = map_weights(FAMILIES["pair"]["bert"], {"layers": config.uniter.layers}, weights, shapes)
-    return Source(name, params, False, tokenizer)
+    return Source(name, params, False, tokenizer, facts)
 
 
 def _check_bert_sizes(description: Mapping[str, Any], options: Config, name: str) -> None:
@@ -107,39 +103,40 @@ def _check_bert_sizes(description: Mapping[str, Any], options: Config, name: str
 # -- pretrained encoders ------------------------------------------------------------------------------------
 
 
-def _read_encoders(config: Config) -> Source | None:
+def _read_encoders(config: Config, facts: Facts) -> Source | None:
     sides = [side for side in SIDES if config[side].name == "pretrained"]
     if not sides:
         return None
     folders = {side: find_directory(config[side].path, f"config.{side}.path") for side in sides}
-    for side, folder in folders.items():
-        _describe_encoder(config, side, folder)
-    tokenizer = _encoder_tokenizer(config, folders["text"]) if "text" in folders else None
+    architectures = {side: _read_architecture(config, side, folder) for side, folder in folders.items()}
+    facts = facts._replace(**architectures)
+    tokenizer = None
+    if "text" in folders:
+        tokenizer = _encoder_tokenizer(config, facts, folders["text"])
+        facts = facts._replace(vocab=len(tokenizer))
     params = {}
     for side, folder in folders.items():
-        shapes = _abstract_params(
-            build.encoder(config, side, len(tokenizer or ())), example_batch(config)[side]
-        )
+        inputs = example_batch(config, facts)[side]
+        shapes = _abstract_params(build.encoder(config, facts, side), inputs)
         weights = Weights(read_encoder_weights(folder), str(folder))
         own = config[side].pooling == "clip"
-        encoder = hf.encoder_parameters(side, config[side].arch, weights, shapes, own)
+        encoder = hf.encoder_parameters(side, architectures[side], weights, shapes, own)
         params |= {f"{side}/{path}": value for path, value in encoder.items()}
     name = ", ".join(f"config.{side}.path={config[side].path}" for side in sides)
-    return Source(name, params, False, tokenizer)
+    return Source(name, params, False, tokenizer, facts)
 
 
-def _describe_encoder(config: Config, side: str, folder: Path) -> None:
-    """Writes the architecture of a directory's encoder into the config."""
+def _read_architecture(config: Config, side: str, folder: Path) -> Config:
+    """The architecture of a directory's encoder, and of images how they are brought to its size."""
     arch = hf.read_architecture(side, read_description(folder), str(description_file(folder)))
     if side == "image":
         arch |= read_preprocessor(folder, config.image.size)
-    with config.unlocked():
-        config[side].arch = ConfigDict(arch)
+    return ConfigDict(arch)
 
 
-def _encoder_tokenizer(config: Config, folder: Path) -> Tokenizer:
+def _encoder_tokenizer(config: Config, facts: Facts, folder: Path) -> Tokenizer:
     tokenizer = Tokenizer.from_folder(folder)
-    arch = config.text.arch
+    arch = facts.text
     if len(tokenizer) > arch.vocab:
         raise UserError(f"{folder}: a tokenizer of {len(tokenizer):,} ids, but {arch.vocab:,} words")
     if config.data.max_words > arch.positions:

@@ -128,7 +128,7 @@ def training_batches(run: Run, first_step: int) -> Iterator[Batch]:
         seed=config.seed,
         max_words=data.max_words,
         max_regions=data.max_regions,
-        transform=image_transform_of(config),
+        transform=image_transform_of(config, run.model.facts),
         augmentation=augmentation_of(config),
     )
     return train_batches(
@@ -171,7 +171,7 @@ def evaluate_and_save(run: Run, outcome: Outcome | None, log: Logger, is_due: bo
         result = validate(run)
         metrics = {"rsum": result["rsum"]}
         log.evaluation(int(run.state.step), metrics | flat_metrics(result))
-    run.checkpoints.save(run.state, run.config, run.model.tokenizer, metrics)
+    run.checkpoints.save(run.state, run.matcher.run, metrics)
 
 
 def validate(run: Run) -> dict[str, Any]:

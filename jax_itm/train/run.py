@@ -8,8 +8,9 @@ from jax.sharding import Mesh
 
 from jax_itm import config as config_lib
 from jax_itm import methods
-from jax_itm.checkpoint.checkpoints import Checkpoints, has_checkpoint
+from jax_itm.checkpoint.checkpoints import Checkpoints, Description, has_checkpoint
 from jax_itm.checkpoint.state import State, abstract_state, init_state
+from jax_itm.config import Facts
 from jax_itm.data.prepared import open_split
 from jax_itm.data.split import Split
 from jax_itm.data.tokenizer import Tokenizer
@@ -20,7 +21,7 @@ from jax_itm.evaluation.evaluate import check_fits
 from jax_itm.inference.matcher import Matcher
 from jax_itm.inference.token_cache import attach_tokens
 from jax_itm.methods import Method, example_batch
-from jax_itm.train.init_from import copy_architectures, read_source
+from jax_itm.train.init_from import read_source
 from jax_itm.train.optimizer import build as build_optimizer
 from jax_itm.train.start_rules import start_from
 from jax_itm.types import Config, NamedTuple
@@ -37,11 +38,17 @@ class Data(NamedTuple):
         """Examples in an epoch: one pass over the training captions."""
         return len(self.train.caption_image)
 
+    @property
+    def facts(self) -> Facts:
+        """What the data alone tell of a run."""
+        return Facts(region_dim=self.train.region_dim or 0)
+
 
 class Model(NamedTuple):
     """What is built from the config before there is a state.
 
     Attributes:
+        facts: what the data and the pretrained encoders are.
         tokenizer: of the captions.
         method: the model and its loss.
         optimizer: of the method's parameters.
@@ -49,6 +56,7 @@ class Model(NamedTuple):
         state: shape, type and sharding of each array of the training state.
     """
 
+    facts: Facts
     tokenizer: Tokenizer
     method: Method
     optimizer: optax.GradientTransformation
@@ -61,7 +69,7 @@ class Run:
     """All that training works on; only `state` changes.
 
     Attributes:
-        config: of the run, completed by what its data and pretrained encoders are.
+        config: of the run.
         mesh: over all devices.
         data: the splits.
         model: the method and its optimizer.
@@ -110,37 +118,37 @@ def build(config: Config, workdir: str, mesh: Mesh) -> Run:
     else:
         model, state = init(config, mesh, data)
         warning = ""
-    data = Data(*attach_tokens(config, state.params, model.tokenizer, data, required=True))
-    matcher = Matcher(config, model.method, model.tokenizer, mesh)
+    description = Description(config, model.facts, model.tokenizer)
+    data = Data(*attach_tokens(description, state.params, data, required=True))
+    matcher = Matcher(description, model.method, mesh)
     checkpoints = Checkpoints(workdir, create=True)
     checkpoints.delete_after(int(state.step))
     return Run(config, mesh, data, model, state, matcher, checkpoints, warning)
 
 
 def open_data(config: Config) -> Data:
-    """Opens the splits, and notes the size of their regions in the config."""
+    """Opens the splits."""
     data = config.data
-    train = open_split(data.name, data.data_dir, data.train, data.view)
-    validation = open_split(data.name, data.data_dir, data.validation, data.view)
+    train = open_split(data.name, data.data_dir, data.train, data.modality)
+    validation = open_split(data.name, data.data_dir, data.validation, data.modality)
     splits = Data(train, validation.first(config.evaluate.images))
-    with config.unlocked():
-        data.region_dim = train.region_dim or 0
     for split in splits:
-        check_fits(config, split)
+        check_fits(config, splits.facts, split)
     return splits
 
 
 def init(config: Config, mesh: Mesh, data: Data) -> tuple[Model, State]:
     """The model and the state before the first step of a new run."""
-    source = read_source(config)
+    source = read_source(config, data.facts)
     if source and source.tokenizer:
         tokenizer = source.tokenizer  # the parameters know its ids
     else:
         options = config.data
         captions = data.train.captions()
         tokenizer = Tokenizer.fit(captions, options.tokenizer, options.min_count, options.vocab_size)
-    model = build_model(config, tokenizer, mesh, data.epoch_examples)
-    params = jax.jit(model.method.init)(jax.random.key(config.seed), example_batch(config))
+    facts = (source.facts if source else data.facts)._replace(vocab=len(tokenizer))
+    model = build_model(config, facts, tokenizer, mesh, data.epoch_examples)
+    params = jax.jit(model.method.init)(jax.random.key(config.seed), example_batch(config, facts))
     if source:
         params = start_from(params, source)
     return model, init_state(params, model.optimizer, config.ema > 0, mesh, config.fsdp)
@@ -152,8 +160,12 @@ def restore(config: Config, workdir: str, mesh: Mesh, data: Data) -> tuple[Model
     step, warning = checkpoints.newest_intact()
     saved = checkpoints.read_description(step)
     check_resumable(config, saved.config, workdir)
-    copy_architectures(config, saved.config)
-    model = build_model(config, saved.tokenizer, mesh, data.epoch_examples)
+    if data.facts.region_dim != saved.facts.region_dim:
+        raise UserError(
+            f"{config.data.name}: regions of size {data.facts.region_dim}, but the run in {workdir} was"
+            f" started with {saved.facts.region_dim}"
+        )
+    model = build_model(config, saved.facts, saved.tokenizer, mesh, data.epoch_examples)
     state = checkpoints.restore_state(step, model.state)
     checkpoints.close()
     return model, state, warning
@@ -171,11 +183,11 @@ def check_resumable(config: Config, saved: Config, workdir: str) -> None:
             )
 
 
-def build_model(config: Config, tokenizer: Tokenizer, mesh: Mesh, epoch_examples: int) -> Model:
+def build_model(config: Config, facts: Facts, tokenizer: Tokenizer, mesh: Mesh, epoch_examples: int) -> Model:
     """The method, its optimizer, and the abstract state of a run."""
-    method = methods.build(config, len(tokenizer), epoch_examples)
+    method = methods.build(config, facts, epoch_examples)
     total_steps = steps_of(config.duration, config.batch_size, epoch_examples)
-    params = jax.eval_shape(method.init, jax.random.key(config.seed), example_batch(config))
+    params = jax.eval_shape(method.init, jax.random.key(config.seed), example_batch(config, facts))
     optimizer, learning_rate = build_optimizer(config, params, total_steps, epoch_examples)
     state = abstract_state(params, optimizer, config.ema > 0, mesh, config.fsdp)
-    return Model(tokenizer, method, optimizer, learning_rate, state)
+    return Model(facts, tokenizer, method, optimizer, learning_rate, state)

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jax_itm.config import Facts
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
 from jax_itm.types import Array, NamedTuple, Params
@@ -19,12 +20,14 @@ class Source(NamedTuple):
         params: by path.
         is_run: whether they are all parameters of a run; otherwise what is missing keeps its random values.
         tokenizer: whose ids the parameters know; None if they know no ids.
+        facts: of the new run, with the architectures that were read; the vocabulary is the tokenizer's.
     """
 
     name: str
     params: Mapping[str, Any]
     is_run: bool
     tokenizer: Tokenizer | None
+    facts: Facts
 
 
 class Leaf(NamedTuple):

@@ -21,6 +21,8 @@ import jax
 import numpy as np
 from memory import peak  # beside this file
 
+from jax_itm.checkpoint.checkpoints import Description
+from jax_itm.config import Facts
 from jax_itm.config.load import default
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.distributed.mesh import make_mesh
@@ -68,7 +70,8 @@ def main():
     caption_image = np.repeat(np.arange(IMAGES), EACH)
     v, t = jax.device_put((images, unit(texts)))
     config, tokenizer = default("info_nce"), Tokenizer.fit(["a dog"])
-    matcher = Matcher(config, build(config, len(tokenizer)), tokenizer, mesh)
+    run = Description(config, Facts(vocab=len(tokenizer)), tokenizer)
+    matcher = Matcher(run, build(config, run.facts), mesh)
     product = jax.jit(lambda v, t: v @ t.T)
     calls = {
         "evaluate": lambda: count(matcher, EncodedSplit(v, t), caption_image).result(),

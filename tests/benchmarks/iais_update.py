@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import jax
 import jax.numpy as jnp
-from train_step import VOCABULARY, filled  # beside this file
+from train_step import FACTS, filled  # beside this file
 from turns import medians
 
 from jax_itm.checkpoint.state import init_state
@@ -32,7 +32,7 @@ def settings(hidden, layers):
     config = default("iais")
     config.uniter.hidden, config.uniter.layers, config.uniter.heads = hidden, layers, max(1, hidden // 64)
     config.batch_size, config.data.max_regions, config.data.max_words = config.mining.pool, 36, 32
-    config.data.region_dim, config.optimizer.name = 2048, "bert_adam"
+    config.optimizer.name = "bert_adam"
     return config
 
 
@@ -58,11 +58,11 @@ def main():
     parser.add_argument("--turns", type=int, default=5)
     args = parser.parse_args()
     config, mesh = settings(args.hidden, args.layers), make_mesh(1)
-    options, method = config.mining, build(config, VOCABULARY, 145_000)
-    local = jax.device_get(filled(example_batch(config, config.batch_size), jax.random.key(0)))
+    options, method = config.mining, build(config, FACTS, 145_000)
+    local = jax.device_get(filled(example_batch(config, FACTS, config.batch_size), jax.random.key(0)))
     batch = shard_local_batch(mesh, local)
     with jax.set_mesh(mesh):
-        params = jax.jit(method.init)(jax.random.key(0), example_batch(config))
+        params = jax.jit(method.init)(jax.random.key(0), example_batch(config, FACTS))
         optimizer, _ = build_optimizer(config, params, 5_000, 145_000)
         state = init_state(params, optimizer, False, mesh)
         update = step.train_step(method, optimizer, mesh, config.seed, 0.0)

@@ -21,6 +21,7 @@ from turns import medians
 from jax_itm import config as config_lib
 from jax_itm import losses
 from jax_itm.checkpoint.state import init_state
+from jax_itm.config import Facts
 from jax_itm.distributed.mesh import make_mesh, per_device, shard_local_batch
 from jax_itm.methods import build, example_batch
 from jax_itm.train import step
@@ -33,15 +34,16 @@ def settings(args, argument=""):
     """Scenes' config in other sizes."""
     config = config_lib.read(CONFIG + argument, [])
     with config.unlocked():
-        config.dim, config.batch_size, config.data.region_dim = args.dim, args.batch, args.features
+        config.dim, config.batch_size = args.dim, args.batch
         config.data.max_regions, config.data.max_words = args.regions, args.words
     return config
 
 
 def training(config, mesh):
     """One training step after another, on one batch."""
-    method = build(config, VOCABULARY, 20_000)
-    local = filled(example_batch(config, config.batch_size), jax.random.key(0))
+    facts = Facts(region_dim=args.features, vocab=VOCABULARY)
+    method = build(config, facts, 20_000)
+    local = filled(example_batch(config, facts, config.batch_size), jax.random.key(0))
     params = jax.jit(method.init)(jax.random.key(0), local)
     optimizer, _ = build_optimizer(config, params, 1000, 20_000)
     state = init_state(params, optimizer, False, mesh)

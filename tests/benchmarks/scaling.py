@@ -29,6 +29,7 @@ from train_step import EXAMPLES, VOCABULARY, filled  # beside this file
 
 from configs.dias_f30k import get_config
 from jax_itm.checkpoint.state import init_state
+from jax_itm.config import Facts
 from jax_itm.distributed.mesh import make_mesh, per_device, shard_local_batch
 from jax_itm.methods import build, example_batch
 from jax_itm.train import step
@@ -106,13 +107,16 @@ def measure(devices: int, args: argparse.Namespace) -> tuple[float, float, dict[
     """Median seconds of a step, the collectives' share, and `count`'s bytes."""
     config, mesh = get_config(), make_mesh(devices)
     with config.unlocked():
-        config.data.region_dim, config.dim = args.region_dim, args.dim
+        config.dim = args.dim
         config.batch_size = args.rows * devices
-    method = build(config, VOCABULARY, EXAMPLES)
+    facts = Facts(region_dim=args.region_dim, vocab=VOCABULARY)
+    method = build(config, facts, EXAMPLES)
     rng = jax.random.key(0)
-    batch = shard_local_batch(mesh, jax.device_get(filled(example_batch(config, config.batch_size), rng)))
+    batch = shard_local_batch(
+        mesh, jax.device_get(filled(example_batch(config, facts, config.batch_size), rng))
+    )
     with jax.set_mesh(mesh):
-        params = jax.jit(method.init)(rng, example_batch(config))
+        params = jax.jit(method.init)(rng, example_batch(config, facts))
         optimizer, _ = build_optimizer(config, params, 10_000, EXAMPLES)
         state = init_state(params, optimizer, config.ema > 0, mesh)
         update = step.train_step(method, optimizer, mesh, config.seed, config.ema)

@@ -27,7 +27,7 @@ from jax_itm.types import Config
 def settings(width: int, layers: int, batch: int, fsdp: bool, remat: bool) -> Config:
     """The config of a row."""
     config = default("info_nce")
-    config.data.view, config.image.name, config.text.name = "pixels", "vit", "bert"
+    config.data.modality, config.image.name, config.text.name = "pixels", "vit", "bert"
     config.data.image_size, config.batch_size, config.fsdp, config.remat = 224, batch, fsdp, remat
     for side in (config.image, config.text):
         side.width, side.layers, side.heads, side.pooling = width, layers, width // 64, "mean"
@@ -37,9 +37,10 @@ def settings(width: int, layers: int, batch: int, fsdp: bool, remat: bool) -> Co
 def measure(config: Config) -> tuple[float, float, float]:
     """Parameters in millions; MiB of the state and of temporary memory, on one device."""
     mesh = make_mesh()
-    method = build(config, 10_000, 1000)
+    facts = Facts(vocab=10_000)
+    method = build(config, facts, 1000)
     optimizer = optax.adamw(1e-3)
-    example = lambda: example_batch(config, config.batch_size)
+    example = lambda: example_batch(config, facts, config.batch_size)
     params = jax.eval_shape(lambda: method.init(jax.random.key(0), example()))
     state = abstract_state(params, optimizer, False, mesh, config.fsdp)
     bytes_of = lambda x: np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize

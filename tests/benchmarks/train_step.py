@@ -19,12 +19,14 @@ from turns import medians  # beside this file
 
 from configs.dias_f30k import get_config
 from jax_itm.checkpoint.state import init_state
+from jax_itm.config import Facts
 from jax_itm.distributed.mesh import make_mesh, per_device, shard_local_batch
 from jax_itm.methods import build, example_batch
 from jax_itm.train import step
 from jax_itm.train.optimizer import build as build_optimizer
 
 VOCABULARY, EXAMPLES = 8_000, 145_000
+FACTS = Facts(region_dim=2048, vocab=VOCABULARY)
 
 
 def filled(shapes, rng):
@@ -42,14 +44,12 @@ def main():
     parser.add_argument("--turns", type=int, default=11)
     args = parser.parse_args()
     config, mesh = get_config(), make_mesh(1)
-    with config.unlocked():
-        config.data.region_dim = 2048
-    method = build(config, VOCABULARY, EXAMPLES)
+    method = build(config, FACTS, EXAMPLES)
     batch = shard_local_batch(
-        mesh, jax.device_get(filled(example_batch(config, config.batch_size), jax.random.key(0)))
+        mesh, jax.device_get(filled(example_batch(config, FACTS, config.batch_size), jax.random.key(0)))
     )
     with jax.set_mesh(mesh):
-        params = jax.jit(method.init)(jax.random.key(0), example_batch(config))
+        params = jax.jit(method.init)(jax.random.key(0), example_batch(config, FACTS))
         optimizer, _ = build_optimizer(config, params, 10_000, EXAMPLES)
         state = init_state(params, optimizer, config.ema > 0, mesh)
         update = step.train_step(method, optimizer, mesh, config.seed, config.ema)

@@ -7,16 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from jax_itm.checkpoint import checksums
-from jax_itm.checkpoint.checkpoints import Checkpoints
+from jax_itm.checkpoint.checkpoints import Checkpoints, Description
 from jax_itm.checkpoint.state import State
+from jax_itm.config import Facts
 from jax_itm.config.load import default, to_json
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
 
 CONFIG = default("info_nce")
 TOKENIZER = Tokenizer.fit(["a dog", "a log"])
+RUN = Description(CONFIG, Facts(3, 9, text=ConfigDict({"kind": "bert"})), TOKENIZER)
 
 
 def states() -> list[State]:
@@ -29,7 +32,7 @@ def save(folder: Path, *states: State) -> Path:
     """Writes the states; returns the folder of the checkpoints."""
     checkpoints = Checkpoints(str(folder), create=True)
     for state in states:
-        checkpoints.save(state, CONFIG, TOKENIZER, None)
+        checkpoints.save(state, RUN, None)
     checkpoints.close()
     return folder / "checkpoints"
 
@@ -42,6 +45,7 @@ def test_config_and_tokenizer_are_restored(tmp_path):
     save(tmp_path, *states())
     description = Checkpoints(str(tmp_path)).read_description(2)
     assert to_json(description.config) == to_json(CONFIG)
+    assert description.facts == RUN.facts
     assert description.tokenizer.to_json() == TOKENIZER.to_json()
 
 
@@ -63,7 +67,7 @@ def test_if_the_newest_is_damaged_the_one_before_is_resumed(tmp_path, damage):
         checkpoints.restore_params(2, states()[0].params, averaged=False)
     resumed = Checkpoints(str(tmp_path), create=True)
     resumed.delete_after(step)
-    resumed.save(states()[1], CONFIG, TOKENIZER, None)
+    resumed.save(states()[1], RUN, None)
     resumed.close()
     assert Checkpoints(str(tmp_path)).newest_intact() == (2, "")
 
@@ -91,13 +95,13 @@ def test_a_disk_that_fills_up_keeps_the_checkpoint_before(tmp_path):
     """No file may grow beyond 8 KiB: for whoever writes it, that is a full disk or a quota."""
     first, second = states()
     checkpoints = Checkpoints(str(tmp_path), create=True)
-    checkpoints.save(first, CONFIG, TOKENIZER, None)
+    checkpoints.save(first, RUN, None)
     checkpoints.manager.wait_until_finished()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
         with pytest.raises(UserError, match="checkpoint 2 could not be written, checkpoint 1 is kept"):
-            checkpoints.save(second, CONFIG, TOKENIZER, None)
+            checkpoints.save(second, RUN, None)
             checkpoints.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -113,7 +113,7 @@ def test_without_crops_the_image_transform_is_that_of_evaluation():
 
 def test_a_run_trains_on_crops_and_validates_on_complete_pictures(data_dir, split, tmp_path):
     config = default("vsepp")
-    config.data.update({"name": "folder", "data_dir": str(data_dir), "view": "pixels", "image_size": 16})
+    config.data.update({"name": "folder", "data_dir": str(data_dir), "modality": "pixels", "image_size": 16})
     config.image.update({"name": "vit", "width": 8, "layers": 1, "heads": 1, "patch": 8})
     config.text.name, config.dim, config.batch_size, config.evaluate.batch_size = "bow", 8, 8, 8
     config.image.augment.crop = (0.2, 0.9)
@@ -147,7 +147,7 @@ def test_a_run_trains_on_crops_and_validates_on_complete_pictures(data_dir, spli
         ({"crop": (0.0, 1.0)}, r"crop=\(0\.0, 1\.0\): must be"),
         ({"crop": ("a", 1.0)}, r"crop=\('a', 1\.0\): must be"),
         ({"flip": 1.5}, r"config\.image\.augment\.flip=1\.5: must be at most 1"),
-        ({"flip": 0.5}, r"config\.image\.augment\.flip: needs config\.data\.view='pixels'"),
+        ({"flip": 0.5}, r"config\.image\.augment\.flip: needs config\.data\.modality='pixels'"),
     ],
 )
 def test_what_no_run_could_use_is_refused(fields, message):
@@ -160,6 +160,6 @@ def test_what_no_run_could_use_is_refused(fields, message):
 def test_tokens_made_once_are_not_augmented():
     config = default("vsepp")
     config.image.update({"name": "pretrained", "path": "DIR", "frozen": True, "cached": True})
-    config.data.view, config.image.augment.crop = "pixels", (0.9, 1.0)
+    config.data.modality, config.image.augment.crop = "pixels", (0.9, 1.0)
     with pytest.raises(UserError, match=r"config\.image\.augment\.crop: cached tokens"):
         check(config)

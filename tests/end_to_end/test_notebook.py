@@ -27,16 +27,16 @@ def place(tmp_path_factory):
     return place
 
 
-def train(place, view):
+def train(place, modality):
     overrides = [f"--config.{field}" for field in [*SMALL, f"data.data_dir={place}/data"]]
-    config = f"configs/dias_scenes.py:view={view}"
-    assert main(["train", "--config", config, "--workdir", str(place / view), *overrides]) == 0
-    return place / view
+    config = f"configs/dias_scenes.py:modality={modality}"
+    assert main(["train", "--config", config, "--workdir", str(place / modality), *overrides]) == 0
+    return place / modality
 
 
-@pytest.mark.parametrize("view", ["regions", "pixels"])
-def test_the_notebook_runs(place, view, monkeypatch):
-    monkeypatch.setenv("JAX_ITM_WORKDIR", str(train(place, view)))
+@pytest.mark.parametrize("modality", ["regions", "pixels"])
+def test_the_notebook_runs(place, modality, monkeypatch):
+    monkeypatch.setenv("JAX_ITM_WORKDIR", str(train(place, modality)))
     monkeypatch.setenv("XLA_FLAGS", "")  # one device, where training had eight
     monkeypatch.setenv("PYTHONPATH", os.getcwd())
     notebook = nbformat.read(NOTEBOOK, as_version=4)

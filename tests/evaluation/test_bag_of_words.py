@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from jax_itm.checkpoint.checkpoints import Description
+from jax_itm.config import Facts
 from jax_itm.data.split import Split
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.evaluation.bag_of_words import bag_of_words
@@ -26,12 +28,10 @@ class FakeSplit(Split):
 class FakeMatcher(Matcher):
     """Its vision gives the image as it is."""
 
-    class config:
-        class data:
-            max_words = 8
-
     def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
+        config = default("info_nce")
+        config.data.max_words = 8
+        self.run = Description(config, Facts(), tokenizer)
 
     def encode_records(self, records):
         return np.stack([record["regions"] for record in records])

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jax_itm.checkpoint.checkpoints import Description
 from jax_itm.cli.main import main
+from jax_itm.config import Facts
 from jax_itm.data.image_transforms import ImageTransform
 from jax_itm.data.images import collate_images, read_picture
 from jax_itm.data.split import Split
@@ -158,10 +160,13 @@ class Phrased(Split):
 def test_attention_has_the_words_and_true_regions_of_its_pair():
     config, split = settings(), Phrased()
     tokenizer = Tokenizer.fit(split.captions())
-    method = build(config, len(tokenizer))
-    start = jax.jit(method.init)(jax.random.key(0), example_batch(config))
+    facts = Facts(region_dim=6, vocab=len(tokenizer))
+    method = build(config, facts)
+    start = jax.jit(method.init)(jax.random.key(0), example_batch(config, facts))
     params = jax.tree.map(lambda x: 8 * x, start)
-    found = attention(Matcher(config, method, tokenizer, make_mesh(1), params), split, 3, "run")
+    found = attention(
+        Matcher(Description(config, facts, tokenizer), method, make_mesh(1), params), split, 3, "run"
+    )
     assert found.words == ["cat", "and", "dog"]
     np.testing.assert_allclose(found.among_words.sum(1), np.ones(3), rtol=1e-5)
     np.testing.assert_allclose(found.among_regions.sum(1), np.ones(3), rtol=1e-5)
@@ -180,10 +185,11 @@ def test_isd_of_a_split_is_that_of_its_pairs():
     config, split = settings(), Phrased()
     config.evaluate.batch_size = POOL
     tokenizer = Tokenizer.fit(split.captions())
-    method, mesh = build(config, len(tokenizer)), make_mesh(1)
-    start = jax.jit(method.init)(jax.random.key(0), example_batch(config))
+    facts = Facts(region_dim=6, vocab=len(tokenizer))
+    method, mesh = build(config, facts), make_mesh(1)
+    start = jax.jit(method.init)(jax.random.key(0), example_batch(config, facts))
     params = jax.tree.map(lambda x: 8 * x, start)
-    found = isd(Matcher(config, method, tokenizer, mesh, params), split)
+    found = isd(Matcher(Description(config, facts, tokenizer), method, mesh, params), split)
     isda, language = [], []
     for k, caption in enumerate(split.captions()):
         words = len(caption.split()) + 2

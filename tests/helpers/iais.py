@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_itm.config import default
+from jax_itm.config import Facts, default
 
 POOL, ROWS, WORDS, REGIONS, DIM, VOCABULARY = 4, 32, 7, 3, 6, 20
+FACTS = Facts(region_dim=DIM, vocab=VOCABULARY)
 
 
 def settings(**fields):
@@ -16,7 +17,6 @@ def settings(**fields):
     config.mining.update({"pool": POOL, "anchors": 3, "hardest": 2, "tile": 5})
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
     config.batch_size, config.data.max_words, config.data.max_regions = ROWS, WORDS, REGIONS
-    config.data.region_dim = DIM
     return config
 
 

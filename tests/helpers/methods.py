@@ -6,19 +6,20 @@ import numpy as np
 import optax
 
 from jax_itm.checkpoint.state import init_state
-from jax_itm.config import default
+from jax_itm.config import Facts, default
 from jax_itm.distributed.mesh import make_mesh, per_device, shard_local_batch
 from jax_itm.methods import build
 from jax_itm.train import step
 
 VOCAB, B = 30, 16
+FACTS = Facts(region_dim=12, vocab=VOCAB)  # of `small` and `batch`
 
 
 def small(preset="info_nce", **fields):
     config = default(preset)
     with config.unlocked():
         config.dim, config.batch_size = 16, B
-        config.data.max_words, config.data.max_regions, config.data.region_dim = 6, 5, 12
+        config.data.max_words, config.data.max_regions = 6, 5
         config.image.boxes = True
         config.text.word_dim, config.text.width, config.text.layers = 8, 16, 1
         config.image.width, config.image.layers, config.image.heads = 12, 1, 2
@@ -33,9 +34,9 @@ def small(preset="info_nce", **fields):
     return config
 
 
-def batch(view="regions", seed=0):
+def batch(modality="regions", seed=0):
     rng = np.random.default_rng(seed)
-    if view == "pixels":
+    if modality == "pixels":
         image = {"pixels": rng.integers(0, 256, (B, 16, 16, 3), np.uint8)}
     else:
         corners = np.sort(rng.random((B, 5, 2, 2)), axis=2)
@@ -60,7 +61,7 @@ def awake(params):
 
 
 def one_sgd_step(config, devices, data):
-    mesh, method = make_mesh(devices), build(config, VOCAB, 100)
+    mesh, method = make_mesh(devices), build(config, FACTS, 100)
     with jax.set_mesh(mesh):
         params = awake(jax.jit(method.init)(jax.random.key(0), data))
         optimizer = optax.sgd(0.1)  # Adam would hide a wrong scale

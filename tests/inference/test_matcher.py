@@ -6,6 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from jax_itm.checkpoint.checkpoints import Description
+from jax_itm.config import Facts
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.distributed.mesh import make_mesh
 from jax_itm.errors import UserError
@@ -20,9 +22,10 @@ BOX = np.array([[0.0, 0.0, 0.5, 1.0]], np.float32)
 def matcher_of(devices=1, method="info_nce", **fields):
     config = small(method, **QUICK, **{"evaluate.batch_size": 4, **fields})
     tokenizer = Tokenizer.fit(CAPTIONS)
-    model = build(config, len(tokenizer))
-    params = jax.jit(model.init)(jax.random.key(0), example_batch(config))
-    return Matcher(config, model, tokenizer, make_mesh(devices), params)
+    facts = Facts(region_dim=12, vocab=len(tokenizer))
+    model = build(config, facts)
+    params = jax.jit(model.init)(jax.random.key(0), example_batch(config, facts))
+    return Matcher(Description(config, facts, tokenizer), model, make_mesh(devices), params)
 
 
 def regions(images=7):
@@ -129,6 +132,6 @@ def test_what_is_refused(matcher, call, message):
     """Of a method that has what a method must have, and no more."""
     names = [name for name in vars(Method) | Method.__annotations__ if not name.startswith("_")]
     plain = SimpleNamespace(**{name: getattr(matcher.method, name) for name in names} | {"preset": "plain"})
-    matcher = Matcher(matcher.config, plain, matcher.tokenizer, matcher.mesh, matcher.params)
+    matcher = Matcher(matcher.run, plain, matcher.mesh, matcher.params)
     with pytest.raises(UserError, match=message):
         call(matcher, matcher.encode_images(regions(), boxes_of(regions())), matcher.encode_texts(CAPTIONS))

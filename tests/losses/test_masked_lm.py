@@ -13,7 +13,7 @@ from jax_itm.losses import masked_lm
 from jax_itm.losses.masked_words import hide_words, masked_lm_sums
 from jax_itm.methods import build
 from jax_itm.train.start_rules import Source, start_from
-from tests.helpers.iais import ROWS, VOCABULARY, WORDS, batch, settings
+from tests.helpers.iais import FACTS, ROWS, WORDS, batch, settings
 
 ALONE = {
     "losses__rank__weight": 0.0,
@@ -52,7 +52,7 @@ def test_the_sums_are_those_over_chosen_words():
 
 
 def test_what_is_hidden_has_no_say():
-    method, given = build(settings(**ALONE), VOCABULARY), batch()
+    method, given = build(settings(**ALONE), FACTS), batch()
     params = jax.jit(method.init)(jax.random.key(0), given)
     hidden = jnp.zeros((ROWS, WORDS), bool).at[:, 2].set(True)
     images = method.encode_image(params, given["image"])
@@ -65,7 +65,7 @@ def test_what_is_hidden_has_no_say():
 
 
 def one_step(config, devices):
-    mesh, method, given = make_mesh(devices), build(config, VOCABULARY), batch()
+    mesh, method, given = make_mesh(devices), build(config, FACTS), batch()
     with jax.set_mesh(mesh):
         params = jax.jit(method.init, out_shardings=replicated(mesh))(jax.random.key(0), given)
         loss = lambda p, b: method.loss(p, b, jax.random.key(1), jnp.int32(0))
@@ -94,13 +94,13 @@ def test_equal_on_one_and_eight_devices(fields):
 
 
 def test_a_start_leaves_the_head_for_words_behind():
-    given, plain = batch(), build(settings(), VOCABULARY)
-    learnt = jax.jit(build(settings(**ALONE), VOCABULARY).init)(jax.random.key(1), given)
+    given, plain = batch(), build(settings(), FACTS)
+    learnt = jax.jit(build(settings(**ALONE), FACTS).init)(jax.random.key(1), given)
     assert "word_head" in learnt
     params = jax.jit(plain.init)(jax.random.key(0), given)
     assert "word_head" not in params
     flat = {"/".join(k.key for k in path): x for path, x in jax.tree_util.tree_leaves_with_path(learnt)}
-    start = Source("learnt", flat, is_run=True, tokenizer=Tokenizer.fit(["a"]))
+    start = Source("learnt", flat, is_run=True, tokenizer=Tokenizer.fit(["a"]), facts=FACTS)
     made = start_from(params, start)
     for name, value in learnt["layer_1"]["mlp"]["out"].items():
         np.testing.assert_array_equal(made["layer_1"]["mlp"]["out"][name], value)

@@ -14,11 +14,11 @@ from jax_itm.methods import build
 from jax_itm.methods.scores import mean_selection
 from jax_itm.models.layers import TransformerLayer
 from jax_itm.models.unet import DualPath, noise_bank
-from tests.helpers.methods import QUICK, VOCAB, batch, one_sgd_step, small
+from tests.helpers.methods import FACTS, QUICK, batch, one_sgd_step, small
 
 
 def started(**fields):
-    method, data = build(small("cdds", **fields), VOCAB, 100), batch()
+    method, data = build(small("cdds", **fields), FACTS, 100), batch()
     return method, data, jax.jit(method.init)(jax.random.key(0), data)
 
 
@@ -108,14 +108,14 @@ def test_one_sgd_step_of_each_ablation_is_equal_on_one_and_eight_devices(name):
 @pytest.mark.parametrize("name", ["info_nce", "dias"])
 def test_sampling_is_a_term_of_any_dual_encoder(name):
     fields = {"losses.sampling.weight": 0.5}
-    method, data = build(small(name, **QUICK | fields), VOCAB, 100), batch()
+    method, data = build(small(name, **QUICK | fields), FACTS, 100), batch()
     params = jax.jit(method.init)(jax.random.key(0), data)
     loss = lambda params: method.loss(params, data, jax.random.key(1), jnp.int32(0))
     assert params["loss"]["sampling"]["thresholds"].shape == (2,)
     (whole, aux), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     assert np.all(grads["loss"]["sampling"]["thresholds"] != 0)
     assert 0 < aux.terms["sampling/kept"] < 1
-    plain = build(small(name, **QUICK), VOCAB, 100)
+    plain = build(small(name, **QUICK), FACTS, 100)
     without = {k: v for k, v in params["loss"].items() if k != "sampling"}
     params = {**{k: v for k, v in params.items() if k != "stats"}, "loss": without}
     alone, _ = jax.jit(plain.loss)(params, data, jax.random.key(1), jnp.int32(0))

@@ -7,7 +7,7 @@ import pytest
 
 from jax_itm.config import PRESETS
 from jax_itm.methods import build
-from tests.helpers.methods import QUICK, VOCAB, awake, batch, one_sgd_step, small
+from tests.helpers.methods import FACTS, QUICK, awake, batch, one_sgd_step, small
 
 SOFT = {"losses.spatial.mask": "soft", "losses.spatial.learn_alpha": True}
 VARIANTS = [  # DIAS as it is by default is the last, with BiGRU and GPO; IAIS has its own in test_iais
@@ -15,7 +15,7 @@ VARIANTS = [  # DIAS as it is by default is the last, with BiGRU and GPO; IAIS h
     ("dias", {"losses.triplet.negatives": "hardest", "losses.dimension.samples": "attended"}),
     ("dias", SOFT | {"losses.dimension.form": "infonce"}),
     ("vsepp", {"losses.triplet.sum_for": "0 epochs", "text.name": "bert", "text.pooling": "max"}),
-    ("info_nce", {"image.name": "vit", "data.view": "pixels"}),
+    ("info_nce", {"image.name": "vit", "data.modality": "pixels"}),
     ("sigmoid", {"losses.dimension.weight": 1.0, "losses.dimension.samples": "running"}),
     (
         "vsepp",
@@ -28,7 +28,7 @@ VARIANTS = [  # DIAS as it is by default is the last, with BiGRU and GPO; IAIS h
 @pytest.mark.parametrize(("name", "fields"), VARIANTS, ids=lambda x: str(x)[:40])
 def test_one_sgd_step_is_equal_on_one_and_eight_devices(name, fields):
     config = small(name, **QUICK | fields)
-    data = batch(config.data.view)
+    data = batch(config.data.modality)
     alone, spread = one_sgd_step(config, 1, data), one_sgd_step(config, 8, data)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), alone, spread)
 
@@ -43,7 +43,7 @@ def test_micro_batches_change_nothing():
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_every_encoder_parameter_gets_a_gradient(name):
     config = small(name, **({} if name == "dias" else QUICK))  # DIAS has BiGRU and GPO
-    method, data = build(config, VOCAB, 100), batch()
+    method, data = build(config, FACTS, 100), batch()
     params = awake(jax.jit(method.init)(jax.random.key(0), data))
     loss = lambda params: method.loss(params, data, jax.random.key(1), jnp.int32(0))[0]
     grads = jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params))
@@ -54,7 +54,7 @@ def test_every_encoder_parameter_gets_a_gradient(name):
 @pytest.mark.parametrize("fields", [{}, {"text.name": "bert", "image.pooling": "max"}])
 def test_an_embedding_does_not_depend_on_its_batch_or_padding(fields):
     config = small("dias", **fields)
-    method, data = build(config, VOCAB, 100), batch()
+    method, data = build(config, FACTS, 100), batch()
     params = jax.jit(method.init)(jax.random.key(0), data)
     encode_image, encode_text = jax.jit(method.encode_image), jax.jit(method.encode_text)
     image, text = encode_image(params, data["image"]), encode_text(params, data["text"])
@@ -70,7 +70,7 @@ def test_an_embedding_does_not_depend_on_its_batch_or_padding(fields):
 
 
 def test_dropped_words_are_as_if_they_were_not_there():
-    method, data = build(small(), VOCAB, 100), batch()
+    method, data = build(small(), FACTS, 100), batch()
     params = jax.jit(method.init)(jax.random.key(0), data)
     ids = jnp.array([[3, 4, 5, 6, 0, 0]])
     without = jnp.array([[3, 5, 6, 0, 0, 0]])
@@ -83,7 +83,7 @@ def test_dropped_words_are_as_if_they_were_not_there():
 def test_bfloat16_keeps_float32_parameters_and_losses():
     params, terms = one_sgd_step(small("dias", dtype="bfloat16"), 1, batch())
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves((params, terms)))
-    method, data = build(small("dias"), VOCAB, 100), batch()
+    method, data = build(small("dias"), FACTS, 100), batch()
     params = awake(jax.jit(method.init)(jax.random.key(0), data))
     rng = jax.random.fold_in(jax.random.key(0), 0)  # as in the first step
     _, exact = jax.jit(method.loss)(params, data, rng, jnp.int32(0))

@@ -12,13 +12,13 @@ from jax_itm.distributed.mesh import batch_sharded, make_mesh, replicated
 from jax_itm.errors import UserError
 from jax_itm.methods import build
 from jax_itm.train.loop import check_finite
-from tests.helpers.iais import POOL, ROWS, VOCABULARY, WORDS, batch, settings
+from tests.helpers.iais import FACTS, POOL, ROWS, WORDS, batch, settings
 
 
 @pytest.fixture(scope="module")
 def made():
     """A method, its parameters, stirred so that attention is uneven, and a batch."""
-    method, given = build(settings(), VOCABULARY), batch()
+    method, given = build(settings(), FACTS), batch()
     params = jax.jit(method.init)(jax.random.key(0), given)
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
@@ -99,7 +99,7 @@ def test_an_anchor_without_negatives_adds_nothing(made):
 def test_one_and_eight_devices_agree(made, alignment):
     """Loss, terms and the parameters after a step of plain SGD; pools go whole to a device."""
     _, params, given = made
-    method = build(settings(losses__attention_alignment__form=alignment), VOCABULARY)
+    method = build(settings(losses__attention_alignment__form=alignment), FACTS)
     stepped = []
     for devices in (1, 8):
         mesh = make_mesh(devices)
@@ -122,7 +122,7 @@ def test_one_and_eight_devices_agree(made, alignment):
 def test_negatives_are_drawn_at_first_and_mined_later(made, drawn):
     """Before `random_for`, every other image of a pool is drawn equally often; then the hardest is mined."""
     _, params, given = made
-    method = build(settings(mining__random_for="2 steps", mining__hardest=1), VOCABULARY)
+    method = build(settings(mining__random_for="2 steps", mining__hardest=1), FACTS)
     pool = jax.tree.map(lambda x: x[None, :POOL], given)
     texts, images = method._embed(params, jax.tree.map(lambda x: x[0], pool))
     whole = jax.tree.map(lambda x: x[None], (texts, images))
@@ -136,7 +136,7 @@ def test_negatives_are_drawn_at_first_and_mined_later(made, drawn):
 
 def test_a_region_mlp_stands_before_the_projection(made):
     _, _, given = made
-    method = build(settings(uniter__region_mlp=9, uniter__init_std=0.3), VOCABULARY)
+    method = build(settings(uniter__region_mlp=9, uniter__init_std=0.3), FACTS)
     params = jax.jit(method.init)(jax.random.key(0), given)
     assert params["img_linear"]["kernel"].shape == (9, 16)
     assert 0.2 < np.std(params["embeddings"]["words"]["embedding"]) < 0.4
@@ -145,7 +145,7 @@ def test_a_region_mlp_stands_before_the_projection(made):
     for k in range(2):
         layer = params[f"region_mlp_layer_{k}"]
         inner = np.asarray(jax.nn.gelu(inner @ layer["kernel"] + layer["bias"]))
-    plain = build(settings(), VOCABULARY)
+    plain = build(settings(), FACTS)
     rest = {name: leaf for name, leaf in params.items() if "region_mlp" not in name}
     same = plain.encode_image(rest, given["image"] | {"regions": jnp.asarray(inner)})
     np.testing.assert_allclose(images.x, same.x, atol=1e-4)
@@ -155,7 +155,7 @@ def test_bfloat16_keeps_float32_parameters_scores_and_maps(made):
     method, params, given = made
     config = settings()
     config.dtype = "bfloat16"
-    half = build(config, VOCABULARY)
+    half = build(config, FACTS)
     start = jax.eval_shape(half.init, jax.random.key(0), given)
     assert {x.dtype for x in jax.tree.leaves(start)} == {jnp.dtype("float32")}
     maps = jax.jit(half.maps)(params, given)
@@ -173,7 +173,7 @@ def test_micro_batches_change_memory_alone(made):
     method, params, given = made
     config = settings()
     config.micro_batches = 3
-    parted = build(config, VOCABULARY)
+    parted = build(config, FACTS)
     loss = lambda m: lambda p: m.loss(p, given, jax.random.key(0), jnp.int32(1))
     of = lambda m: jax.jit(jax.value_and_grad(loss(m), has_aux=True))(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), of(method), of(parted))
@@ -184,7 +184,7 @@ def test_the_alignment_reaches_queries_and_keys_of_the_last_layer_alone(made):
     _, params, given = made
     config = settings()
     config.losses.rank.weight = 0.0
-    method = build(config, VOCABULARY)
+    method = build(config, FACTS)
     loss = lambda p: method.loss(p, given, jax.random.key(0), jnp.int32(1))[0]
     grads = jax.jit(jax.grad(loss))(params)
     last = flatten_dict(grads["layer_1"], sep="/")

@@ -14,7 +14,7 @@ from jax_itm.errors import UserError
 from jax_itm.methods import build, loss_term
 from jax_itm.methods.build import label
 from jax_itm.methods.terms import TERMS
-from tests.helpers.methods import QUICK, VOCAB, batch, one_sgd_step, small
+from tests.helpers.methods import FACTS, QUICK, batch, one_sgd_step, small
 
 BASES = {
     "triplet": {"losses.triplet.weight": 1.0},
@@ -33,7 +33,7 @@ def method_of(**fields):
     config = small(
         "info_nce", **QUICK | {"losses.info_nce.weight": 0.0, "image.drop": 0.0, "text.drop": 0.0} | fields
     )
-    return build(config, VOCAB, 100)
+    return build(config, FACTS, 100)
 
 
 def value_and_grad(method, params, step=0):

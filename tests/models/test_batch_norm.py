@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jax_itm.config import Facts
 from jax_itm.config.load import check, default
 from jax_itm.distributed.mesh import batch_sharded, make_mesh, replicated
 from jax_itm.errors import UserError
@@ -129,15 +130,15 @@ def test_a_config_asks_for_it():
     config = default("vsepp")
     config.image.norm = "batch"
     check(config)
-    assert image_encoder(config).norm == "batch"
+    assert image_encoder(config, Facts()).norm == "batch"
     config.micro_batches = 2
     with pytest.raises(UserError, match=r"config\.image\.norm='batch': needs config\.micro_batches=1"):
         check(config)
     config.micro_batches = 1
     config.image.name = "vit"
-    config.data.view = "pixels"
+    config.data.modality = "pixels"
     with pytest.raises(UserError, match=r"config\.image\.norm='batch': .* needs config\.image\.hidden"):
         check(config)
     config.image.hidden = 8
     check(config)
-    assert image_encoder(config).norm == "batch"
+    assert image_encoder(config, Facts()).norm == "batch"

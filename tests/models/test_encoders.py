@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jax_itm import models
+from jax_itm.config import Facts
 from jax_itm.config.load import default
 from jax_itm.models import BackboneEncoder, Bert, Vit
 from jax_itm.models.build import image_encoder, text_encoder
@@ -42,7 +43,7 @@ def config_of(side, name, **fields):
 
 
 def test_a_random_vit_is_the_module_of_a_pretrained_one():
-    encoder = image_encoder(config_of("image", "vit", patch=8, drop=0.5))
+    encoder = image_encoder(config_of("image", "vit", patch=8, drop=0.5), Facts())
     assert isinstance(encoder, BackboneEncoder) and isinstance(encoder.backbone, Vit)
     image = {"pixels": jnp.asarray(np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)), jnp.uint8)}
     variables = jax.jit(encoder.init)(jax.random.key(0), image)
@@ -68,7 +69,7 @@ def test_a_dropped_patch_is_hidden_from_the_others():
 
 
 def test_a_random_bert_is_the_module_of_a_pretrained_one():
-    encoder = text_encoder(config_of("text", "bert", drop=0.5, dropout=0.0), vocab=10)
+    encoder = text_encoder(config_of("text", "bert", drop=0.5, dropout=0.0), Facts(vocab=10))
     assert isinstance(encoder, BackboneEncoder) and isinstance(encoder.backbone, Bert)
     text = {"ids": jnp.ones((3, 5), jnp.int32), "mask": jnp.arange(5) < jnp.asarray([[5], [3], [1]])}
     variables = jax.jit(encoder.init)(jax.random.key(0), text)
@@ -83,10 +84,10 @@ def test_hrem_pooling_is_a_choice(side):
     config = config_of(side, {"image": "vit", "text": "bow"}[side], pooling="hrem")
     config.image.patch = 8
     if side == "text":
-        encoder = text_encoder(config, vocab=10)
+        encoder = text_encoder(config, Facts(vocab=10))
         inputs = {"ids": jnp.ones((2, 5), jnp.int32), "mask": jnp.ones((2, 5), bool)}
     else:
-        encoder = image_encoder(config)
+        encoder = image_encoder(config, Facts())
         inputs = {"pixels": jnp.zeros((2, 16, 16, 3), jnp.uint8)}
     variables = jax.jit(encoder.init)(jax.random.key(0), inputs)
     assert "layer" in variables["params"]["hrem"]

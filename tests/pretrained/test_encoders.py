@@ -17,6 +17,8 @@ from safetensors.numpy import load_file, save_file
 import jax_itm
 from jax_itm.checkpoint.state import split_stats
 from jax_itm.cli.main import main
+from jax_itm.config import Facts
+from jax_itm.config.facts import facts_from_dict
 from jax_itm.config.load import check, default, from_json, read, to_json
 from jax_itm.data.image_transforms import ImageTransform, image_transform_of, transform_image
 from jax_itm.data.sources.raw import read_table
@@ -155,15 +157,15 @@ def test_a_run_on_pixels_starts_from_a_vit(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
     config = default("vsepp")
     config.image.update({"name": "pretrained", "path": str(tmp_path), "frozen": True, "drop": 0.0})
-    config.dim, config.batch_size, config.data.view = 8, 4, "pixels"
-    with pytest.raises(UserError, match=r"config\.image\.arch: empty"):
-        build(config, 9)
+    config.dim, config.batch_size, config.data.modality = 8, 4, "pixels"
+    with pytest.raises(UserError, match=r"config\.image\.name='pretrained': starting a run"):
+        build(config, Facts(vocab=9))
     check(config)
     start = read_source(config)
-    assert start.tokenizer is None and image_transform_of(config) == ImageTransform((32, 32))
-    config = from_json(to_json(config))  # as `load` reads it
-    method = build(config, 9)
-    params = start_from(jax.jit(method.init)(jax.random.key(0), example_batch(config)), start)["image"]
+    assert start.tokenizer is None and image_transform_of(config, start.facts) == ImageTransform((32, 32))
+    facts = facts_from_dict(json.loads(json.dumps(start.facts.to_dict())))._replace(vocab=9)  # as saved
+    method = build(config, facts)
+    params = start_from(jax.jit(method.init)(jax.random.key(0), example_batch(config, facts)), start)["image"]
     found = golden("vit")
     encode = jax.jit(lambda inputs: method.encoders.modules["image"].apply({"params": params}, inputs))
     own = encode({"pixels": jnp.asarray(found["pixels_0"])})
@@ -177,10 +179,12 @@ def test_an_image_encoder_that_is_not_frozen_learns(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 32}))
     config = default("vsepp")
     config.image.update({"name": "pretrained", "path": str(tmp_path), "drop": 0.0, "pooling": "mean"})
-    config.text.name, config.dim, config.batch_size, config.data.view = "bow", 8, 4, "pixels"
+    config.text.name, config.dim, config.batch_size, config.data.modality = "bow", 8, 4, "pixels"
     check(config)
-    start, batch = read_source(config), example_batch(config, 4)
-    rng, method = np.random.default_rng(0), build(config, 9)
+    start = read_source(config)
+    facts = start.facts._replace(vocab=9)
+    batch = example_batch(config, facts, 4)
+    rng, method = np.random.default_rng(0), build(config, facts)
     batch["image"]["pixels"] = jnp.asarray(rng.integers(0, 256, (4, 32, 32, 3)), jnp.uint8)
     batch["text"]["ids"] = jnp.asarray(rng.integers(4, 9, batch["text"]["ids"].shape), jnp.int32)
     params = start_from(method.init(jax.random.key(0), batch), start)
@@ -253,33 +257,32 @@ def test_minilm_is_the_reference(minilm):
 def settings(folder: Path, **text):
     config = default("vsepp")
     config.text.update({"name": "pretrained", "path": str(folder), **text})
-    config.dim, config.batch_size, config.data.max_words, config.data.region_dim = 8, 4, 9, 6
+    config.dim, config.batch_size, config.data.max_words = 8, 4, 9
     config.data.max_regions = 3
     check(config)
     return config
 
 
 def run_of(config):
-    """What a run makes of a config: its method, parameters and tokenizer."""
-    start = read_source(config)
-    method = build(config, len(start.tokenizer))
-    params = start_from(jax.jit(method.init)(jax.random.key(0), example_batch(config)), start)
-    return method, params, start.tokenizer
+    """What a run makes of a config: its method, parameters and facts."""
+    start = read_source(config, Facts(region_dim=6))
+    method = build(config, start.facts)
+    params = start_from(jax.jit(method.init)(jax.random.key(0), example_batch(config, start.facts)), start)
+    assert start.facts.vocab == len(start.tokenizer)
+    return method, params, start.facts
 
 
 def test_a_run_starts_from_the_directory_and_goes_on_without_it(tmp_path):
     found = written("bert", tmp_path / "bert")
     config = settings(tmp_path / "bert")
-    method, params, tokenizer = run_of(config)
-    assert len(tokenizer) == len(WORDS) and config.text.arch.width == 32
+    method, params, facts = run_of(config)
+    assert facts.vocab == len(WORDS) and facts.text.width == 32
     word = load_file(tmp_path / "bert/model.safetensors")["bert.embeddings.word_embeddings.weight"]
     np.testing.assert_array_equal(params["text"]["backbone"]["embeddings"]["words"]["embedding"], word)
     text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
     encoded = jax.jit(method.encoders.modules["text"].apply)({"params": params["text"]}, text)
     (tmp_path / "bert/config.json").unlink()
-    again = jax.jit(build(config, len(tokenizer)).encoders.modules["text"].apply)(
-        {"params": params["text"]}, text
-    )
+    again = jax.jit(build(config, facts).encoders.modules["text"].apply)({"params": params["text"]}, text)
     np.testing.assert_array_equal(encoded.embedding, again.embedding)
     np.testing.assert_array_equal(encoded.mask, found["mask"])
     np.testing.assert_allclose(np.linalg.norm(encoded.embedding, axis=1), 1, rtol=1e-5)
@@ -304,8 +307,8 @@ def test_a_frozen_backbone_stays_as_it_is(tmp_path):
     written("bert", tmp_path)
     config = settings(tmp_path, frozen=True, pooling="mean")
     config.image.pooling = "mean"
-    method, params, _ = run_of(config)
-    rng, batch = np.random.default_rng(0), example_batch(config, 4)
+    method, params, facts = run_of(config)
+    rng, batch = np.random.default_rng(0), example_batch(config, facts, 4)
     batch["image"]["regions"] = jnp.asarray(rng.normal(size=(4, 3, 6)), jnp.float16)
     batch["text"]["ids"] = jnp.asarray(rng.integers(4, 20, (4, 9)), jnp.int32)
 
@@ -322,7 +325,7 @@ def test_a_frozen_backbone_stays_as_it_is(tmp_path):
     assert all(not np.any(x) for x in jax.tree.leaves(updates["text"]["backbone"]))  # no decay either
     assert np.any(updates["text"]["projection"]["linear"]["kernel"])
     config.text.frozen = False
-    grads = slope(build(config, 20))
+    grads = slope(build(config, facts))
     assert np.any(grads["text"]["backbone"]["layer_0"]["mlp"]["hidden"]["kernel"])
 
 
@@ -468,8 +471,8 @@ def test_configs_that_do_not_fit(tmp_path, fields, said):
 
 
 def test_a_config_that_no_run_started(tmp_path):
-    with pytest.raises(UserError, match=r"config\.text\.arch: empty"):
-        build(settings(tmp_path), 20)
+    with pytest.raises(UserError, match=r"config\.text\.name='pretrained': starting a run"):
+        build(settings(tmp_path), Facts(vocab=20))
 
 
 def test_a_run_end_to_end(tmp_path):

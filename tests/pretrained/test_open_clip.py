@@ -51,7 +51,7 @@ def settings(folder: Path):
     config = default("info_nce")
     for side in ("image", "text"):
         config[side].update({"name": "pretrained", "path": str(folder), "pooling": "clip"})
-    config.dim, config.data.view = 24, "pixels"
+    config.dim, config.data.modality = 24, "pixels"
     return config
 
 

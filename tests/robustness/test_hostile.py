@@ -14,9 +14,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from jax_itm.cli.main import main
+from jax_itm.config import Facts
 from jax_itm.config.load import default
 from jax_itm.data import token_cache
 from jax_itm.data.image_transforms import ImageTransform, image_transform_of, transform_image
@@ -160,9 +162,10 @@ def test_a_thin_picture_is_not_resized_beyond_the_limit():
     config = default("vsepp")
     config.data.max_pixels = 100
     config.image.name = "pretrained"
-    config.image.arch = {"image_transform": {"resize": (4,), "crop": (), "resample": 2, "rounded": False}}
+    transform = {"resize": (4,), "crop": (), "resample": 2, "rounded": False}
+    facts = Facts(image=ConfigDict({"image_transform": transform}))
     with pytest.raises(UserError, match=r"\(4, 40\) after resizing, more than config.data.max_pixels=100"):
-        transform_image(np.zeros((2, 20, 3), np.uint8), image_transform_of(config))
+        transform_image(np.zeros((2, 20, 3), np.uint8), image_transform_of(config, facts))
 
 
 def test_pictures_that_are_programs(tmp_path):

@@ -104,7 +104,7 @@ def test_scores(place, head):
     assert "first 12 of 16" in said and "mask_embedding.* (1)" in said
     matcher = jax_itm.load(str(place / "run"))
     check_scores(matcher, state, head)
-    assert matcher.step == 0 and matcher.config.data.region_dim == REGION
+    assert matcher.step == 0 and matcher.facts.region_dim == REGION
     assert matcher.config.data.vocab_size == len(matcher.tokenizer) == len(PIECES)
 
 
@@ -194,9 +194,8 @@ def test_wrong_weights(place, name):
     "field, value, said",
     [
         ("uniter.layers", 12, r"config\.uniter\.layers=12, but 2 in "),
-        ("data.region_dim", 2048, r"config\.data\.region_dim=2048, but 6 in "),
         ("data.max_words", 17, r"config\.data\.max_words=17, but 16 positions in "),
-        ("data.view", "pixels", r"reads config\.data\.view='regions', not 'pixels'"),
+        ("data.modality", "pixels", r"reads config\.data\.modality='regions', not 'pixels'"),
         ("mining.pool", 3, r"config\.batch_size=4: not whole pools"),
     ],
 )

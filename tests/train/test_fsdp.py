@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jax_itm.checkpoint.checkpoints import Checkpoints
+from jax_itm.checkpoint.checkpoints import Checkpoints, Description
 from jax_itm.checkpoint.state import init_state
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.distributed.mesh import make_mesh, per_device, shard_local_batch, state_sharding
@@ -14,11 +14,11 @@ from jax_itm.methods import build
 from jax_itm.models.unet import Unet
 from jax_itm.models.uniter import Uniter
 from jax_itm.train import step
-from tests.helpers.methods import VOCAB, batch, one_sgd_step, small
+from tests.helpers.methods import FACTS, batch, one_sgd_step, small
 
 TRANSFORMERS = {
     "image.name": "vit",
-    "data.view": "pixels",
+    "data.modality": "pixels",
     "image.width": 64,
     "image.heads": 4,
     "text.name": "bert",
@@ -29,8 +29,8 @@ TRANSFORMERS = {
 def training(config, devices=8):
     """A state with AdamW's moments, its update, and a batch on the mesh."""
     mesh = make_mesh(devices)
-    method = build(config, VOCAB, 100)
-    data = batch(config.data.view)
+    method = build(config, FACTS, 100)
+    data = batch(config.data.modality)
     params = jax.jit(method.init)(jax.random.key(0), data)
     optimizer = optax.adamw(1e-3)
     state = init_state(params, optimizer, True, mesh, config.fsdp)
@@ -98,7 +98,7 @@ def test_a_sharded_state_stays_so_takes_less_and_is_restored_either_way(tmp_path
     assert bytes_per_device(sharded) < 0.35 * bytes_per_device(replicated)
     for name, state, like in (("sharded", sharded, replicated), ("replicated", replicated, sharded)):
         checkpoints = Checkpoints(str(tmp_path / name), create=True)
-        checkpoints.save(state, config, Tokenizer.fit(["a dog"]), None)
+        checkpoints.save(state, Description(config, FACTS, Tokenizer.fit(["a dog"])), None)
         checkpoints.close()
         restored = Checkpoints(str(tmp_path / name)).restore_state(int(state.step), like)
         same = lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
@@ -113,7 +113,7 @@ def test_recomputed_layers_keep_less():
         config = small("info_nce", **TRANSFORMERS, remat=remat)
         with config.unlocked():
             config.image.layers, config.image.patch = 6, 2  # 64 patches
-        method, data = build(config, VOCAB, 100), batch("pixels")
+        method, data = build(config, FACTS, 100), batch("pixels")
         params = jax.eval_shape(method.init, jax.random.key(0), data)
         loss = lambda p, method=method, data=data: method.loss(p, data, jax.random.key(1), jnp.int32(0))[0]
         backward = jax.eval_shape(lambda p, loss=loss: jax.vjp(loss, p)[1], params)

@@ -8,6 +8,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
+from jax_itm.config import Facts
 from jax_itm.config.load import default
 from jax_itm.errors import UserError
 from jax_itm.methods import build, example_batch
@@ -35,19 +36,22 @@ def folder(tmp_path):
     return tmp_path
 
 
+FACTS = Facts(region_dim=REGION, vocab=len(PIECES))
+
+
 def settings(where, **uniter):
     config = default("iais")
     config.uniter.update({"hidden": HIDDEN, "layers": 1, "heads": 2} | uniter)
     config.mining.update({"pool": 4, "anchors": 2, "hardest": 2})
-    config.batch_size, config.start, config.data.region_dim = 4, str(where), REGION
+    config.batch_size, config.start = 4, str(where)
     config.data.max_words, config.data.max_regions = POSITIONS - 3, 3
     return config
 
 
 def test_a_bert_directory_gives_words_and_the_first_layers(folder):
     config = settings(folder)
-    start = read_source(config)
-    params = jax.jit(build(config, len(PIECES)).init)(jax.random.key(0), example_batch(config))
+    start = read_source(config, FACTS)
+    params = jax.jit(build(config, FACTS).init)(jax.random.key(0), example_batch(config, FACTS))
     made, state = start_from(params, start), published()
     assert jax.tree.structure(made) == jax.tree.structure(params)
     np.testing.assert_array_equal(
@@ -71,7 +75,7 @@ def test_a_bert_directory_gives_words_and_the_first_layers(folder):
     ids, mask = start.tokenizer.encode(["A Dog"], 5)  # uncased, as BERT's default is
     assert [PIECES[k] for k in ids[0][mask[0]]] == ["[CLS]", "a", "dog", "[SEP]"]
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
-    assert PIECES[read_source(config).tokenizer.encode(["A Dog"], 5)[0][0, 2]] == "Dog"
+    assert PIECES[read_source(config, FACTS).tokenizer.encode(["A Dog"], 5)[0][0, 2]] == "Dog"
 
 
 @pytest.mark.parametrize(
@@ -84,37 +88,37 @@ def test_a_bert_directory_gives_words_and_the_first_layers(folder):
 )
 def test_a_bert_of_other_sizes_is_refused(folder, change, message):
     with pytest.raises(UserError, match=message):
-        read_source(settings(folder, **change))
+        read_source(settings(folder, **change), FACTS)
 
 
 def test_what_is_missing_is_named(folder):
     config = settings(folder)
     save_file({"bert.pooler.dense.bias": np.zeros(HIDDEN, np.float32)}, folder / "model.safetensors")
     with pytest.raises(UserError, match=r"lacks embeddings\.LayerNorm\.bias, .* and \d+ more"):
-        read_source(config)
+        read_source(config, FACTS)
     (folder / "config.json").write_text("[]")
     with pytest.raises(UserError, match=r"config\.json: not a table in JSON"):
-        read_source(config)
+        read_source(config, FACTS)
     (folder / "config.json").write_text("{oops")
     with pytest.raises(UserError, match=r"config\.json:1: not JSON"):
-        read_source(config)
+        read_source(config, FACTS)
     (folder / "vocab.txt").unlink()
     with pytest.raises(UserError, match=r"no BERT directory either: no vocab\.txt"):
-        read_source(config)
+        read_source(config, FACTS)
     other = default("dias")
     other.start = str(folder)
     (folder / "vocab.txt").write_text("\n".join(PIECES))
     with pytest.raises(UserError, match="starts a cross-encoder alone"):
-        read_source(other)
+        read_source(other, FACTS)
 
 
 def test_a_deeper_run_grows_from_a_shallower_one(tmp_path):
     shallow, deep = settings("", layers=1), settings("", layers=3)
-    old, batch = build(shallow, len(PIECES)), example_batch(shallow, 4)
+    old, batch = build(shallow, FACTS), example_batch(shallow, FACTS, 4)
     params = jax.jit(old.init)(jax.random.key(0), batch)
     values = flatten_dict(params, sep="/")
-    new = build(deep, len(PIECES))
-    made = start_from(jax.jit(new.init)(jax.random.key(1), batch), Source("START", values, True, None))
+    new = build(deep, FACTS)
+    made = start_from(jax.jit(new.init)(jax.random.key(1), batch), Source("START", values, True, None, FACTS))
     for path, value in flatten_dict(made, sep="/").items():
         if path in values:
             np.testing.assert_array_equal(value, values[path])
@@ -126,4 +130,4 @@ def test_a_deeper_run_grows_from_a_shallower_one(tmp_path):
     )(of)
     np.testing.assert_allclose(score(new, made), score(old, params), atol=1e-4)
     with pytest.raises(UserError, match=r"layer_1/.* is .* there, absent here"):
-        start_from(params, Source("START", flatten_dict(made, sep="/"), True, None))
+        start_from(params, Source("START", flatten_dict(made, sep="/"), True, None, FACTS))
