@@ -55,7 +55,7 @@ def ablated(config, preset: str, without: str):
 
 
 def get_config(arg: str = ""):
-    given = options(arg, preset="practical", without="", image="", text="")
+    chosen = options(arg, preset="practical", without="", image="", text="")
     config = default("cdds")
     config.name, config.batch_size, config.duration, config.dim = "cdds_f30k", 64, "25 epochs", 512
     config.data.name, config.data.data_dir = "flickr30k", "data/f30k"
@@ -69,9 +69,9 @@ def get_config(arg: str = ""):
     image.augment.crop, image.augment.flip = (0.6, 1.0), 0.5
     optimizer = config.optimizer
     for side in ("image", "text"):
-        if given[side]:
-            config[side].name, config[side].path = "pretrained", given[side]
+        if chosen[side]:
+            config[side].name, config[side].path = "pretrained", chosen[side]
             optimizer.lr_factors += ((f"^{side}/backbone/", 0.1),)
     optimizer.lr, optimizer.schedule = 2e-4, "step"
     optimizer.step_at, optimizer.step_factor = ("9 epochs", "15 epochs", "20 epochs"), 0.3
-    return ablated(config, given["preset"], given["without"])
+    return ablated(config, chosen["preset"], chosen["without"])

@@ -6,7 +6,7 @@ from jax_itm.config import default, options
 
 
 def get_config(arg: str = ""):
-    given = options(arg, **ARGUMENTS)
-    config = setting(default(given["method"]))
+    chosen = options(arg, **ARGUMENTS)
+    config = setting(default(chosen["method"]))
     config.name, config.dim = "cdds_f8k", 128
-    return small(config, given)
+    return small(config, chosen)

@@ -12,26 +12,26 @@ from jax_itm.config import default, options
 ARGUMENTS = {"preset": "practical", "without": "", "method": "cdds"}
 
 
-def small(config, given: dict[str, str]):
+def small(config, chosen: dict[str, str]):
     """What fits two cores: a layer a path, one noise; with `method`, the same encoders' plain contrast.
 
     The encoders' rate is too high for the UNet's transformers (BENCHMARKS.md), which take a tenth of it.
     """
     config.batch_size, config.image.pooling, config.text.pooling = 64, "mean", "mean"
-    if given["method"] != "cdds":
+    if chosen["method"] != "cdds":
         config.name += "-baseline"
         return config
     head = config.head
     head.layers, head.heads, head.mlp, head.noises = 1, 4, 2, 1
-    config = ablated(config, given["preset"], given["without"])
+    config = ablated(config, chosen["preset"], chosen["without"])
     if head.name == "unet":
         config.optimizer.lr_factors = (("^head/", 0.1),)
     return config
 
 
 def get_config(arg: str = ""):
-    given = options(arg, **ARGUMENTS, modality="regions")
-    config = setting(default(given["method"]), given["modality"])
+    chosen = options(arg, **ARGUMENTS, modality="regions")
+    config = setting(default(chosen["method"]), chosen["modality"])
     config.name, config.dim, config.duration = "cdds_scenes", 64, "3 epochs"
     config.image.hidden = 512  # a region is a crop's pixels
-    return small(config, given)
+    return small(config, chosen)

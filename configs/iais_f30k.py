@@ -16,10 +16,10 @@ SIZES = {"base": (768, 12, 12), "large": (1024, 24, 16)}  # hidden, layers, head
 
 def optimizer(config, lr: float, warmup: str):
     """UNITER's: decay on kernels, tables and the weights of two LayerNorms, as released."""
-    made = config.optimizer
-    made.name, made.lr, made.schedule, made.warmup = "bert_adam", lr, "linear", warmup
-    made.betas, made.eps, made.weight_decay, made.clip = (0.9, 0.98), 1e-6, 0.01, 2.0
-    made.decay_on = (r"(kernel|embedding)$", r"(img_layer_norm|pos_layer_norm)/scale$")
+    optimizer = config.optimizer
+    optimizer.name, optimizer.lr, optimizer.schedule, optimizer.warmup = "bert_adam", lr, "linear", warmup
+    optimizer.betas, optimizer.eps, optimizer.weight_decay, optimizer.clip = (0.9, 0.98), 1e-6, 0.01, 2.0
+    optimizer.decay_on = (r"(kernel|embedding)$", r"(img_layer_norm|pos_layer_norm)/scale$")
 
 
 def resize(config, size: str, sizes: dict[str, tuple[int, int, int]]):
@@ -31,11 +31,11 @@ def resize(config, size: str, sizes: dict[str, tuple[int, int, int]]):
 
 def setting(name: str, arg: str):
     """What Flickr30k and COCO share: the config, and the size that was asked for."""
-    given = options(arg, size="base", start="", alignment="singular")
+    chosen = options(arg, size="base", start="", alignment="singular")
     config = default("iais")
-    config.name, config.start, config.data.data_dir = f"iais_{name}", given["start"], f"data/{name}"
-    config.losses.attention_alignment.form = given["alignment"]
-    resize(config, given["size"], SIZES)
+    config.name, config.start, config.data.data_dir = f"iais_{name}", chosen["start"], f"data/{name}"
+    config.losses.attention_alignment.form = chosen["alignment"]
+    resize(config, chosen["size"], SIZES)
     config.batch_size, config.duration = 8 * config.mining.pool, "5000 steps"
     config.data.name, config.data.max_regions = "uniter", 100
     config.data.max_words = 62  # 60 pieces, [CLS] and [SEP]
@@ -44,7 +44,7 @@ def setting(name: str, arg: str):
     config.dtype = "bfloat16"
     config.evaluate.every, config.evaluate.batch_size, config.evaluate.images = "1000 steps", 400, 200
     optimizer(config, lr=5e-5, warmup="500 steps")
-    return config, given["size"]
+    return config, chosen["size"]
 
 
 def get_config(arg: str = ""):

@@ -17,23 +17,23 @@ SIZES = {"small": (128, 2, 4), "minilm": (384, 6, 12)}  # hidden, layers, heads
 
 
 def get_config(arg: str = ""):
-    given = options(arg, part="tune", size="small", start="", alignment="singular")
+    chosen = options(arg, part="tune", size="small", start="", alignment="singular")
     config = default("iais")
-    config.name, config.start = "iais_f8k", given["start"]
+    config.name, config.start = "iais_f8k", chosen["start"]
     config.data.name, config.data.data_dir, config.data.validation = "precomp", "data/f8k", "dev"
     config.data.max_regions, config.data.max_words, config.data.min_count = 16, 20, 4
     config.image.boxes = True  # it reads them: data without are refused
-    resize(config, given["size"], SIZES)
-    config.uniter.init_std = 0.08 if given["size"] == "small" else 0.02
+    resize(config, chosen["size"], SIZES)
+    config.uniter.init_std = 0.08 if chosen["size"] == "small" else 0.02
     config.uniter.region_mlp = 512  # the grid's features are no detector's
-    config.losses.attention_alignment.form = given["alignment"]
+    config.losses.attention_alignment.form = chosen["alignment"]
     mining = config.mining
     mining.pool = mining.anchors = 16
     mining.hardest, mining.tile = 3, 64
     config.batch_size, config.duration = 32, "100 steps"
     optimizer(config, lr=3e-4, warmup="10 steps")
     config.evaluate.every, config.evaluate.images = "50 steps", 100
-    if given["part"] == "start":
+    if chosen["part"] == "start":
         config.name, config.optimizer.lr, config.optimizer.warmup = "iais_f8k_start", 5e-4, "100 steps"
         config.duration = mining.random_for = "1300 steps"
         config.evaluate.every, config.losses.attention_alignment.form = "650 steps", "none"

@@ -14,23 +14,23 @@ from jax_itm.config import default, options
 
 
 def get_config(arg: str = ""):
-    given = options(arg, part="tune", start="", alignment="singular")
+    chosen = options(arg, part="tune", start="", alignment="singular")
     config = default("iais")
-    config.name, config.start = "iais_scenes", given["start"]
+    config.name, config.start = "iais_scenes", chosen["start"]
     config.data.max_regions, config.data.max_words = 6, 24
     config.image.boxes = True  # it reads them: data without are refused
     uniter, mining = config.uniter, config.mining
     # A region is a crop's pixels, not a detector's features: it needs layers of its own.
     uniter.region_mlp, uniter.init_std = 512, 0.1
     uniter.hidden, uniter.layers, uniter.heads, uniter.dropout = 64, 2, 4, 0.0
-    config.losses.attention_alignment.form = given["alignment"]
+    config.losses.attention_alignment.form = chosen["alignment"]
     mining.hardest, mining.tile = 3, 64
     mining.pool = mining.anchors = 16  # the hardest of larger pools teach a young matcher too little
     config.batch_size, config.duration = 32, "600 steps"
     optimizer(config, lr=5e-4, warmup="50 steps")
     config.evaluate.every = "200 steps"
     config.evaluate.protocol = "folds"  # every pair of a fold goes through the model
-    if given["part"] == "start":
+    if chosen["part"] == "start":
         config.name, config.optimizer.lr = "iais_scenes_start", 7e-4
         config.duration = mining.random_for = "3000 steps"
         config.evaluate.every, config.losses.attention_alignment.form = "1000 steps", "none"

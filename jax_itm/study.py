@@ -202,10 +202,10 @@ def trials_table(runner: Runner, rows: Sequence[Row]) -> str:
     lines = ["| row | trial | rSum | minutes |", "| --- | --- | ---: | ---: |"]
     for row in rows:
         for trial, fields in enumerate(row.trials):
-            found = runner.done[Task(row, trial, runner.study.seeds[0]).key]
+            result = runner.done[Task(row, trial, runner.study.seeds[0]).key]
             what = ", ".join(f"{name} {value}" for name, value in fields.items()) or "as the config"
             mark = " (chosen)" if trial == runner.chosen(row) and len(row.trials) > 1 else ""
-            lines.append(f"| {row.name} | {what}{mark} | {found['rsum']:.1f} | {found['minutes']:.1f} |")
+            lines.append(f"| {row.name} | {what}{mark} | {result['rsum']:.1f} | {result['minutes']:.1f} |")
     return "\n".join(lines)
 
 

@@ -114,8 +114,8 @@ def select_columns(
     hard = jnp.where(empty[:, None], largest, kept).astype(s.dtype)
     # Columns of different scales have an s that is no float any more; its share of the row is one.
     share = jnp.exp(log_s - jax.lax.stop_gradient(jnp.max(log_s, axis=1, keepdims=True)))
-    drawn = (hard + soft - jax.lax.stop_gradient(soft)) * share
-    weights = drawn / jnp.sum(drawn, axis=1, keepdims=True)
+    selected = (hard + soft - jax.lax.stop_gradient(soft)) * share
+    weights = selected / jnp.sum(selected, axis=1, keepdims=True)
     return ColumnSelection(identity * jnp.eye(len(s)) + (1 - identity) * weights, kept, empty)
 
 

@@ -204,8 +204,8 @@ def _moments_of_s(
 
 def random_tokens(axes: BatchAxes, key: PRNGKeyArray, mask: Bool[Array, "b n"]) -> Bool[Array, "b n"]:
     """A random share of the true tokens; all where none was drawn."""
-    drawn = mask & split_rows(axes, jax.random.bernoulli(key, RANDOM_SHARE, mask.shape))
-    return jnp.where(jnp.any(drawn), drawn, mask)
+    kept = mask & split_rows(axes, jax.random.bernoulli(key, RANDOM_SHARE, mask.shape))
+    return jnp.where(jnp.any(kept), kept, mask)
 
 
 def contrast(
@@ -231,8 +231,8 @@ def contrast(
     scale = jnp.asarray(1 / options.temperature, sampled.dtype)
     if options.level == "pooled_batch":
         pooled = lambda x: l2_normalise(mean_pool(x, mask))
-        given = {"scale": scale, "image_ids": image_ids, "axis": axes.names, "plan": plan}
-        return contrastive.info_nce(pooled(sampled), pooled(tokens), **given)
+        shared = {"scale": scale, "image_ids": image_ids, "axis": axes.names, "plan": plan}
+        return contrastive.info_nce(pooled(sampled), pooled(tokens), **shared)
     x, s = l2_normalise(sampled), l2_normalise(tokens)
     own, real = scale * jnp.sum(x * s, axis=-1), mask.astype(x.dtype)
     if options.level == "patch_image":

@@ -106,8 +106,8 @@ def triplet_terms(
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from jax_itm import losses
-        >>> drawn = {"negatives": "distance_weighted", "key": jax.random.key(0)}
-        >>> terms = losses.triplet_terms(jnp.eye(8), jnp.eye(8), **drawn)
+        >>> options = {"negatives": "distance_weighted", "key": jax.random.key(0)}
+        >>> terms = losses.triplet_terms(jnp.eye(8), jnp.eye(8), **options)
         >>> sorted(terms)
         ['below_mean', 'triplet']
     """
@@ -119,16 +119,16 @@ def triplet_terms(
 def _terms(batch: Pairs, matrix: Matrix, margin: float, negatives: str, options: dict[str, Any]) -> Terms:
     if negatives not in NEGATIVES:
         raise ArgumentError(f"negatives={negatives!r}: must be one of {', '.join(NEGATIVES)}")
-    given = batch.images, batch.texts, batch.image_ids
+    rows = batch.images, batch.texts, batch.image_ids
     if negatives == "sum":
         return {"triplet": _all_negatives(batch, matrix, margin)}
     if negatives == "hardest":
-        hardest: Any = select_negatives(matrix, None, *given, ())
+        hardest: Any = select_negatives(matrix, None, *rows, ())
         return {"triplet": _hinges(batch, margin, *hardest)}
     if negatives == "knn":
         if options["k"] < 1:
             raise ArgumentError(f"k={options['k']}: must be 1 or more")
-        nearest: Any = hardest_negatives(matrix, options["k"], *given)
+        nearest: Any = hardest_negatives(matrix, options["k"], *rows)
         return {"triplet": _mean_hinges(batch, margin, *nearest)}
     if options["key"] is None:
         raise ArgumentError("key: distance-weighted negatives are drawn, and need a jax.random.key")
@@ -137,11 +137,11 @@ def _terms(batch: Pairs, matrix: Matrix, margin: float, negatives: str, options:
         log_w = distance_log_weights(tile.scores[0], options["cutoff"], options["sphere_dim"])
         return log_w + pair_gumbel(tile, axis, params)
 
-    drawn: Any = select_negatives(matrix, keys, *given, jax.random.key_data(options["key"]))
-    below = [jnp.sum(one.exists & (one.score < one.mean)) for one in drawn]
-    count = sum(jnp.sum(one.exists) for one in drawn)
+    selected: Any = select_negatives(matrix, keys, *rows, jax.random.key_data(options["key"]))
+    below = [jnp.sum(one.exists & (one.score < one.mean)) for one in selected]
+    count = sum(jnp.sum(one.exists) for one in selected)
     share = jax.lax.stop_gradient((below[0] + below[1]) / jnp.maximum(count, 1))
-    return {"triplet": _hinges(batch, margin, *drawn), "below_mean": share}
+    return {"triplet": _hinges(batch, margin, *selected), "below_mean": share}
 
 
 def _all_negatives(batch: Pairs, matrix: Matrix, margin: float) -> Float[Array, ""]:

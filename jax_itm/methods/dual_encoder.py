@@ -130,8 +130,8 @@ class DualEncoder:
         return params | ({"stats": stats} if stats else {})
 
     def _of_terms(self, part: str, dim: int) -> dict[str, dict[str, Array]]:
-        made = {name: getattr(TERMS[name], part)(self.options[name], dim) for name in self.parametrised}
-        return {name: arrays for name, arrays in made.items() if arrays}
+        arrays = {name: getattr(TERMS[name], part)(self.options[name], dim) for name in self.parametrised}
+        return {name: own for name, own in arrays.items() if own}
 
     def project(self, params: Params) -> Params:
         """The parameters after an update, clipped ones within their limits."""
@@ -220,7 +220,7 @@ class DualEncoder:
             origin = None
             if image.origin is not None and text.origin is not None:
                 origin = image.origin, text.origin
-            else:  # no head has made the tokens' columns comparable
+            else:  # no head has arrays_of the tokens' columns comparable
                 v, t = losses.equal_length(v), losses.equal_length(t)
             return losses.sample_distributions(
                 v,

@@ -10,7 +10,7 @@ from jax_itm.plots.figures import Number, Style
 from jax_itm.plots.runs import Run, read_run
 
 WEIGHTED = "train/weighted/"
-ISD = {"val/isd/isda": "ISDa", "val/isd/singular": "ISD"}  # the first that a run has is drawn
+ISD = {"val/isd/isda": "ISDa", "val/isd/singular": "ISD"}  # the first that a run has is bars
 BAR_LABELS = 3  # more bars have no room for their numbers
 
 Points = list[tuple[Number, Number]]
@@ -54,7 +54,7 @@ def draw(runs: Sequence[Run], out: str) -> None:
     """Weighted loss terms of the first run, validation rSum, and recalls beside one another.
 
     A row of the table has one colour: a curve for each seed, and bars of the means. If runs logged ISD it is
-    drawn against rSum, with one point for each validation, later ones larger.
+    bars against rSum, with one point for each validation, later ones larger.
     """
     groups = tables.group_by(runs, lambda run: tables.setting(run.result))
     isd = next((key for key in ISD for run in runs if any(key in line for line in run.lines)), None)
@@ -119,11 +119,11 @@ def _draw_recalls(axes: Axes, groups: Sequence[Sequence[Run]]) -> None:
         offset = (k - (len(bars) - 1) / 2) * width
         centres = [place + offset for place in range(len(tables.RECALLS))]
         frame = {"edgecolor": "white", "linewidth": 0.3}
-        drawn = axes.bar(
+        bars = axes.bar(
             centres, bar.recalls, width, label=bar.label, color=bar.color, hatch=bar.hatch, **frame
         )
         if len(bars) <= BAR_LABELS:
-            axes.bar_label(drawn, fmt="%.0f", fontsize=7)
+            axes.bar_label(bars, fmt="%.0f", fontsize=7)
     names = [f"{direction}\nR@{name[1:]}" for direction, name in tables.RECALLS]
     axes.set_xticks(range(len(names)), names)
     protocol = groups[0][0].result["protocol"]

@@ -79,6 +79,6 @@ if __name__ == "__main__":
     parser.add_argument("--faults", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", default="SIGKILL", help="names of signals, separated by commas")
-    given = parser.parse_args()
+    inputs = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        soak(Path(folder), given.faults, given.kinds.split(","), given.seed)
+        soak(Path(folder), inputs.faults, inputs.kinds.split(","), inputs.seed)

@@ -31,14 +31,14 @@ def measure(n: int) -> tuple[float, float, float]:
     out = jax.random.normal(keys[3], (sets, 256))
     loss = lambda pool: lambda x, w: jnp.sum(pool(x, mask, w) * out)
     forms = [jax.jit(jax.value_and_grad(loss(pool), (0, 1))) for pool in (sorted_, pool_by_rank)]
-    found = [jax.block_until_ready(form(x, weights)) for form in forms]
+    actual = [jax.block_until_ready(form(x, weights)) for form in forms]
     times = ([], [])
     for _ in range(5):
         for form, taken in zip(forms, times, strict=True):
             start = time.perf_counter()
             jax.block_until_ready(form(x, weights))
             taken.append(time.perf_counter() - start)
-    apart = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), found[0][1], found[1][1])
+    apart = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), actual[0][1], actual[1][1])
     return statistics.median(times[0]), statistics.median(times[1]), max(apart)
 
 

@@ -116,7 +116,7 @@ def main(images: int) -> None:
                 count = read()
                 rates[name].append(count / (time.perf_counter() - start))
                 time.sleep(0.2)  # reading ahead ends, so that it slows no other way
-    medians = {name: statistics.median(found) for name, found in rates.items()}
+    medians = {name: statistics.median(actual) for name, actual in rates.items()}
     base = next(rate for name, rate in medians.items() if "as_numpy" in name)
     print(f"{images} images of {REGIONS} x {DIM} float16, {os.cpu_count()} processors\n")
     print("| reader | images/s | MB/s | times `as_numpy` |\n| --- | ---: | ---: | ---: |")

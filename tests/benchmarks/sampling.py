@@ -39,9 +39,9 @@ def settings(args, argument=""):
     return config
 
 
-def training(config, mesh):
+def training(config, mesh, features):
     """One training step after another, on one batch."""
-    facts = Facts(region_dim=args.features, vocab=VOCABULARY)
+    facts = Facts(region_dim=features, vocab=VOCABULARY)
     method = build(config, facts, 20_000)
     local = filled(example_batch(config, facts, config.batch_size), jax.random.key(0))
     params = jax.jit(method.init)(jax.random.key(0), local)
@@ -86,8 +86,8 @@ def main():
     with jax.set_mesh(mesh):
         calls = {
             "sampling": sampled(config),
-            "step": training(config, mesh),
-            "step, contrast": training(settings(args, ":without=sampling"), mesh),
+            "step": training(config, mesh, args.features),
+            "step, contrast": training(settings(args, ":without=sampling"), mesh, args.features),
         }
         seconds = medians(calls, args.turns)
     for name, value in seconds.items():

@@ -102,11 +102,11 @@ def ours(name, plan):
     """A loss of this package, of (images, texts, image ids)."""
     knn = {"negatives": "knn", "k": 8}
     call = {
-        "InfoNCE": lambda v, t, **given: losses.info_nce(v, t, scale=SCALE, **given),
-        "triplet hardest": lambda v, t, **given: losses.triplet(v, t, margin=MARGIN, **given),
-        "triplet knn": lambda v, t, **given: losses.triplet(v, t, margin=MARGIN, **knn, **given),
-        "sigmoid": lambda v, t, **given: losses.sigmoid(v, t, scale=10.0, bias=-10.0, **given),
-        "DIAS, four terms": lambda v, t, **given: losses.dias(v, t, key=jax.random.key(0), **given),
+        "InfoNCE": lambda v, t, **inputs: losses.info_nce(v, t, scale=SCALE, **inputs),
+        "triplet hardest": lambda v, t, **inputs: losses.triplet(v, t, margin=MARGIN, **inputs),
+        "triplet knn": lambda v, t, **inputs: losses.triplet(v, t, margin=MARGIN, **knn, **inputs),
+        "sigmoid": lambda v, t, **inputs: losses.sigmoid(v, t, scale=10.0, bias=-10.0, **inputs),
+        "DIAS, four terms": lambda v, t, **inputs: losses.dias(v, t, key=jax.random.key(0), **inputs),
     }[name]
     return lambda v, t, ids: call(v, t, image_ids=ids, plan=plan)
 
@@ -150,25 +150,25 @@ def prepared(loss, v, t, devices):
     mesh = make_mesh(devices)
     rows = batch_sharded(mesh)
     with jax.set_mesh(mesh):
-        given = jax.device_put((v, t, np.arange(len(v), dtype=np.int32)), rows)
+        inputs = jax.device_put((v, t, np.arange(len(v), dtype=np.int32)), rows)
         of = jax.value_and_grad(loss, argnums=(0, 1))
-        program = jax.jit(of, out_shardings=(None, (rows, rows))).lower(*given).compile()
+        program = jax.jit(of, out_shardings=(None, (rows, rows))).lower(*inputs).compile()
     held = program.memory_analysis().temp_size_in_bytes / 2**20
-    return (lambda: jax.block_until_ready(program(*given))), held
+    return (lambda: jax.block_until_ready(program(*inputs))), held
 
 
 def prepared_torch(loss, v, t):
     import torch
 
     torch.set_num_threads(os.cpu_count() or 1)
-    given = [torch.tensor(x, requires_grad=True) for x in (v, t)]
+    inputs = [torch.tensor(x, requires_grad=True) for x in (v, t)]
 
     def call():
-        for x in given:
+        for x in inputs:
             x.grad = None
-        value = loss(*given)
+        value = loss(*inputs)
         value.backward()
-        return value.detach().numpy(), [x.grad.numpy() for x in given]
+        return value.detach().numpy(), [x.grad.numpy() for x in inputs]
 
     return call
 
@@ -187,16 +187,16 @@ def quiet() -> tuple[bool, float]:
 
 def forms(name, v, t, devices, with_torch):
     """Each form of a loss, made when called: (value-and-gradient call, temporary MiB a device)."""
-    made = {
+    built = {
         "ring": lambda: prepared(ours(name, Plan("ring")), v, t, devices),
         "gather, tiled": lambda: prepared(ours(name, Plan("gather")), v, t, devices),
     }
     if name in PLAIN:
-        made["all-gather"] = lambda: prepared(all_gather(name), v, t, devices)
-        made["dense"] = lambda: prepared(dense(name), v, t, devices)
+        built["all-gather"] = lambda: prepared(all_gather(name), v, t, devices)
+        built["dense"] = lambda: prepared(dense(name), v, t, devices)
         if with_torch:
-            made["PyTorch"] = lambda: (prepared_torch(torch_losses()[name], v, t), None)
-    return made
+            built["PyTorch"] = lambda: (prepared_torch(torch_losses()[name], v, t), None)
+    return built
 
 
 def peaks(names, args) -> None:
@@ -210,9 +210,9 @@ def peaks(names, args) -> None:
             print(f"| {name} | {form} | {done.stdout.split()[-1]} |", flush=True)
 
 
-def times(name, made, turns, silent) -> float:
+def times(name, built, turns, silent) -> float:
     """Prints the rows of one loss and returns the ring's seconds."""
-    calls = {form: make() for form, make in made.items()}
+    calls = {form: make() for form, make in built.items()}
     values = {form: float(call()[0]) for form, (call, _) in calls.items()}
     seconds = {form: [] for form in calls}
     for _ in range(turns):

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from jax_itm.checkpoint.state import abstract_state
+from jax_itm.config import Facts
 from jax_itm.config.load import default
 from jax_itm.distributed.mesh import batch_sharded, make_mesh
 from jax_itm.methods import build, example_batch

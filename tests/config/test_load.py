@@ -82,7 +82,7 @@ def test_a_typo_inside_a_config_file(tmp_path):
 
 
 def test_overrides_keep_their_types():
-    found = read(
+    actual = read(
         CONFIG,
         [
             "--config.optimizer.lr=1",
@@ -92,9 +92,9 @@ def test_overrides_keep_their_types():
             "--config.image.boxes=False",
         ],
     )
-    assert found.optimizer.lr == 1.0 and isinstance(found.optimizer.lr, float)
-    assert found.optimizer.step_at == ("1 epochs", "2 epochs")
-    assert found.name == "007" and found.image.boxes is False and found.losses.dimension.weight == 0
+    assert actual.optimizer.lr == 1.0 and isinstance(actual.optimizer.lr, float)
+    assert actual.optimizer.step_at == ("1 epochs", "2 epochs")
+    assert actual.name == "007" and actual.image.boxes is False and actual.losses.dimension.weight == 0
 
 
 def test_every_config_file_reads_and_survives_json():

@@ -157,8 +157,8 @@ def test_inference_needs_no_tensorflow(place):
         "print(m.score(m.encode_images(np.zeros((2, 3, 12))), m.encode_texts(['word1'])).shape)\n"
     )
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert found.stdout.strip() == "(2, 1)", found.stderr
+    actual = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert actual.stdout.strip() == "(2, 1)", actual.stderr
 
 
 def test_search_ranks_regions(place, tmp_path, capsys):

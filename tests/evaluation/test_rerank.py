@@ -147,14 +147,14 @@ class Phrased(Split):
         return {"regions": regions, "boxes": np.concatenate([corner, corner + 0.3], axis=1)}
 
     def phrases(self, image):
-        found = []
+        actual = []
         for number, text in enumerate(self.captions()[2 * image : 2 * image + 2]):
             if " " in text:
                 spans = (0, text.index(" ")), (text.rindex(" ") + 1, len(text))
-                found += [
+                actual += [
                     {"caption": number, "start": a, "end": b, "box": box} for box, (a, b) in enumerate(spans)
                 ]
-        return found
+        return actual
 
 
 def test_attention_has_the_words_and_true_regions_of_its_pair():
@@ -164,20 +164,20 @@ def test_attention_has_the_words_and_true_regions_of_its_pair():
     method = build(config, facts)
     start = jax.jit(method.init)(jax.random.key(0), example_batch(config, facts))
     params = jax.tree.map(lambda x: 8 * x, start)
-    found = attention(
+    actual = attention(
         Matcher(Description(config, facts, tokenizer), method, make_mesh(1), params), split, 3, "run"
     )
-    assert found.words == ["cat", "and", "dog"]
-    np.testing.assert_allclose(found.among_words.sum(1), np.ones(3), rtol=1e-5)
-    np.testing.assert_allclose(found.among_regions.sum(1), np.ones(3), rtol=1e-5)
+    assert actual.words == ["cat", "and", "dog"]
+    np.testing.assert_allclose(actual.among_words.sum(1), np.ones(3), rtol=1e-5)
+    np.testing.assert_allclose(actual.among_regions.sum(1), np.ones(3), rtol=1e-5)
     ids, mask = tokenizer.encode(["cat and dog"], 5)
     batch = {
         "image": collate_images([split.image(1)], 3, ImageTransform(())),
         "text": {"ids": ids, "mask": mask},
     }
     maps = jax.jit(method.maps)(params, jax.tree.map(jnp.asarray, batch))
-    np.testing.assert_allclose(found.among_words, maps.own[0, 1:4, 1:4], rtol=1e-4)
-    assert list(found.nearest_region) == list(np.argmax(maps.out[0, 1:4], axis=1))
+    np.testing.assert_allclose(actual.among_words, maps.own[0, 1:4, 1:4], rtol=1e-4)
+    assert list(actual.nearest_region) == list(np.argmax(maps.out[0, 1:4], axis=1))
 
 
 def test_isd_of_a_split_is_that_of_its_pairs():
@@ -189,7 +189,7 @@ def test_isd_of_a_split_is_that_of_its_pairs():
     method, mesh = build(config, facts), make_mesh(1)
     start = jax.jit(method.init)(jax.random.key(0), example_batch(config, facts))
     params = jax.tree.map(lambda x: 8 * x, start)
-    found = isd(Matcher(Description(config, facts, tokenizer), method, mesh, params), split)
+    actual = isd(Matcher(Description(config, facts, tokenizer), method, mesh, params), split)
     isda, language = [], []
     for k, caption in enumerate(split.captions()):
         words = len(caption.split()) + 2
@@ -201,9 +201,9 @@ def test_isd_of_a_split_is_that_of_its_pairs():
         if words > 3:
             phrase, box = np.zeros((1, 2, words), bool), np.zeros((1, 2, 3), bool)
             phrase[0, 0, 1] = phrase[0, 1, -2] = box[0, 0, 0] = box[0, 1, 1] = True
-            given = jnp.asarray(phrase), jnp.asarray(box)
-            isda.append(float(alignment.annotated_isd(maps, *given)[0][0]))
-    assert found["pairs"] == 6 and found["isda_pairs"] == len(isda) == 5
-    np.testing.assert_allclose(found["isda"], np.mean(isda), rtol=1e-4)
-    np.testing.assert_allclose(found["language"], np.mean(language), rtol=1e-4)
-    assert found["singular"] == pytest.approx((found["language"] + found["vision"]) / 2)
+            inputs = jnp.asarray(phrase), jnp.asarray(box)
+            isda.append(float(alignment.annotated_isd(maps, *inputs)[0][0]))
+    assert actual["pairs"] == 6 and actual["isda_pairs"] == len(isda) == 5
+    np.testing.assert_allclose(actual["isda"], np.mean(isda), rtol=1e-4)
+    np.testing.assert_allclose(actual["language"], np.mean(language), rtol=1e-4)
+    assert actual["singular"] == pytest.approx((actual["language"] + actual["vision"]) / 2)

@@ -38,8 +38,8 @@ def randomised(model, seed: int = 0):
     with torch.no_grad():
         for name, value in model.named_parameters():
             norm = ("norm" in name.lower() or "ln_" in name) and name.endswith("weight")
-            drawn = torch.randn(value.shape, generator=generator) * 0.2 + norm
-            value.copy_(drawn.half().float())
+            draws = torch.randn(value.shape, generator=generator) * 0.2 + norm
+            value.copy_(draws.half().float())
     return model.eval()
 
 
@@ -82,11 +82,11 @@ def minilm():
     folder = f"{spec.submodule_search_locations[0]}/model"
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModel.from_pretrained(folder).eval()
-    given = tokenizer(CAPTIONS, padding="max_length", truncation=True, max_length=24, return_tensors="pt")
+    inputs = tokenizer(CAPTIONS, padding="max_length", truncation=True, max_length=24, return_tensors="pt")
     with torch.no_grad():
-        tokens = model(**given).last_hidden_state.numpy()
-    mask = given["attention_mask"].numpy().astype(bool)
-    ids = given["input_ids"].numpy().astype(np.int32)
+        tokens = model(**inputs).last_hidden_state.numpy()
+    mask = inputs["attention_mask"].numpy().astype(bool)
+    ids = inputs["input_ids"].numpy().astype(np.int32)
     return {"captions": np.array(json.dumps(CAPTIONS)), "ids": ids, "mask": mask, "tokens": tokens[..., :64]}
 
 
@@ -101,13 +101,13 @@ def pictures(*shapes, seed=0):
 
 def vision(model, images, **options):
     """What an encoder says of pictures with mean 0.5 and deviation 0.25."""
-    found = {}
+    actual = {}
     for k, pixels in enumerate(images):
         values = torch.tensor((pixels / 255 - 0.5) / 0.25, dtype=torch.float32).permute(0, 3, 1, 2)
         with torch.no_grad():
             tokens = model(pixel_values=values, **options).last_hidden_state
-        found |= {f"pixels_{k}": pixels, f"tokens_{k}": tokens.numpy()}
-    return found
+        actual |= {f"pixels_{k}": pixels, f"tokens_{k}": tokens.numpy()}
+    return actual
 
 
 def vit():
@@ -140,11 +140,11 @@ def swin():
         embed_dim=12, depths=[2, 2], num_heads=[2, 3], window_size=3, patch_size=4, image_size=48, mlp_ratio=2
     )
     model = randomised(transformers.SwinForImageClassification(config))
-    found = saved(model)
+    actual = saved(model)
     for k, image in enumerate(pictures((48, 48), (54, 38), (24, 24), (32, 28))):
         fresh = copy.deepcopy(model.swin)  # it keeps a small picture's windows for the next
-        found |= {name.replace("_0", f"_{k}"): x for name, x in vision(fresh, [image]).items()}
-    return found
+        actual |= {name.replace("_0", f"_{k}"): x for name, x in vision(fresh, [image]).items()}
+    return actual
 
 
 PROCESSORS = {  # preprocessor_config.json, as its many ages have written it
@@ -169,16 +169,16 @@ def processors():
     """Pictures of two shapes, smooth and rough, through every processor."""
     rng, images = np.random.default_rng(0), pictures((37, 50), (64, 45))
     images[0] = np.cumsum(rng.integers(-9, 10, images[0].shape), axis=2).astype(np.uint8)
-    found, cases = {f"picture_{k}": image[0] for k, image in enumerate(images)}, []
+    actual, cases = {f"picture_{k}": image[0] for k, image in enumerate(images)}, []
     for name, said in PROCESSORS.items():
         for case in said:
-            made = getattr(transformers, name)(**{k: x for k, x in case.items() if not k.endswith("_type")})
+            built = getattr(transformers, name)(**{k: x for k, x in case.items() if not k.endswith("_type")})
             for k, image in enumerate(images):
-                values = made(image[0], return_tensors="np")["pixel_values"][0]
-                found[f"values_{len(cases)}_{k}"] = values.transpose(1, 2, 0).astype(np.float32)
+                values = built(image[0], return_tensors="np")["pixel_values"][0]
+                actual[f"values_{len(cases)}_{k}"] = values.transpose(1, 2, 0).astype(np.float32)
             kind = {} if "feature_extractor_type" in case else {"image_processor_type": name[:-3]}
             cases.append(case | kind)
-    return found | {"cases": np.array(json.dumps(cases))}
+    return actual | {"cases": np.array(json.dumps(cases))}
 
 
 def byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -198,23 +198,26 @@ def clip():
     patches = {**SIZES, "intermediate_size": 48, "image_size": 32, "patch_size": 8}
     config = transformers.CLIPConfig(text_config=words, vision_config=patches, projection_dim=24)
     model = randomised(transformers.CLIPModel(config))
-    given = tokenizer(CAPTIONS, padding="max_length", truncation=True, max_length=40, return_tensors="pt")
-    found, encoder = saved(model), model.vision_model
+    inputs = tokenizer(CAPTIONS, padding="max_length", truncation=True, max_length=40, return_tensors="pt")
+    actual, encoder = saved(model), model.vision_model
     for k, pixels in enumerate(pictures((32, 32), (48, 40))):
         values = torch.tensor((pixels / 255 - 0.5) / 0.25, dtype=torch.float32).permute(0, 3, 1, 2)
         with torch.no_grad():
-            out = model(**given, pixel_values=values, interpolate_pos_encoding=True)
+            out = model(**inputs, pixel_values=values, interpolate_pos_encoding=True)
             tokens = encoder.post_layernorm(out.vision_model_output.last_hidden_state)
-        found |= {f"pixels_{k}": pixels, f"tokens_{k}": tokens.numpy()}
-        found |= {f"image_{k}": out.image_embeds.numpy(), "text": out.text_embeds.numpy()}
-        found["tokens"] = out.text_model_output.last_hidden_state.numpy()
-    found |= {"ids": given["input_ids"].numpy().astype(np.int32), "captions": np.array(json.dumps(CAPTIONS))}
+        actual |= {f"pixels_{k}": pixels, f"tokens_{k}": tokens.numpy()}
+        actual |= {f"image_{k}": out.image_embeds.numpy(), "text": out.text_embeds.numpy()}
+        actual["tokens"] = out.text_model_output.last_hidden_state.numpy()
+    actual |= {
+        "ids": inputs["input_ids"].numpy().astype(np.int32),
+        "captions": np.array(json.dumps(CAPTIONS)),
+    }
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        found["tokenizer.json"] = np.array((Path(folder) / "tokenizer.json").read_text())
-    found["vocab.json"] = np.array(json.dumps(vocab))
-    found["merges.txt"] = np.array("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
-    return found | {"mask": given["attention_mask"].numpy().astype(bool)}
+        actual["tokenizer.json"] = np.array((Path(folder) / "tokenizer.json").read_text())
+    actual["vocab.json"] = np.array(json.dumps(vocab))
+    actual["merges.txt"] = np.array("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    return actual | {"mask": inputs["attention_mask"].numpy().astype(bool)}
 
 
 def open_clip():
@@ -231,20 +234,20 @@ def open_clip():
     model = randomised(library.CLIP(**config))
     look = library.transform.PreprocessCfg(size=32, mean=(0.4, 0.5, 0.6), std=(0.25, 0.2, 0.3))
     library.model.set_model_preprocess_cfg(model, vars(look))
-    given = tokenizer(CAPTIONS, padding="max_length", truncation=True, max_length=40, return_tensors="pt")
+    inputs = tokenizer(CAPTIONS, padding="max_length", truncation=True, max_length=40, return_tensors="pt")
     images = pictures((45, 32), (47, 64))  # the middle is a half: 6.5 and 5.5, which are rounded to 6
     seen = [library.transform.image_transform_v2(look, is_train=False)(Image.fromarray(x[0])) for x in images]
     with torch.no_grad():
-        found = {f"image_{k}": model.encode_image(x[None], True).numpy() for k, x in enumerate(seen)}
-        found["text"] = model.encode_text(given["input_ids"], True).numpy()
+        actual = {f"image_{k}": model.encode_image(x[None], True).numpy() for k, x in enumerate(seen)}
+        actual["text"] = model.encode_text(inputs["input_ids"], True).numpy()
     with tempfile.TemporaryDirectory() as folder:
         save_for_hf(model, tokenizer, config, folder, safe_serialization=True)
         weights = load_file(f"{folder}/open_clip_model.safetensors")
-        found["config"] = np.array((Path(folder) / "open_clip_config.json").read_text())
-        found["tokenizer.json"] = np.array((Path(folder) / "tokenizer.json").read_text())
-    found |= {f"weight/{name}": value.astype(np.float16) for name, value in weights.items()}
+        actual["config"] = np.array((Path(folder) / "open_clip_config.json").read_text())
+        actual["tokenizer.json"] = np.array((Path(folder) / "tokenizer.json").read_text())
+    actual |= {f"weight/{name}": value.astype(np.float16) for name, value in weights.items()}
     return (
-        found
+        actual
         | {f"pixels_{k}": x[0] for k, x in enumerate(images)}
         | {"captions": np.array(json.dumps(CAPTIONS))}
     )

@@ -10,40 +10,40 @@ import numpy as np
 
 
 def load(path):
-    """{case: namespace(options, given, out, grad)}; `given` is what the key calls `in`."""
+    """{case: namespace(options, inputs, out, grad)}; `inputs` is what the key calls `in`."""
     raw = {}
     with np.load(path) as file:
         for key in file.files:
             case, kind, name = key.split("/", 2)
             raw.setdefault(case, {"in": {}, "out": {}, "grad": {}})[kind][name] = file[key]
     cases = {}
-    for case, found in raw.items():
+    for case, actual in raw.items():
         if case.startswith("shared."):
             continue
-        options = json.loads(str(found["in"].pop("options")))
-        given, out = {}, {}
+        options = json.loads(str(actual["in"].pop("options")))
+        inputs, out = {}, {}
         for shared in options["uses"]:
-            given |= raw[shared]["in"]
+            inputs |= raw[shared]["in"]
             out |= raw[shared]["out"]
-        given |= found["in"]
+        inputs |= actual["in"]
         for path in options.get("unused_params", ()):
-            del given[f"params/{path}"]
+            del inputs[f"params/{path}"]
         cases[case] = SimpleNamespace(
-            options=options, given=given, out=out | found["out"], grad=_split(found["grad"], given)
+            options=options, inputs=inputs, out=out | actual["out"], grad=_split(actual["grad"], inputs)
         )
     return cases
 
 
-def _split(grads, given):
+def _split(grads, inputs):
     done = {}
     for name, grad in grads.items():
         if not name.startswith("flat:"):
             done[name] = grad
             continue
         prefix, at = "params/" + name.removeprefix("flat:"), 0  # of "flat:" alone: all parameters
-        paths = sorted(k.removeprefix("params/") for k in given if k.startswith(prefix.rstrip("/") + "/"))
+        paths = sorted(k.removeprefix("params/") for k in inputs if k.startswith(prefix.rstrip("/") + "/"))
         for path in paths:
-            like = given[f"params/{path}"]
+            like = inputs[f"params/{path}"]
             done[path] = grad[at : at + like.size].reshape(like.shape)
             at += like.size
         assert at == grad.size, name
@@ -62,6 +62,6 @@ def tree(flat):
     return root
 
 
-def under(given, prefix):
-    """The entries of `given` below `prefix`/, as nested dicts: under(case.given, "params")."""
-    return tree({k[len(prefix) + 1 :]: v for k, v in given.items() if k.startswith(prefix + "/")})
+def under(inputs, prefix):
+    """The entries of `inputs` below `prefix`/, as nested dicts: under(case.inputs, "params")."""
+    return tree({k[len(prefix) + 1 :]: v for k, v in inputs.items() if k.startswith(prefix + "/")})

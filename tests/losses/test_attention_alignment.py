@@ -50,12 +50,12 @@ def test_divergence():
 
 @pytest.mark.parametrize("side", ["L", "V"])
 def test_singular(side):
-    given, gold = golden(side), lambda name: GOLD[f"singular_{side}_{name}"]
-    target = alignment.singular_target(given)
+    inputs, gold = golden(side), lambda name: GOLD[f"singular_{side}_{name}"]
+    target = alignment.singular_target(inputs)
     np.testing.assert_array_equal(target.chosen[0], gold("index"))
     np.testing.assert_allclose(target.extracted[0], gold("extracted"), **CLOSE)
     np.testing.assert_allclose(target.rows[0], gold("pseudo"), **CLOSE)
-    value, grad = jax.value_and_grad(lambda m: alignment.singular(m)[0], allow_int=True)(given)
+    value, grad = jax.value_and_grad(lambda m: alignment.singular(m)[0], allow_int=True)(inputs)
     np.testing.assert_allclose(value, gold("loss"), **CLOSE)
     own, other = ("txt", "img") if side == "L" else ("img", "txt")
     np.testing.assert_allclose(grad.own[0], gold(f"grad_{own}"), **CLOSE)
@@ -65,13 +65,13 @@ def test_singular(side):
 
 @pytest.mark.parametrize("side", ["L", "V"])
 def test_distributed(side):
-    given, gold = golden(side), lambda name: GOLD[f"distributed_{side}_{name}"]
-    np.testing.assert_allclose(alignment.round_trip(given)[0], gold("pseudo"), **CLOSE)
-    value, grad = jax.value_and_grad(lambda m: alignment.distributed(m)[0], allow_int=True)(given)
+    inputs, gold = golden(side), lambda name: GOLD[f"distributed_{side}_{name}"]
+    np.testing.assert_allclose(alignment.round_trip(inputs)[0], gold("pseudo"), **CLOSE)
+    value, grad = jax.value_and_grad(lambda m: alignment.distributed(m)[0], allow_int=True)(inputs)
     np.testing.assert_allclose(value, gold("loss"), **CLOSE)
     names = ("txt", "img", "t2i", "i2t") if side == "L" else ("img", "txt", "i2t", "t2i")
-    for name, found in zip(names, (grad.own, grad.other, grad.out, grad.back), strict=True):
-        np.testing.assert_allclose(found[0], gold(f"grad_{name}"), **CLOSE)
+    for name, actual in zip(names, (grad.own, grad.other, grad.out, grad.back), strict=True):
+        np.testing.assert_allclose(actual[0], gold(f"grad_{name}"), **CLOSE)
 
 
 def test_worked_example():
@@ -93,13 +93,13 @@ def test_rank_loss():
 def test_schedules():
     steps = jnp.asarray(GOLD["training_steps"])
     for name in ("exp", "linear", "log"):
-        found = alignment.schedule(name, (steps / 5000).astype(jnp.float32))  # as the golden numbers were
-        np.testing.assert_allclose(found, GOLD[f"training_tsa_{name}"], rtol=3e-7, atol=1e-10)
+        actual = alignment.schedule(name, (steps / 5000).astype(jnp.float32))  # as the golden numbers were
+        np.testing.assert_allclose(actual, GOLD[f"training_tsa_{name}"], rtol=3e-7, atol=1e-10)
     with (config := default("iais")).unlocked():
         config.optimizer.update({"lr": 5e-5, "schedule": "linear", "warmup": "500 steps", "floor": 1e-8})
     rate = optimizer.schedule(config.optimizer, 5000, lambda duration: int(duration.split()[0]))
-    found = [float(rate(int(step))) for step in steps]
-    np.testing.assert_allclose(found, GOLD["training_lr"], rtol=1e-6, atol=1e-10)
+    actual = [float(rate(int(step))) for step in steps]
+    np.testing.assert_allclose(actual, GOLD["training_lr"], rtol=1e-6, atol=1e-10)
 
 
 def test_bert_adam():
@@ -130,8 +130,8 @@ def test_padding_changes_nothing(loss):
     masks = many.mask, many.other_mask, many.other_mask, many.mask
     many = AttentionMaps(*(keys(x, m) for x, m in zip(many[:4], masks, strict=True)), *many[4:])
     expected, slopes = jax.value_and_grad(lambda x: loss(one._replace(own=x))[0])(one.own)
-    found, wider = jax.value_and_grad(lambda x: loss(many._replace(own=x))[0])(many.own)
-    np.testing.assert_allclose(found, expected, **CLOSE)
+    actual, wider = jax.value_and_grad(lambda x: loss(many._replace(own=x))[0])(many.own)
+    np.testing.assert_allclose(actual, expected, **CLOSE)
     np.testing.assert_allclose(wider[:, :5, :5], slopes, **CLOSE)
     assert np.all(np.isfinite(wider))
 

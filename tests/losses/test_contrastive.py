@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import arrays, settings
 from hypothesis import strategies as st
 
 from jax_itm import losses
@@ -85,35 +85,35 @@ def np_knn(s, negative, margin, k):
 
 CASES = {
     "info_nce": (
-        lambda v, t, **given: losses.info_nce(v, t, scale=14.3, **given),
+        lambda v, t, **arrays: losses.info_nce(v, t, scale=14.3, **arrays),
         lambda s, n: np_info_nce(s, n, 14.3),
     ),
     "info_nce_100": (
-        lambda v, t, **given: losses.info_nce(v, t, scale=100.0, **given),
+        lambda v, t, **arrays: losses.info_nce(v, t, scale=100.0, **arrays),
         lambda s, n: np_info_nce(s, n, 100),
     ),
     "sigmoid": (
-        lambda v, t, **given: losses.sigmoid(v, t, scale=10.0, bias=-4.0, **given),
+        lambda v, t, **arrays: losses.sigmoid(v, t, scale=10.0, bias=-4.0, **arrays),
         lambda s, n: np_sigmoid(s, n, 10, -4),
     ),
     "sum": (
-        lambda v, t, **given: losses.triplet(v, t, negatives="sum", **given),
+        lambda v, t, **arrays: losses.triplet(v, t, negatives="sum", **arrays),
         lambda s, n: np_triplet(s, n, 0.2, False),
     ),
     "hardest": (
-        lambda v, t, **given: losses.triplet(v, t, negatives="hardest", **given),
+        lambda v, t, **arrays: losses.triplet(v, t, negatives="hardest", **arrays),
         lambda s, n: np_triplet(s, n, 0.2, True),
     ),
     "knn": (
-        lambda v, t, **given: losses.triplet(v, t, negatives="knn", k=4, **given),
+        lambda v, t, **arrays: losses.triplet(v, t, negatives="knn", k=4, **arrays),
         lambda s, n: np_knn(s, n, 0.2, 4),
     ),
 }
 
 
-def distance_weighted(v, t, **given):
+def distance_weighted(v, t, **arrays):
     key = jax.random.key(3)
-    return losses.triplet(v, t, negatives="distance_weighted", key=key, sphere_dim=8, **given)
+    return losses.triplet(v, t, negatives="distance_weighted", key=key, sphere_dim=8, **arrays)
 
 
 def of_rows(devices):
@@ -136,17 +136,17 @@ def traversed(loss, v, t, ids, devices, plan, dtype=np.float64):
         return jax.device_get(jax.jit(jax.value_and_grad(value, argnums=(0, 1)))(*rows))
 
 
-def agree(found, expected, rtol, atol):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), found, expected)
+def agree(actual, expected, rtol, atol):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), actual, expected)
 
 
 @pytest.mark.parametrize(("devices", "plan"), SCHEDULES, ids=str)
 @pytest.mark.parametrize("name", list(CASES))
 def test_every_schedule_gives_the_reference_value_and_gradient(name, devices, plan):
     loss, loop = CASES[name]
-    given = of_rows(devices)
+    arrays = of_rows(devices)
     with jax.enable_x64(True):
-        agree(traversed(loss, *given, devices, plan), reference(loop, *given), 1e-9, 1e-9)
+        agree(traversed(loss, *arrays, devices, plan), reference(loop, *arrays), 1e-9, 1e-9)
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -160,14 +160,14 @@ def test_float32_is_close(name):
 
 @pytest.mark.parametrize(("devices", "plan"), SCHEDULES[1:], ids=str)
 def test_a_draw_depends_neither_on_devices_nor_on_tiles(devices, plan):
-    given = of_rows(devices)
+    arrays = of_rows(devices)
     with jax.enable_x64(True):
-        alone = traversed(distance_weighted, *given, 1, DENSE)
-        agree(traversed(distance_weighted, *given, devices, plan), alone, 1e-9, 1e-9)
+        alone = traversed(distance_weighted, *arrays, 1, DENSE)
+        agree(traversed(distance_weighted, *arrays, devices, plan), alone, 1e-9, 1e-9)
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 9), st.integers(1, 6), st.integers(1, 9), st.integers(0, 9), st.sampled_from([*CASES]))
+@arrays(st.integers(1, 9), st.integers(1, 6), st.integers(1, 9), st.integers(0, 9), st.sampled_from([*CASES]))
 def test_any_shape_and_any_mask(b, d, tile, seed, name):
     """Small tiles, one row, and images without any negative; gradients are finite and right."""
     ids = np.random.default_rng(seed).integers(0, 4, b)
@@ -198,10 +198,10 @@ def test_an_anchor_without_negatives_has_no_gradient():
 def test_the_temperature_and_bias_get_their_gradients():
     with jax.enable_x64(True):
         v, t = map(jnp.asarray, pairs())
-        given = {"image_ids": jnp.asarray(IDS), "plan": Plan("ring", 3)}
+        arrays = {"image_ids": jnp.asarray(IDS), "plan": Plan("ring", 3)}
         for loss in (
-            lambda x: losses.info_nce(v, t, scale=x[0], **given),
-            lambda x: losses.sigmoid(v, t, scale=x[0], bias=x[1], **given),
+            lambda x: losses.info_nce(v, t, scale=x[0], **arrays),
+            lambda x: losses.sigmoid(v, t, scale=x[0], bias=x[1], **arrays),
         ):
             loss, at, step = jax.jit(loss), jnp.array([10.0, -4.0]), 1e-5
             slope = [(loss(at + step * e) - loss(at - step * e)) / (2 * step) for e in jnp.eye(2)]
@@ -223,8 +223,8 @@ def test_distance_weights_are_the_inverse_density():
 def test_gap_is_that_of_the_scores():
     v, t = pairs()
     scores = v @ t.T
-    found = losses.score_gap(jnp.asarray(v, jnp.float32), jnp.asarray(t, jnp.float32))
-    np.testing.assert_allclose(found, np.diag(scores).mean() - scores.mean(), rtol=1e-4)
+    actual = losses.score_gap(jnp.asarray(v, jnp.float32), jnp.asarray(t, jnp.float32))
+    np.testing.assert_allclose(actual, np.diag(scores).mean() - scores.mean(), rtol=1e-4)
 
 
 def test_drawn_negatives_follow_their_weights():
@@ -232,13 +232,13 @@ def test_drawn_negatives_follow_their_weights():
     log_w = lambda s: triplets.distance_log_weights(s, 1.9, 6)
     keys = lambda tile, axis, key: log_w(tile.scores[0]) + triplets.pair_gumbel(tile, axis, key)
     batch = checked(v, t, IDS, "data")
-    given = batch.matrix(DENSE), keys, v, t, batch.image_ids
+    arrays = batch.matrix(DENSE), keys, v, t, batch.image_ids
     many = jax.random.key_data(jax.random.split(jax.random.key(0), 2000))
-    draws = jax.jit(jax.vmap(lambda key: [x.id for x in select_negatives(*given, key)]))(many)
+    draws = jax.jit(jax.vmap(lambda key: [x.id for x in select_negatives(*arrays, key)]))(many)
     negative = IDS[:, None] != IDS[None, :]
-    for drawn, scores in zip(draws, (v @ t.T, t @ v.T), strict=True):
+    for sampled, scores in zip(draws, (v @ t.T, t @ v.T), strict=True):
         w = np.where(negative, np.exp(log_w(scores)), 0)
-        frequency = np.stack([np.mean(np.asarray(drawn) == j, axis=0) for j in range(B)], axis=1)
+        frequency = np.stack([np.mean(np.asarray(sampled) == j, axis=0) for j in range(B)], axis=1)
         np.testing.assert_allclose(frequency, w / w.sum(axis=1, keepdims=True), atol=0.05)
         assert not frequency[0, [0, 1, 5]].any()  # never a caption of the same image
 
@@ -285,14 +285,14 @@ def test_the_share_of_draws_below_the_mean_negative(devices, plan, cutoff):
         log_w = triplets.distance_log_weights(tile.scores[0], cutoff, 512)
         return log_w + triplets.pair_gumbel(tile, axis, data)
 
-    def drawn(v, t):
+    def sampled(v, t):
         batch = checked(v, t, None, "data")
-        given = batch.matrix(plan), keys, v, t, batch.image_ids, jax.random.key_data(key)
-        return [side.id for side in select_negatives(*given)]
+        arrays = batch.matrix(plan), keys, v, t, batch.image_ids, jax.random.key_data(key)
+        return [side.id for side in select_negatives(*arrays)]
 
     with jax.set_mesh(make_mesh(devices)):
         share = jax.jit(lambda v, t: losses.triplet_terms(v, t, **options)["below_mean"])
-        rows, columns = jax.device_get(jax.jit(drawn)(v, t))
+        rows, columns = jax.device_get(jax.jit(sampled)(v, t))
         below = [scores[i, j] < np.delete(scores[i], i).mean() for i, j in enumerate(rows)]
         below += [scores[i, j] < np.delete(scores[:, j], j).mean() for j, i in enumerate(columns)]
         np.testing.assert_allclose(share(v, t), np.mean(below), atol=1e-6)

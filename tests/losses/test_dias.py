@@ -30,8 +30,8 @@ def dim(v, t, form="ratio", phi="relu"):
 @partial(jax.jit, static_argnames=("select_on", "soft", "plan"))
 def spatial(v, t, ids=IDS, alpha=ALPHA, select_on="proximity", soft=False, plan=RING):
     mask = "soft" if soft else "hard"
-    given = {"image_ids": ids, "alpha": alpha, "select_on": select_on, "mask": mask, "plan": plan}
-    return losses.spatial_terms(v, t, **given)
+    inputs = {"image_ids": ids, "alpha": alpha, "select_on": select_on, "mask": mask, "plan": plan}
+    return losses.spatial_terms(v, t, **inputs)
 
 
 def loop_dim(v, t, form, phi):

@@ -66,10 +66,10 @@ def test_sampling_is_the_double_loop_of_the_paper():
     v, v_mask, t, t_mask = tokens()
     s_v, s_t = row_stochastic(1), row_stochastic(2)
     v_x, t_x = sample_both(v, v_mask, t, t_mask, (selected(s_v), selected(s_t)))
-    given = [np.asarray(x) for x in (v, v_mask, t, t_mask)]
-    expected = naive_sample(*given, s_v), naive_sample(*given[2:], *given[:2], s_t)
-    for found, wanted, mask in zip((v_x, t_x), expected, (v_mask, t_mask), strict=True):
-        np.testing.assert_allclose(found[mask], wanted[mask], rtol=1e-10, atol=1e-12)
+    inputs = [np.asarray(x) for x in (v, v_mask, t, t_mask)]
+    expected = naive_sample(*inputs, s_v), naive_sample(*inputs[2:], *inputs[:2], s_t)
+    for actual, wanted, mask in zip((v_x, t_x), expected, (v_mask, t_mask), strict=True):
+        np.testing.assert_allclose(actual[mask], wanted[mask], rtol=1e-10, atol=1e-12)
 
 
 def test_gradients_of_sampling_are_those_of_the_double_loop():
@@ -82,11 +82,11 @@ def test_gradients_of_sampling_are_those_of_the_double_loop():
 
     dv, dt, ds = jax.grad(total, argnums=(0, 1, 2))(v, t, jnp.asarray(s))
     assert not np.any(dv)  # ranks carry none
-    rng, given = np.random.default_rng(6), [np.asarray(x) for x in (v, v_mask, t, t_mask)]
-    loop = lambda t, s: np.sum(naive_sample(*given[:2], t, given[3], s) * weight)
+    rng, inputs = np.random.default_rng(6), [np.asarray(x) for x in (v, v_mask, t, t_mask)]
+    loop = lambda t, s: np.sum(naive_sample(*inputs[:2], t, inputs[3], s) * weight)
     for _ in range(5):
         step = rng.normal(size=t.shape) * 1e-6, rng.normal(size=s.shape) * 1e-6
-        change = loop(given[2] + step[0], s + step[1]) - loop(given[2] - step[0], s - step[1])
+        change = loop(inputs[2] + step[0], s + step[1]) - loop(inputs[2] - step[0], s - step[1])
         np.testing.assert_allclose(np.sum(dt * step[0]) + np.sum(ds * step[1]), change / 2, rtol=1e-4)
 
 
@@ -118,37 +118,37 @@ def test_padding_and_batch_mates_change_nothing():
 
 def test_columns_are_gaussians_and_s_their_divergence():
     v, v_mask, t, t_mask = tokens()
-    found = [column_moments(v, v_mask), column_moments(t, t_mask)]
-    for moments, x, mask in zip(found, (v, t), (v_mask, t_mask), strict=True):
+    actual = [column_moments(v, v_mask), column_moments(t, t_mask)]
+    for moments, x, mask in zip(actual, (v, t), (v_mask, t_mask), strict=True):
         real = np.asarray(x)[np.asarray(mask)]
         np.testing.assert_allclose(moments.mean, real.mean(0), rtol=1e-12)
         np.testing.assert_allclose(moments.variance, real.var(0), rtol=1e-12)
-    s = jnp.exp(relatedness(*found))
-    (m1, v1), (m2, v2) = [(np.asarray(m.mean), np.asarray(m.variance) + 1e-6) for m in found]
+    s = jnp.exp(relatedness(*actual))
+    (m1, v1), (m2, v2) = [(np.asarray(m.mean), np.asarray(m.variance) + 1e-6) for m in actual]
     for i in range(D):
         for j in range(D):
             kl = np.log(np.sqrt(v2[j] / v1[i])) + (v1[i] + (m1[i] - m2[j]) ** 2) / (2 * v2[j]) - 0.5
             np.testing.assert_allclose(s[i, j], np.exp(-kl), rtol=1e-10)
-    same = relatedness(found[0], found[0])
+    same = relatedness(actual[0], actual[0])
     np.testing.assert_allclose(np.diagonal(same), 0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("on", "identity"), [("p", 0.0), ("s", 0.0), ("p", 0.5)])
 def test_selection_is_the_loop_of_equations_6_to_9(on, identity):
     s, alpha = np.random.default_rng(3).random((D, D)), 0.7
-    found = select_columns(jnp.log(s), jnp.asarray(alpha), on, identity)
+    actual = select_columns(jnp.log(s), jnp.asarray(alpha), on, identity)
     for i in range(D):
         p = 1 / (1 + np.exp(-s[i]))
         k = p.mean() + alpha * p.std()
         b = (p if on == "p" else s[i]) > k
-        assert bool(found.empty[i]) == (not b.any())
-        np.testing.assert_array_equal(found.kept[i], b)
+        assert bool(actual.empty[i]) == (not b.any())
+        np.testing.assert_array_equal(actual.kept[i], b)
         b = b if b.any() else np.arange(D) == s[i].argmax()
         row = b * s[i] / np.sum(b * s[i])
         np.testing.assert_allclose(
-            found.weights[i], identity * np.eye(D)[i] + (1 - identity) * row, rtol=1e-6
+            actual.weights[i], identity * np.eye(D)[i] + (1 - identity) * row, rtol=1e-6
         )
-    np.testing.assert_allclose(jnp.sum(found.weights, axis=1), 1, rtol=1e-12)
+    np.testing.assert_allclose(jnp.sum(actual.weights, axis=1), 1, rtol=1e-12)
     slope = jax.grad(lambda a: jnp.sum(select_columns(jnp.log(s), a, "p", identity).weights * s))(
         jnp.asarray(alpha)
     )
@@ -157,8 +157,8 @@ def test_selection_is_the_loop_of_equations_6_to_9(on, identity):
 
 def test_columns_of_other_scales_still_make_rows_that_sum_to_1():
     far = Moments(jnp.full((D,), 50.0), jnp.linspace(1, 2, D)), Moments(jnp.zeros(D), jnp.full((D,), 1e-3))
-    found = select_columns(relatedness(*far), jnp.asarray(1.0), "p", 0.0)
-    np.testing.assert_allclose(jnp.sum(found.weights, axis=1), 1, rtol=1e-12)
+    actual = select_columns(relatedness(*far), jnp.asarray(1.0), "p", 0.0)
+    np.testing.assert_allclose(jnp.sum(actual.weights, axis=1), 1, rtol=1e-12)
 
 
 def naive_contrast(x, s, mask, image_id, level, temperature):
@@ -185,13 +185,13 @@ def test_contrast_is_its_loop(level):
     s = jnp.asarray(np.random.default_rng(4).normal(size=v.shape))
     image_id = jnp.asarray([0, 0, 1, 2, 3, 4, 4, 5])
     options = Sampling(level=level, temperature=0.5)
-    found = contrast(v, s, mask, image_id, options=options)
-    given = [np.asarray(x) for x in (v, s, mask, image_id)]
-    np.testing.assert_allclose(found, naive_contrast(*given, level, 0.5), rtol=1e-9)
+    actual = contrast(v, s, mask, image_id, options=options)
+    inputs = [np.asarray(x) for x in (v, s, mask, image_id)]
+    np.testing.assert_allclose(actual, naive_contrast(*inputs, level, 0.5), rtol=1e-9)
     slope = jax.grad(lambda v: contrast(v, s, mask, image_id, options=options))(v)
     step = np.random.default_rng(7).normal(size=v.shape) * 1e-6
-    loop = lambda v: naive_contrast(v, *given[1:], level, 0.5)
-    change = (loop(given[0] + step) - loop(given[0] - step)) / 2
+    loop = lambda v: naive_contrast(v, *inputs[1:], level, 0.5)
+    change = (loop(inputs[0] + step) - loop(inputs[0] - step)) / 2
     np.testing.assert_allclose(np.sum(slope * step), change, rtol=1e-4)
 
 
@@ -206,12 +206,12 @@ FIELDS = [
 @pytest.mark.parametrize("fields", FIELDS, ids=str)
 def test_equal_on_one_and_eight_devices_values_and_gradients(fields):
     v, v_mask, t, t_mask = tokens()
-    given = {"options": Sampling(**fields), "image_ids": jnp.asarray([0, 0, 1, 2, 3, 4, 4, 5])}
+    inputs = {"options": Sampling(**fields), "image_ids": jnp.asarray([0, 0, 1, 2, 3, 4, 4, 5])}
 
     def loss(v, t, alpha):
         more = {"thresholds": alpha, "key": jax.random.key(0), "origin": (2 * v, t + 1)}
-        found = losses.sample_distributions(v, v_mask, t, t_mask, **more, **given)
-        return found.terms["sampling"] + jnp.mean(found.image**2), found.terms
+        actual = losses.sample_distributions(v, v_mask, t, t_mask, **more, **inputs)
+        return actual.terms["sampling"] + jnp.mean(actual.image**2), actual.terms
 
     results = []
     for devices in (1, 8):

@@ -19,8 +19,8 @@ def plain(fn):
     return getattr(fn, "__wrapped__", fn)
 
 
-def info_nce(images, texts=V, **given):
-    return plain(losses.info_nce)(images, texts, scale=10.0, **given)
+def info_nce(images, texts=V, **inputs):
+    return plain(losses.info_nce)(images, texts, scale=10.0, **inputs)
 
 
 def mesh_of(kind, sizes=(4, 2), names=("rows", "model")):

@@ -37,9 +37,9 @@ def check(name, fn, inputs, suffix="", close=CLOSE, wide=True):
     grads = [k.removesuffix(suffix) for k in case.grad if k.endswith(suffix)]
     grads = [k for k in grads if k in inputs]
     with jax.enable_x64(wide):
-        given = {k: jnp.asarray(case.given[k]) for k in inputs}
-        learnt = {k: given[k] for k in grads}
-        run = jax.value_and_grad(lambda learnt: fn(**given | learnt), has_aux=True)
+        arguments = {k: jnp.asarray(case.inputs[k]) for k in inputs}
+        learnt = {k: arguments[k] for k in grads}
+        run = jax.value_and_grad(lambda learnt: fn(**arguments | learnt), has_aux=True)
         (value, outputs), gradient = jax.device_get(jax.jit(run)(learnt))
     np.testing.assert_allclose(value, case.out["value" + suffix], **close)
     for k, x in outputs.items():
@@ -126,33 +126,37 @@ def test_spatial(name, suffix, inter, intra):
     more = {"select_on": options["select_on"], "mask": "soft" if options["soft"] else "hard"}
 
     def fn(v, t, image_id, alpha):
-        given = {"image_ids": image_id, "alpha": alpha, "inter": inter, "intra": intra}
-        terms = losses.spatial_terms(v, t, **given, **more)
+        arguments = {"image_ids": image_id, "alpha": alpha, "inter": inter, "intra": intra}
+        terms = losses.spatial_terms(v, t, **arguments, **more)
         return terms.pop("spatial"), {} if suffix else terms
 
     check(name, fn, (*PAIRS, "alpha"), suffix)
 
 
-def sampled(options, **given):
+def sampled(options, **arguments):
     case = CASES[options["case"]]
     fields = {k: case.options["options"][k] for k in Sampling._fields}
-    origin = (given["image_origin"], given["text_origin"]) if case.options["origin"] else None
-    more = {"thresholds": given["alpha"], "image_ids": given["image_id"], "options": Sampling(**fields)}
+    origin = (arguments["image_origin"], arguments["text_origin"]) if case.options["origin"] else None
+    more = {
+        "thresholds": arguments["alpha"],
+        "image_ids": arguments["image_id"],
+        "options": Sampling(**fields),
+    }
     key = jax.random.key(case.options["key"])
-    found = losses.sample_distributions(*(given[k] for k in TOKENS), **more, key=key, origin=origin)
+    actual = losses.sample_distributions(*(arguments[k] for k in TOKENS), **more, key=key, origin=origin)
     v_x, t_x = (
-        jnp.where(given[f"{side}_mask"][..., None], x, 0)
-        for side, x in (("image", found.image), ("text", found.text))
+        jnp.where(arguments[f"{side}_mask"][..., None], x, 0)
+        for side, x in (("image", actual.image), ("text", actual.text))
     )
     if options["drawn"]:
-        return jnp.sum(v_x * given["image_cotangent"]) + jnp.sum(t_x * given["text_cotangent"]), {}
-    log_s = columns.relatedness(*found.moments)
-    both = columns.select_both(log_s, given["alpha"], fields["threshold_on"], fields["identity"])
-    outputs = {"v_x": v_x, "t_x": t_x, "kept": found.terms["kept"], "empty": found.terms["empty"]}
+        return jnp.sum(v_x * arguments["image_cotangent"]) + jnp.sum(t_x * arguments["text_cotangent"]), {}
+    log_s = columns.relatedness(*actual.moments)
+    both = columns.select_both(log_s, arguments["alpha"], fields["threshold_on"], fields["identity"])
+    outputs = {"v_x": v_x, "t_x": t_x, "kept": actual.terms["kept"], "empty": actual.terms["empty"]}
     outputs |= {"log_s": log_s, "s_v": both[0].weights, "s_t": both[1].weights}
-    for side, moments in zip(("image", "text"), found.moments, strict=True):
+    for side, moments in zip(("image", "text"), actual.moments, strict=True):
         outputs |= {f"{side}_mean": moments.mean, f"{side}_variance": moments.variance}
-    return found.terms["sampling"], outputs
+    return actual.terms["sampling"], outputs
 
 
 @pytest.mark.parametrize("suffix", ["", "_of_drawn"])
@@ -195,13 +199,15 @@ def test_reconstruction_loss():
 
 @pytest.mark.parametrize("part", ["fused", "crossed"])
 def test_decoupling(part):
-    def fn(parts, **given):
+    def fn(parts, **arguments):
         image, text = (
-            Components(given[f"{k}_made"], given[f"{k}_modality"], given[k], given[f"{k}_mask"])
+            Components(
+                arguments[f"{k}_made"], arguments[f"{k}_modality"], arguments[k], arguments[f"{k}_mask"]
+            )
             for k in ("image", "text")
         )
         factors = {"modality": 0.0, "fused": 0.0, "crossed": 0.0} | {part: 1.0}
-        both = given["image_made"], given["text_made"]
+        both = arguments["image_made"], arguments["text_made"]
         return losses.decoupling(image, text, weights=parts, sampled=both, **factors), {}
 
     inputs = ("parts", *TOKENS, "image_made", "text_made", "image_modality", "text_modality")
@@ -233,7 +239,7 @@ def test_attention_alignment(name):
 def test_schedule(name):
     case = CASES[f"fn.schedule.{name}"]
     with jax.enable_x64(True):
-        weight = alignment.schedule(name, jnp.asarray(case.given["progress"]))
+        weight = alignment.schedule(name, jnp.asarray(case.inputs["progress"]))
     np.testing.assert_allclose(weight, case.out["weight"], **CLOSE)
 
 
@@ -250,24 +256,24 @@ def test_mining(name):
     case = CASES[name]
     options = case.options
     with jax.enable_x64(options.get("x64", True)):
-        ids = jnp.asarray(case.given["image_id"])
+        ids = jnp.asarray(case.inputs["image_id"])
         if "tile" in options:
-            scores = jnp.asarray(case.given["scores"])
-            found = mining.mine_hardest(
+            scores = jnp.asarray(case.inputs["scores"])
+            actual = mining.mine_hardest(
                 lambda at: scores[at], ids, options["anchors"], options["hardest"], options["tile"]
             )
         else:
             sizes = options["anchors"], options["count"]
-            found = mining.draw_random(jax.random.key(options["key"]), ids, *sizes)
-    np.testing.assert_array_equal(np.where(found.real, found.rows, -1), case.out["rows"])
-    np.testing.assert_array_equal(found.real, case.out["real"])
+            actual = mining.draw_random(jax.random.key(options["key"]), ids, *sizes)
+    np.testing.assert_array_equal(np.where(actual.real, actual.rows, -1), case.out["rows"])
+    np.testing.assert_array_equal(actual.real, case.out["real"])
 
 
 @pytest.mark.parametrize("wide", [True, False])
 def test_masked_words(wide):
     case = CASES[f"fn.hidden_words.key7.{'float64' if wide else 'float32'}"]
     with jax.enable_x64(wide):
-        text = {k: jnp.asarray(case.given[k]) for k in ("ids", "mask")}
+        text = {k: jnp.asarray(case.inputs[k]) for k in ("ids", "mask")}
         shown, chosen = masked_words.hide_words(jax.random.key(7), text, 0.5, 11)
     for name, x in (("ids", shown["ids"]), ("hidden", shown["hidden"]), ("chosen", chosen)):
         np.testing.assert_array_equal(x, case.out[name])

@@ -40,37 +40,37 @@ def test_words_are_hidden_by_berts_rule():
 def test_the_sums_are_those_over_chosen_words():
     rng = np.random.default_rng(0)
     logits, ids, chosen = rng.normal(size=(3, 4, 5)), rng.integers(0, 5, (3, 4)), rng.random((3, 4)) < 0.5
-    found = masked_lm_sums(*map(jnp.asarray, (logits, ids, chosen)))
+    actual = masked_lm_sums(*map(jnp.asarray, (logits, ids, chosen)))
     each, right = [], []
     for at in zip(*np.nonzero(chosen), strict=True):
         p = np.exp(logits[at]) / np.exp(logits[at]).sum()
         each.append(-np.log(p[ids[at]]))
         right.append(p.argmax() == ids[at])
-    np.testing.assert_allclose(found["loss"], np.sum(each), rtol=1e-5)
+    np.testing.assert_allclose(actual["loss"], np.sum(each), rtol=1e-5)
     np.testing.assert_allclose(masked_lm(*map(jnp.asarray, (logits, ids, chosen))), np.mean(each), rtol=1e-5)
-    assert (found["right"], found["count"]) == (np.sum(right), len(each))
+    assert (actual["right"], actual["count"]) == (np.sum(right), len(each))
 
 
 def test_what_is_hidden_has_no_say():
-    method, given = build(settings(**ALONE), FACTS), batch()
-    params = jax.jit(method.init)(jax.random.key(0), given)
+    method, inputs = build(settings(**ALONE), FACTS), batch()
+    params = jax.jit(method.init)(jax.random.key(0), inputs)
     hidden = jnp.zeros((ROWS, WORDS), bool).at[:, 2].set(True)
-    images = method.encode_image(params, given["image"])
-    shown = given["text"] | {"hidden": hidden}
+    images = method.encode_image(params, inputs["image"])
+    shown = inputs["text"] | {"hidden": hidden}
     words = jax.jit(lambda ids: method._apply(params, "words", shown | {"ids": ids}, images))
-    ids = given["text"]["ids"]
+    ids = inputs["text"]["ids"]
     other = words(ids.at[:, 2].set(5))
     np.testing.assert_array_equal(words(ids), other)
     assert np.any(words(ids.at[:, 1].set(5)) != other)
 
 
 def one_step(config, devices):
-    mesh, method, given = make_mesh(devices), build(config, FACTS), batch()
+    mesh, method, inputs = make_mesh(devices), build(config, FACTS), batch()
     with jax.set_mesh(mesh):
-        params = jax.jit(method.init, out_shardings=replicated(mesh))(jax.random.key(0), given)
+        params = jax.jit(method.init, out_shardings=replicated(mesh))(jax.random.key(0), inputs)
         loss = lambda p, b: method.loss(p, b, jax.random.key(1), jnp.int32(0))
         step = jax.jit(jax.grad(loss, has_aux=True), in_shardings=(replicated(mesh), batch_sharded(mesh)))
-        grads, aux = step(params, jax.device_put(given, batch_sharded(mesh)))
+        grads, aux = step(params, jax.device_put(inputs, batch_sharded(mesh)))
         return jax.device_get(
             (optax.apply_updates(params, jax.tree.map(lambda g: -0.1 * g, grads)), aux.terms)
         )
@@ -78,10 +78,10 @@ def one_step(config, devices):
 
 def test_micro_batches_change_nothing():
     config = settings(**ALONE, **MANY, mining__anchors=4)
-    whole = one_step(config, 1)
+    full = one_step(config, 1)
     config.micro_batches = 4
     parts = one_step(config, 1)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), whole, parts)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), full, parts)
 
 
 @pytest.mark.parametrize("fields", [ALONE, RANKED], ids=["alone", "with ranking"])
@@ -94,16 +94,16 @@ def test_equal_on_one_and_eight_devices(fields):
 
 
 def test_a_start_leaves_the_head_for_words_behind():
-    given, plain = batch(), build(settings(), FACTS)
-    learnt = jax.jit(build(settings(**ALONE), FACTS).init)(jax.random.key(1), given)
+    inputs, plain = batch(), build(settings(), FACTS)
+    learnt = jax.jit(build(settings(**ALONE), FACTS).init)(jax.random.key(1), inputs)
     assert "word_head" in learnt
-    params = jax.jit(plain.init)(jax.random.key(0), given)
+    params = jax.jit(plain.init)(jax.random.key(0), inputs)
     assert "word_head" not in params
     flat = {"/".join(k.key for k in path): x for path, x in jax.tree_util.tree_leaves_with_path(learnt)}
     start = Source("learnt", flat, is_run=True, tokenizer=Tokenizer.fit(["a"]), facts=FACTS)
-    made = start_from(params, start)
+    built = start_from(params, start)
     for name, value in learnt["layer_1"]["mlp"]["out"].items():
-        np.testing.assert_array_equal(made["layer_1"]["mlp"]["out"][name], value)
+        np.testing.assert_array_equal(built["layer_1"]["mlp"]["out"][name], value)
     del flat["layer_1/mlp/out/kernel"]
     with pytest.raises(UserError, match="layer_1/mlp/out/kernel is absent there"):
         start_from(params, start)

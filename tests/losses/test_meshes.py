@@ -35,13 +35,13 @@ W_MASK = jnp.arange(7) < jnp.asarray(np.random.default_rng(2).integers(1, 8, (B,
 def terms(axis, plan=Plan("ring")):  # noqa: B008
     """{name: function of (images, texts, regions, words)}, each with a gradient."""
     rows = {"image_ids": IDS, "axis": axis, "plan": plan}
-    drawn = {"key": jax.random.key(0), "sphere_dim": 8}
+    draws = {"key": jax.random.key(0), "sphere_dim": 8}
     ones = jnp.ones((2,))
 
     def sampling(v, t, r, w):
         options = Sampling(schedule="random_features", level="patch_batch")
-        given = {"thresholds": 0.5 * ones, "options": options, "key": jax.random.key(1)}
-        return losses.distribution_sampling(r, R_MASK, w, W_MASK, **given, **rows)
+        arguments = {"thresholds": 0.5 * ones, "options": options, "key": jax.random.key(1)}
+        return losses.distribution_sampling(r, R_MASK, w, W_MASK, **arguments, **rows)
 
     def cdds(v, t, r, w):
         image, text = Components(r, r[:, ::-1], -r, R_MASK), Components(w, w[:, ::-1], -w, W_MASK)
@@ -57,7 +57,7 @@ def terms(axis, plan=Plan("ring")):  # noqa: B008
         "hardest": lambda v, t, *_: losses.triplet(v, t, **rows),
         "knn": lambda v, t, *_: losses.triplet(v, t, negatives="knn", **rows),
         "dias": lambda v, t, *_: losses.dias(v, t, key=jax.random.key(0), **rows),
-        "drawn": lambda v, t, *_: losses.triplet(v, t, negatives="distance_weighted", **drawn, **rows),
+        "drawn": lambda v, t, *_: losses.triplet(v, t, negatives="distance_weighted", **draws, **rows),
         "soft": lambda v, t, *_: losses.spatial_constraint(v, t, mask="soft", **rows),
         "sampling": sampling,
         "cdds": cdds,
@@ -89,8 +89,8 @@ def of_images(alone):
     return {"info_nce": (value, grads[:1])}
 
 
-def agree(found, alone, values=1e-6, gradients=3e-7):
-    for name, (value, grads) in found.items():
+def agree(actual, alone, values=1e-6, gradients=3e-7):
+    for name, (value, grads) in actual.items():
         assert apart(value, alone[name][0]) < values, name
         for grad, expected in zip(grads, alone[name][1], strict=True):
             loose = 10 if name in ("soft", "sampling", "cdds") else 1  # divided by a temperature of 0.02
@@ -113,9 +113,9 @@ def test_arrays_that_are_split_otherwise_are_moved(alone):
         sharding = NamedSharding(mesh, PartitionSpec(None, "model"))
         v, t, *_ = jax.device_put(inputs()[:2], sharding)
         value = jax.jit(jax.value_and_grad(lambda v: losses.info_nce(v, t, scale=10.0, image_ids=IDS)))
-        found, grad = value(v)
+        actual, grad = value(v)
         assert grad.sharding.is_equivalent_to(sharding, 2)
-    agree({"info_nce": (found, (np.asarray(grad),))}, of_images(alone))
+    agree({"info_nce": (actual, (np.asarray(grad),))}, of_images(alone))
 
 
 def test_inside_a_shard_map_over_another_axis(alone):
@@ -135,9 +135,9 @@ def test_inside_a_shard_map_over_another_axis(alone):
 def test_half_precision_is_cast_once(dtype):
     """The loss is that of the same numbers in float32; gradients are rounded once, to the inputs' type."""
     half = tuple(x.astype(dtype) for x in inputs())
-    found = measured("data", half)
+    actual = measured("data", half)
     expected = measured("data", tuple(x.astype(jnp.float32) for x in half))
-    for name, (value, grads) in found.items():
+    for name, (value, grads) in actual.items():
         assert value.dtype == np.float32, name
         np.testing.assert_allclose(value, expected[name][0], rtol=1e-6)
         for grad, wide in zip(grads, expected[name][1], strict=True):

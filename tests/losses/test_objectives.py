@@ -23,8 +23,8 @@ def test_dias_is_the_sum_of_its_terms():
     v, t = unit(0, 8, 16), unit(1, 8, 16)
     key = jax.random.key(2)
     total = losses.dias(v, t, key=key, image_ids=IDS)
-    drawn = {"negatives": "distance_weighted", "key": key}
-    terms = losses.triplet(v, t, image_ids=IDS, **drawn), losses.dimension_alignment(v, t)
+    draws = {"negatives": "distance_weighted", "key": key}
+    terms = losses.triplet(v, t, image_ids=IDS, **draws), losses.dimension_alignment(v, t)
     spatial = losses.spatial_constraint(v, t, image_ids=IDS)
     np.testing.assert_allclose(total, terms[0] + 10 * terms[1] + spatial, rtol=1e-6)
     alone = losses.dias(v, t, negatives="hardest", dimension=0.0, inter=0.0, intra=0.0)

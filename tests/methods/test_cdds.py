@@ -28,7 +28,7 @@ def test_modality_loss_is_its_loop(form):
     x, mask = rng.normal(size=(3, 4, 5)), np.arange(4) < np.array([[4], [2], [1]])
     with jax.enable_x64(True):
         loss = lambda x: modality_loss(x, jnp.asarray(mask), form)
-        found, slope = jax.value_and_grad(loss)(jnp.asarray(x))
+        actual, slope = jax.value_and_grad(loss)(jnp.asarray(x))
 
     def loop(x):
         items = []
@@ -38,7 +38,7 @@ def test_modality_loss_is_its_loop(form):
             items.append(np.sum(alike) if form == "literal" else np.mean(1 - np.array(alike)))
         return np.mean(items)
 
-    np.testing.assert_allclose(found, loop(x), rtol=1e-10)
+    np.testing.assert_allclose(actual, loop(x), rtol=1e-10)
     step = rng.normal(size=x.shape) * 1e-6
     np.testing.assert_allclose(np.sum(slope * step), (loop(x + step) - loop(x - step)) / 2, rtol=1e-4)
 
@@ -47,8 +47,8 @@ def test_distance_is_a_mean_over_true_tokens_and_dimensions():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 3, 4, 5))
     mask = np.arange(4) < np.array([[4], [2], [1]])
-    found = reconstruction_loss(jnp.asarray(a), jnp.asarray(b), jnp.asarray(mask))
-    np.testing.assert_allclose(found, np.mean((a - b)[mask] ** 2), rtol=1e-5)
+    actual = reconstruction_loss(jnp.asarray(a), jnp.asarray(b), jnp.asarray(mask))
+    np.testing.assert_allclose(actual, np.mean((a - b)[mask] ** 2), rtol=1e-5)
 
 
 def sets(i=5, t=7, r=4, w=6, d=8):
@@ -65,13 +65,13 @@ def sets(i=5, t=7, r=4, w=6, d=8):
 def test_maxmean_is_its_loop_whatever_the_tiles(cells, monkeypatch):
     monkeypatch.setattr("jax_itm.losses.token_similarity.CELLS", cells)
     images, texts = sets()
-    found = maxmean(images, texts)
+    actual = maxmean(images, texts)
     for i in range(5):
         for t in range(7):
             a = np.asarray(images.tokens[i][images.mask[i]] @ texts.tokens[t][texts.mask[t]].T)
-            np.testing.assert_allclose(found[i, t], a.max(0).mean() + a.max(1).mean(), rtol=1e-5)
+            np.testing.assert_allclose(actual[i, t], a.max(0).mean() + a.max(1).mean(), rtol=1e-5)
     rows = jax.tree.map(lambda x: x[:5], texts)
-    np.testing.assert_allclose(maxmean_pairs(images, rows), jnp.diagonal(found[:, :5]), rtol=1e-5)
+    np.testing.assert_allclose(maxmean_pairs(images, rows), jnp.diagonal(actual[:, :5]), rtol=1e-5)
 
 
 def test_maxmean_holds_a_bounded_number_of_cosines():
@@ -79,8 +79,8 @@ def test_maxmean_holds_a_bounded_number_of_cosines():
         lambda: token_set(jnp.zeros((n, k, d)), jnp.ones((n, k), bool), jnp.zeros((n, d)))
     )
     for images, texts in ((1000, 500), (4000, 2000)):  # 288 and 4,608 million cosines
-        given = shapes(images, 36), shapes(texts, 16)
-        memory = jax.jit(maxmean).lower(*given).compile().memory_analysis()
+        inputs = shapes(images, 36), shapes(texts, 16)
+        memory = jax.jit(maxmean).lower(*inputs).compile().memory_analysis()
         own = images * (36 + texts) * 4  # the scores and one masked copy of the tokens
         assert memory.temp_size_in_bytes < 3 * 4 * CELLS + 3 * own + 16 * images * 36 * 8
 
@@ -112,14 +112,14 @@ def test_sampling_is_a_term_of_any_dual_encoder(name):
     params = jax.jit(method.init)(jax.random.key(0), data)
     loss = lambda params: method.loss(params, data, jax.random.key(1), jnp.int32(0))
     assert params["loss"]["sampling"]["thresholds"].shape == (2,)
-    (whole, aux), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    (full, aux), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     assert np.all(grads["loss"]["sampling"]["thresholds"] != 0)
     assert 0 < aux.terms["sampling/kept"] < 1
     plain = build(small(name, **QUICK), FACTS, 100)
     without = {k: v for k, v in params["loss"].items() if k != "sampling"}
     params = {**{k: v for k, v in params.items() if k != "stats"}, "loss": without}
     alone, _ = jax.jit(plain.loss)(params, data, jax.random.key(1), jnp.int32(0))
-    np.testing.assert_allclose(whole - alone, 0.5 * aux.terms["sampling"], rtol=1e-4)
+    np.testing.assert_allclose(full - alone, 0.5 * aux.terms["sampling"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("score", ["maxmean", "cosine", "mapped"])
@@ -127,7 +127,7 @@ def test_a_score_does_not_depend_on_batch_mates_or_padding(score):
     method, data, params = started(score=score)
     encode_image, encode_text = jax.jit(method.encode_image), jax.jit(method.encode_text)
     images, texts = encode_image(params, data["image"]), encode_text(params, data["text"])
-    whole = method.score(params, images, texts)
+    full = method.score(params, images, texts)
     words, mask = data["text"], data["image"]["mask"][..., None]
     row = slice(3, 4)
     other = {
@@ -137,10 +137,10 @@ def test_a_score_does_not_depend_on_batch_mates_or_padding(score):
     ids = jnp.where(words["mask"], words["ids"], 7)[row]
     longer = {"ids": jnp.pad(ids, ((0, 0), (0, 2))), "mask": jnp.pad(words["mask"][row], ((0, 0), (0, 2)))}
     alone = method.score(params, encode_image(params, other), encode_text(params, longer))
-    np.testing.assert_allclose(alone[0, 0], whole[3, 3], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(alone[0, 0], full[3, 3], rtol=1e-4, atol=1e-5)
     pairs = method.score_pairs(params, images, texts)
-    np.testing.assert_allclose(pairs, jnp.diagonal(whole), rtol=1e-4, atol=1e-5)
-    assert np.isfinite(whole).all()
+    np.testing.assert_allclose(pairs, jnp.diagonal(full), rtol=1e-4, atol=1e-5)
+    assert np.isfinite(full).all()
 
 
 def test_noise_is_new_in_training_and_fixed_afterwards():
@@ -190,12 +190,12 @@ def test_the_unet_is_equations_1_to_4():
     model = DualPath(size, layers=2, heads=2, mlp=2, samples=3, scale=0.5)
     tokens = jnp.asarray(rng.normal(size=(rows, count, size)), jnp.float32)
     mask = jnp.asarray(np.arange(count) < np.array([[5], [3], [1]]))
-    given = Encoded(tokens[:, 0], tokens, mask)
-    params = jax.jit(model.init)(jax.random.key(0), given, given)["params"]
-    image = jax.jit(lambda p: model.apply({"params": p}, given, method="image"))
+    inputs = Encoded(tokens[:, 0], tokens, mask)
+    params = jax.jit(model.init)(jax.random.key(0), inputs, inputs)["params"]
+    image = jax.jit(lambda p: model.apply({"params": p}, inputs, method="image"))
     # A part that adds nothing, as all do at the start, would hide what it adds.
     params = jax.tree.map(lambda x: x + jnp.asarray(rng.normal(size=x.shape, scale=0.1), jnp.float32), params)
-    found = image(params)
+    actual = image(params)
 
     layer = jax.jit(
         lambda of, x, hidden: TransformerLayer(2, hidden).apply({"params": of}, x, mask, False),
@@ -206,7 +206,7 @@ def test_the_unet_is_equations_1_to_4():
     e_1 = layer(own["encoder_0"], tokens, 2 * size)
     e_2 = layer(own["encoder_1"], e_1, 2 * size)
     delta = noise_bank(count, 3, size)
-    for name, component in (("semantic", found.tokens), ("modality", found.modality)):
+    for name, component in (("semantic", actual.tokens), ("modality", actual.modality)):
         each = []
         for k in range(3):
             noise = layer(params["noise"], jnp.broadcast_to(delta[:, k], tokens.shape), 2 * size)
@@ -217,15 +217,15 @@ def test_the_unet_is_equations_1_to_4():
                 y = y @ linear["kernel"] + linear["bias"]
             each.append(y)
         np.testing.assert_allclose(component, np.mean(each, axis=0), rtol=1e-3, atol=1e-4)
-    np.testing.assert_array_equal(found.origin, tokens)
+    np.testing.assert_array_equal(actual.origin, tokens)
 
 
 def test_a_component_starts_near_its_token():
     tokens = jax.random.normal(jax.random.key(1), (3, 5, 16))
-    given = Encoded(tokens[:, 0], tokens, jnp.ones((3, 5), bool))
+    inputs = Encoded(tokens[:, 0], tokens, jnp.ones((3, 5), bool))
     model = DualPath(16, layers=2, heads=2, mlp=2, samples=0)
-    found, _ = jax.jit(model.init_with_output)(jax.random.key(0), given, given)
-    for component in (found[0].tokens, found[0].modality):
+    actual, _ = jax.jit(model.init_with_output)(jax.random.key(0), inputs, inputs)
+    for component in (actual[0].tokens, actual[0].modality):
         assert 0 < np.mean(np.square(component - tokens)) < 0.05  # of 1; usual start values: 1 and more
 
 
@@ -269,8 +269,8 @@ def test_each_component_has_its_own_weight():
     for one, x in zip(sides, (sampled.image, sampled.text), strict=True):
         fused += reconstruction_loss(2.0 * one.modality + 0.5 * one.tokens, one.origin, one.mask)
         crossed += reconstruction_loss(2.0 * one.modality + 3.0 * x, one.origin, one.mask)
-    found = [aux.terms[f"decoupling/{name}"] for name in ("fused", "crossed")]
-    np.testing.assert_allclose(found, [fused, crossed], rtol=1e-4)
+    actual = [aux.terms[f"decoupling/{name}"] for name in ("fused", "crossed")]
+    np.testing.assert_allclose(actual, [fused, crossed], rtol=1e-4)
 
 
 def test_a_plain_contrast_sorts_nothing():

@@ -35,9 +35,9 @@ def test_one_sgd_step_is_equal_on_one_and_eight_devices(name, fields):
 
 def test_micro_batches_change_nothing():
     fields = QUICK | {"image.drop": 0.0, "text.drop": 0.0}
-    whole = one_sgd_step(small("dias", **fields), 1, batch())
+    full = one_sgd_step(small("dias", **fields), 1, batch())
     parts = one_sgd_step(small("dias", **fields, micro_batches=4), 1, batch())
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), whole, parts)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), full, parts)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

@@ -157,8 +157,8 @@ def test_a_running_correlation_is_an_average_of_past_batches_with_this_ones_grad
     (_, second), grads = value_and_grad(method, {**params, "stats": first.stats})
     # The same batch again: the average stays, and half of it has a gradient.
     np.testing.assert_allclose(second.terms["dimension"], first.terms["dimension"], rtol=1e-4)
-    (_, _), whole = value_and_grad(method, params)
-    shares = [np.linalg.norm(jax.tree.leaves(g["image"])[0]) for g in (grads, whole)]
+    (_, _), full = value_and_grad(method, params)
+    shares = [np.linalg.norm(jax.tree.leaves(g["image"])[0]) for g in (grads, full)]
     assert shares[0] != pytest.approx(shares[1])
     assert not np.any(jax.tree.leaves(grads["stats"])[0])
 

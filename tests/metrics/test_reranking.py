@@ -63,10 +63,10 @@ def test_combined_scores_have_no_units():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 5, 4))
     spread = lambda x: np.sqrt(sum(sum((v - sum(row) / 4) ** 2 for v in row) / 4 for row in x) / 5)
-    found = combine_scores(a, b, 2.0)
-    np.testing.assert_allclose(found, a / spread(a) + 2 * b / spread(b), rtol=1e-12)
+    actual = combine_scores(a, b, 2.0)
+    np.testing.assert_allclose(actual, a / spread(a) + 2 * b / spread(b), rtol=1e-12)
     order = lambda x: np.argsort(x, axis=1)
     offset = rng.normal(size=(5, 1))  # a query's own, which no order sees
-    np.testing.assert_array_equal(order(combine_scores(7 * a + offset, 0.01 * b, 2.0)), order(found))
+    np.testing.assert_array_equal(order(combine_scores(7 * a + offset, 0.01 * b, 2.0)), order(actual))
     assert combine_scores(a, b, 0.0) is a
     np.testing.assert_array_equal(order(combine_scores(0 * a, b, 1.0)), order(b))  # no spread: no say

@@ -87,9 +87,9 @@ def test_padding_changes_nothing(variables, train):
 
 def test_an_evaluated_image_does_not_depend_on_its_batch(variables):
     image = images()
-    whole = run(encoder(), variables, image, train=False).embedding
+    full = run(encoder(), variables, image, train=False).embedding
     alone = run(encoder(), variables, jax.tree.map(lambda x: x[:1], image), train=False).embedding
-    np.testing.assert_allclose(alone, whole[:1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(alone, full[:1], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.3])
@@ -105,14 +105,14 @@ def test_one_and_eight_devices_agree(variables, drop):
     results = []
     for devices in (1, 8):
         mesh = make_mesh(devices)
-        whole = replicated(mesh)
+        full = replicated(mesh)
         with jax.set_mesh(mesh):
             step = jax.jit(
                 jax.value_and_grad(loss, has_aux=True),
-                in_shardings=(whole, batch_sharded(mesh)),
-                out_shardings=whole,
+                in_shardings=(full, batch_sharded(mesh)),
+                out_shardings=full,
             )
-            params = jax.device_put(variables["params"], whole)
+            params = jax.device_put(variables["params"], full)
             results.append(jax.device_get(step(params, jax.device_put(image, batch_sharded(mesh)))))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), *results)
     grads = results[0][1]["projection"]["mlp"]

@@ -40,10 +40,10 @@ def test_gru_is_that_of_the_loop(reverse):
     gru = Gru(3, reverse=reverse)
     params = gru.init(jax.random.key(1), X, MASK)["params"]
     params = params | {"recurrent_bias": jnp.arange(9.0) / 9}
-    found = gru.apply({"params": params}, X, MASK)
+    actual = gru.apply({"params": params}, X, MASK)
     for b in range(B):
         expected = loop_gru(params, np.asarray(X[b]), MASK[b], reverse)
-        np.testing.assert_allclose(found[b], expected, atol=1e-5)
+        np.testing.assert_allclose(actual[b], expected, atol=1e-5)
 
 
 def test_mean_and_max_see_true_tokens_alone():
@@ -56,7 +56,7 @@ def test_mean_and_max_see_true_tokens_alone():
 def test_gpo_weighs_each_dimensions_sorted_features():
     gpo = Gpo()
     params = gpo.init(jax.random.key(1), X, MASK)["params"]
-    found = gpo.apply({"params": params}, X, MASK)
+    actual = gpo.apply({"params": params}, X, MASK)
     forward, backward = params["gru"]["forward"], params["gru"]["backward"]
     for b, count in enumerate(COUNTS):
         codes, real = np.asarray(sinusoidal(N, 32)), np.arange(N) < count
@@ -65,16 +65,18 @@ def test_gpo_weighs_each_dimensions_sorted_features():
         weights = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         seen = np.asarray(X[b])[np.asarray(MASK[b])]
         expected = weights @ -np.sort(-seen, axis=0)
-        np.testing.assert_allclose(found[b], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(actual[b], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_gpo_does_not_care_for_order_or_padding():
     gpo = Gpo()
     params = gpo.init(jax.random.key(1), X, MASK)
-    found = gpo.apply(params, X, MASK)
+    actual = gpo.apply(params, X, MASK)
     order = np.random.default_rng(0).permutation(N)
-    np.testing.assert_allclose(gpo.apply(params, X[:, order], MASK[:, order]), found, rtol=1e-5)
-    np.testing.assert_allclose(gpo.apply(params, jnp.where(MASK[..., None], X, 99.0), MASK), found, rtol=1e-5)
+    np.testing.assert_allclose(gpo.apply(params, X[:, order], MASK[:, order]), actual, rtol=1e-5)
+    np.testing.assert_allclose(
+        gpo.apply(params, jnp.where(MASK[..., None], X, 99.0), MASK), actual, rtol=1e-5
+    )
     grads = jax.grad(lambda x: jnp.sum(gpo.apply(params, x, MASK) ** 2))(X)
     assert np.all(np.isfinite(grads)) and not np.any(grads[~np.asarray(MASK)])
 
@@ -159,10 +161,10 @@ def test_a_post_norm_layers_queries_and_keys_are_float32_and_its_own():
     variables = layer.init(jax.random.key(1), x, MASK, False)
     query, key = layer.apply(variables, x, method="queries_and_keys")
     attention = variables["params"]["attention"]
-    for found, part in ((query, attention["query"]), (key, attention["key"])):
+    for actual, part in ((query, attention["query"]), (key, attention["key"])):
         expected = np.asarray(x) @ np.asarray(part["kernel"]).reshape(4, 4) + np.asarray(part["bias"]).ravel()
-        assert found.dtype == jnp.float32
-        np.testing.assert_allclose(found.reshape(B, N, 4), expected, rtol=1e-5, atol=1e-6)
+        assert actual.dtype == jnp.float32
+        np.testing.assert_allclose(actual.reshape(B, N, 4), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_dropout_of_attention_weights_differs_between_items():

@@ -47,14 +47,14 @@ def evaluate(place, *options):
 
 
 def test_each_score_and_the_first_pass(place):
-    found = {score: evaluate(place, "--score", score) for score in ("maxmean", "cosine", "mapped")}
-    assert [found[s]["protocol"]["score"] for s in found] == list(found)
-    assert found["maxmean"]["protocol"]["preset"] == "cdds practical"
-    assert found["cosine"]["rsum"] > 220  # chance is 140
+    actual = {score: evaluate(place, "--score", score) for score in ("maxmean", "cosine", "mapped")}
+    assert [actual[s]["protocol"]["score"] for s in actual] == list(actual)
+    assert actual["maxmean"]["protocol"]["preset"] == "cdds practical"
+    assert actual["cosine"]["rsum"] > 220  # chance is 140
     itself = ("--mode", "rerank", "--rerank_from", str(place / "run"), "--top_k")
     every, none = evaluate(place, *itself, "100"), evaluate(place, *itself, "1")
-    assert (every["i2t"], every["t2i"]) == (found["maxmean"]["i2t"], found["maxmean"]["t2i"])
-    assert none["t2i"]["r1"] == found["cosine"]["t2i"]["r1"]  # the pooled ranking's first place stays
+    assert (every["i2t"], every["t2i"]) == (actual["maxmean"]["i2t"], actual["maxmean"]["t2i"])
+    assert none["t2i"]["r1"] == actual["cosine"]["t2i"]["r1"]  # the pooled ranking's first place stays
 
 
 def test_ranking_after_a_first_pass(place):
@@ -62,9 +62,9 @@ def test_ranking_after_a_first_pass(place):
     split = open_split("precomp", str(place / "data"), "dev", "regions")
     images = matcher.encode_records(split.image(k) for k in range(20))
     texts = matcher.encode_texts(split.captions()[:6])
-    whole, first = matcher.rank(texts, images, 5), matcher.rank(texts, images, 5, first=20)
-    np.testing.assert_array_equal(whole[0], first[0])
-    np.testing.assert_allclose(whole[1], first[1], rtol=1e-5)
+    full, first = matcher.rank(texts, images, 5), matcher.rank(texts, images, 5, first=20)
+    np.testing.assert_array_equal(full[0], first[0])
+    np.testing.assert_allclose(full[1], first[1], rtol=1e-5)
     order, scores = matcher.rank(texts, images, 2, first=3)
     fast = np.asarray(matcher.first_score_block(images, texts)).T
     for row in range(6):
@@ -79,14 +79,14 @@ def test_the_figures_and_their_numbers(place, tmp_path, capsys):
     assert main(command) == 0
     assert read_picture(out).std() > 10
     printed = capsys.readouterr().out
-    found = semantics(
+    actual = semantics(
         jax_itm.load(str(place / "run")), open_split("precomp", str(place / "data"), "dev", "regions")
     )
-    values = " | ".join(f"{value:.3f}" for value in found.numbers().values())
+    values = " | ".join(f"{value:.3f}" for value in actual.numbers().values())
     assert f"| tiny | {values} |" in printed and f"| run | {' | '.join(found.numbers())} |" in printed
-    assert found.s.shape == (16, 16) and 0 < found.numbers()["kept"] < 0.6
-    assert len(found.values[0]) == 20 * 3  # every region once
-    i, j = found.columns
+    assert actual.s.shape == (16, 16) and 0 < actual.numbers()["kept"] < 0.6
+    assert len(actual.values[0]) == 20 * 3  # every region once
+    i, j = actual.columns
     assert i != j
 
 

@@ -83,8 +83,8 @@ def seeded(seed, **changes):
 
 
 def test_every_seed_is_a_curve_and_every_row_one_colour(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: drawn.append(figure))
+    draws = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: draws.append(figure))
     monkeypatch.setattr("pathlib.Path.replace", lambda *_: None)
     names = [f"row {k}" for k in range(8)]  # more rows than colours
     runs = [
@@ -93,33 +93,33 @@ def test_every_seed_is_a_curve_and_every_row_one_colour(tmp_path, monkeypatch):
         for s in (0, 1)
     ]
     report(runs, str(tmp_path / "figure.png"))
-    _, validation, recalls = drawn[0].axes
+    _, validation, recalls = draws[0].axes
     styles = [(line.get_color(), line.get_linestyle()) for line in validation.lines]
     assert len(styles) == 16 and len(set(styles)) == 8
     assert styles[::2] == styles[1::2]
     assert len(recalls.containers) == 8
     first, eighth = recalls.containers[0][0], recalls.containers[7][0]
     assert first.get_facecolor() == eighth.get_facecolor() and first.get_hatch() != eighth.get_hatch()
-    assert [text.get_text() for text in drawn[0].legends[0].texts] == [f"{n} (dias)" for n in names]
+    assert [text.get_text() for text in draws[0].legends[0].texts] == [f"{n} (dias)" for n in names]
 
 
 def test_isd_is_drawn_against_rsum(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: drawn.append(figure))
+    draws = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: draws.append(figure))
     monkeypatch.setattr("pathlib.Path.replace", lambda *_: None)
     measured, plain = run(tmp_path / "a"), run(tmp_path / "b", seeded(4))
     lines = [{"step": k, "val/rsum": 100.0 + k, "val/isd/singular": 2.0 - k} for k in range(3)]
     (tmp_path / "a/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     report([measured, plain], str(tmp_path / "figure.png"))
-    against = drawn[0].axes[2]
+    against = draws[0].axes[2]
     assert against.get_xlabel() == "ISD"
     np.testing.assert_array_equal(against.lines[0].get_xydata(), [[2, 100], [1, 101], [0, 102]])
     assert len(against.lines) == 4  # the curve and three points: the other run has none
     lines = [{"step": 1, "val/rsum": 100.0, "val/isd/singular": 2.0, "val/isd/isda": 3.0}]
     (tmp_path / "a/metrics.jsonl").write_text(json.dumps(lines[0]) + "\n")
     report([measured, plain], str(tmp_path / "figure.png"))
-    assert drawn[1].axes[2].get_title() == "ISDa against rSum, validation"
-    assert drawn[1].axes[2].lines[0].get_xdata() == [3.0]
+    assert draws[1].axes[2].get_title() == "ISDa against rSum, validation"
+    assert draws[1].axes[2].lines[0].get_xdata() == [3.0]
 
 
 @pytest.mark.parametrize(

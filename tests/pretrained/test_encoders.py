@@ -51,43 +51,43 @@ def loaded(side: str, folder: Path, inputs):
 
 @pytest.mark.parametrize("name", ["bert", "clip"])
 def test_words_are_the_reference(tmp_path, name):
-    found = written(name, tmp_path)
-    text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
+    actual = written(name, tmp_path)
+    text = {"ids": jnp.asarray(actual["ids"]), "mask": jnp.asarray(actual["mask"])}
     module, params = loaded("text", tmp_path, text)
     out = np.asarray(jax.jit(module.apply)(params, text).features)
-    np.testing.assert_allclose(out[found["mask"]], found["tokens"][found["mask"]], atol=1e-4)
+    np.testing.assert_allclose(out[actual["mask"]], actual["tokens"][actual["mask"]], atol=1e-4)
 
 
-def clip_files(found, folder: Path, *names: str):
+def clip_files(actual, folder: Path, *names: str):
     for name in names:
-        (folder / name).write_text(str(found[name]), encoding="utf-8")
+        (folder / name).write_text(str(actual[name]), encoding="utf-8")
 
 
 @pytest.mark.parametrize("names", [("tokenizer.json",), ("vocab.json", "merges.txt")])
 def test_clip_cuts_words_as_the_reference(tmp_path, names):
-    found = golden("clip")
-    clip_files(found, tmp_path, *names)
+    actual = golden("clip")
+    clip_files(actual, tmp_path, *names)
     tokenizer = Tokenizer.from_folder(tmp_path)
-    ids, mask = tokenizer.encode(json.loads(str(found["captions"])), 40)
-    np.testing.assert_array_equal(mask, found["mask"])
-    np.testing.assert_array_equal(ids[mask], found["ids"][mask])
+    ids, mask = tokenizer.encode(json.loads(str(actual["captions"])), 40)
+    np.testing.assert_array_equal(mask, actual["mask"])
+    np.testing.assert_array_equal(ids[mask], actual["ids"][mask])
     assert Tokenizer.from_json(tokenizer.to_json()).to_json() == tokenizer.to_json()
 
 
 def test_an_untrained_clip_is_clip(tmp_path, capsys):
-    found = written("clip", tmp_path)
-    clip_files(found, tmp_path, "vocab.json", "merges.txt")
+    actual = written("clip", tmp_path)
+    clip_files(actual, tmp_path, "vocab.json", "merges.txt")
     said = {"size": 32, "crop_size": 32, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
     run = str(tmp_path / "run")
     assert main(["convert", "clip", str(tmp_path), run]) == 0
     assert "2 layers of 32 over patches of 8, 2 of 32 over 521 words" in capsys.readouterr().out
     matcher = jax_itm.load(run)
-    texts = matcher.encode_texts(json.loads(str(found["captions"])))
-    images = matcher.encode_images(found["pixels_0"])
-    np.testing.assert_allclose(texts, found["text"], atol=1e-4)
-    np.testing.assert_allclose(images, found["image_0"], atol=1e-4)
-    np.testing.assert_allclose(matcher.score(images, texts), found["image_0"] @ found["text"].T, atol=1e-4)
+    texts = matcher.encode_texts(json.loads(str(actual["captions"])))
+    images = matcher.encode_images(actual["pixels_0"])
+    np.testing.assert_allclose(texts, actual["text"], atol=1e-4)
+    np.testing.assert_allclose(images, actual["image_0"], atol=1e-4)
+    np.testing.assert_allclose(matcher.score(images, texts), actual["image_0"] @ actual["text"].T, atol=1e-4)
     config = from_json(to_json(matcher.config))
     config.dim = 8
     with pytest.raises(UserError, match=r"projection.weight is \(24, 32\), not \(8, 32\) \(config\.dim\)"):
@@ -99,19 +99,19 @@ def test_an_untrained_clip_is_clip(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["vit", "dinov2", "dinov2_with_registers", "clip", "swin"])
 def test_image_encoders_are_the_reference(tmp_path, name):
-    found, params = written(name, tmp_path), None
-    count = sum(key.startswith("pixels_") for key in found)
+    actual, params = written(name, tmp_path), None
+    count = sum(key.startswith("pixels_") for key in actual)
     assert count > 1  # its own size and others, whose positions are resized, or whose windows are padded
     for k in range(count):
-        image = {"pixels": jnp.asarray(found[f"pixels_{k}"])}
+        image = {"pixels": jnp.asarray(actual[f"pixels_{k}"])}
         module, params = loaded("image", tmp_path, image) if params is None else (module, params)
         features = jax.jit(module.apply)(params, image).features
-        np.testing.assert_allclose(features, found[f"tokens_{k}"], atol=1e-4)
+        np.testing.assert_allclose(features, actual[f"tokens_{k}"], atol=1e-4)
 
 
 def test_preprocessing_is_the_reference(tmp_path):
-    found = golden("processors")
-    for number, case in enumerate(json.loads(str(found["cases"]))):
+    actual = golden("processors")
+    for number, case in enumerate(json.loads(str(actual["cases"]))):
         newer = number % 2  # the newer form holds it in a larger file
         name = "processor_config.json" if newer else "preprocessor_config.json"
         (tmp_path / f"{number}").mkdir()
@@ -120,10 +120,10 @@ def test_preprocessing_is_the_reference(tmp_path):
         arch = read_preprocessor(tmp_path / f"{number}")
         transform = ImageTransform(**arch.pop("image_transform"))
         for k in range(2):
-            pixels = transform_image(found[f"picture_{k}"], transform)
+            pixels = transform_image(actual[f"picture_{k}"], transform)
             assert pixels.shape == (*transform.shape, 3)
             values = normalise_pixels(jnp.asarray(pixels[None]), **arch, dtype=jnp.dtype("float32"))[0]
-            np.testing.assert_allclose(values, found[f"values_{number}_{k}"], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(values, actual[f"values_{number}_{k}"], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -166,10 +166,10 @@ def test_a_run_on_pixels_starts_from_a_vit(tmp_path):
     facts = facts_from_dict(json.loads(json.dumps(start.facts.to_dict())))._replace(vocab=9)  # as saved
     method = build(config, facts)
     params = start_from(jax.jit(method.init)(jax.random.key(0), example_batch(config, facts)), start)["image"]
-    found = golden("vit")
+    actual = golden("vit")
     encode = jax.jit(lambda inputs: method.encoders.modules["image"].apply({"params": params}, inputs))
-    own = encode({"pixels": jnp.asarray(found["pixels_0"])})
-    cached = encode({"features": jnp.asarray(found["tokens_0"])})
+    own = encode({"pixels": jnp.asarray(actual["pixels_0"])})
+    cached = encode({"features": jnp.asarray(actual["tokens_0"])})
     np.testing.assert_allclose(own.embedding, cached.embedding, atol=1e-4)
     assert own.tokens.shape == (1, 17, 8) and own.mask.all()
 
@@ -220,15 +220,15 @@ def test_a_published_config_takes_directories(tmp_path):
 
 def test_weights_of_two_bytes_on_disk_are_read(tmp_path):
     written("vit", tmp_path)
-    whole = load_file(tmp_path / "model.safetensors")
-    halves = {name: value.astype(jnp.bfloat16) for name, value in whole.items()}
+    entire = load_file(tmp_path / "model.safetensors")
+    halves = {name: value.astype(jnp.bfloat16) for name, value in entire.items()}
     save_file(halves, tmp_path / "model.safetensors")
     _, params = loaded("image", tmp_path, {"pixels": jnp.zeros((1, 32, 32, 3), jnp.uint8)})
-    found = params["params"]["patches"]["kernel"]
+    actual = params["params"]["patches"]["kernel"]
     kernel = halves["vit.embeddings.patch_embeddings.projection.weight"].astype(np.float32)
-    np.testing.assert_array_equal(found, kernel.transpose(2, 3, 1, 0))
-    assert found.dtype == jnp.float32 and not np.array_equal(
-        found, whole["vit.embeddings.patch_embeddings.projection.weight"].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(actual, kernel.transpose(2, 3, 1, 0))
+    assert actual.dtype == jnp.float32 and not np.array_equal(
+        actual, entire["vit.embeddings.patch_embeddings.projection.weight"].transpose(2, 3, 1, 0)
     )
 
 
@@ -242,16 +242,16 @@ def minilm() -> Path:
 
 
 def test_minilm_is_the_reference(minilm):
-    found = golden("minilm")
-    captions = json.loads(str(found["captions"]))
+    actual = golden("minilm")
+    captions = json.loads(str(actual["captions"]))
     for tokenizer in (Tokenizer.from_folder(minilm), Tokenizer.from_vocab_folder(minilm)):
-        ids, mask = tokenizer.encode(captions, found["ids"].shape[1])
-        np.testing.assert_array_equal(ids, found["ids"])
-        np.testing.assert_array_equal(mask, found["mask"])
+        ids, mask = tokenizer.encode(captions, actual["ids"].shape[1])
+        np.testing.assert_array_equal(ids, actual["ids"])
+        np.testing.assert_array_equal(mask, actual["mask"])
     text = {"ids": jnp.asarray(ids), "mask": jnp.asarray(mask)}
     module, params = loaded("text", minilm, text)
     out = np.asarray(jax.jit(module.apply)(params, text).features)[..., :64]
-    np.testing.assert_allclose(out[mask], found["tokens"][mask], atol=1e-4)
+    np.testing.assert_allclose(out[mask], actual["tokens"][mask], atol=1e-4)
 
 
 def settings(folder: Path, **text):
@@ -273,34 +273,34 @@ def run_of(config):
 
 
 def test_a_run_starts_from_the_directory_and_goes_on_without_it(tmp_path):
-    found = written("bert", tmp_path / "bert")
+    actual = written("bert", tmp_path / "bert")
     config = settings(tmp_path / "bert")
     method, params, facts = run_of(config)
     assert facts.vocab == len(WORDS) and facts.text.width == 32
     word = load_file(tmp_path / "bert/model.safetensors")["bert.embeddings.word_embeddings.weight"]
     np.testing.assert_array_equal(params["text"]["backbone"]["embeddings"]["words"]["embedding"], word)
-    text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
+    text = {"ids": jnp.asarray(actual["ids"]), "mask": jnp.asarray(actual["mask"])}
     encoded = jax.jit(method.encoders.modules["text"].apply)({"params": params["text"]}, text)
     (tmp_path / "bert/config.json").unlink()
     again = jax.jit(build(config, facts).encoders.modules["text"].apply)({"params": params["text"]}, text)
     np.testing.assert_array_equal(encoded.embedding, again.embedding)
-    np.testing.assert_array_equal(encoded.mask, found["mask"])
+    np.testing.assert_array_equal(encoded.mask, actual["mask"])
     np.testing.assert_allclose(np.linalg.norm(encoded.embedding, axis=1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("pooling", ["gpo", "mean", "cls"])
 def test_features_stand_for_a_frozen_backbone(tmp_path, pooling):
-    found = written("bert", tmp_path)
+    actual = written("bert", tmp_path)
     config = settings(tmp_path, frozen=True, pooling=pooling)
     method, params, _ = run_of(config)
-    text = {"ids": jnp.asarray(found["ids"]), "mask": jnp.asarray(found["mask"])}
-    given = {"features": jnp.asarray(found["tokens"]), "mask": text["mask"]}
+    text = {"ids": jnp.asarray(actual["ids"]), "mask": jnp.asarray(actual["mask"])}
+    arrays = {"features": jnp.asarray(actual["tokens"]), "mask": text["mask"]}
     apply = lambda inputs: method.encoders.modules["text"].apply(
         {"params": params["text"]}, inputs, train=True, rngs={"dropout": jax.random.key(1)}
     )
-    cached, whole = (jax.jit(apply)(inputs) for inputs in (given, text))
-    np.testing.assert_allclose(cached.embedding, whole.embedding, atol=1e-4)
-    np.testing.assert_array_equal(cached.mask, whole.mask)  # drawn alike
+    cached, entire = (jax.jit(apply)(inputs) for inputs in (arrays, text))
+    np.testing.assert_allclose(cached.embedding, entire.embedding, atol=1e-4)
+    np.testing.assert_array_equal(cached.mask, entire.mask)  # drawn alike
 
 
 def test_a_frozen_backbone_stays_as_it_is(tmp_path):
@@ -432,19 +432,19 @@ def test_a_name_on_the_hub_is_fetched(tmp_path, monkeypatch):
 
 def test_weights_in_several_files(tmp_path):
     written("bert", tmp_path)
-    whole = read_weights(tmp_path)
+    entire = read_weights(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    names, places = sorted(whole), {}
+    names, places = sorted(entire), {}
     for k in range(2):
         file = f"model-0000{k + 1}-of-00002.safetensors"
-        save_file({name: whole[name] for name in names[k::2]}, tmp_path / file)
+        save_file({name: entire[name] for name in names[k::2]}, tmp_path / file)
         places |= dict.fromkeys(names[k::2], file)
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": places}))
-    found = read_weights(tmp_path)
-    assert found.keys() == whole.keys()
-    for name, value in whole.items():
-        np.testing.assert_array_equal(found[name], value)
+    actual = read_weights(tmp_path)
+    assert actual.keys() == entire.keys()
+    for name, value in entire.items():
+        np.testing.assert_array_equal(actual[name], value)
     for wrong, said in (
         ({}, "has no weight_map"),
         ({"weight_map": {"a": "../b.safetensors"}}, "names ../b.safetensors, which is not beside it"),

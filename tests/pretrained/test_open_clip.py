@@ -24,11 +24,11 @@ GOLDEN = Path(__file__).parents[1] / "goldens" / "encoder_open_clip.npz"  # made
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """The golden as open_clip saved it."""
-    found = golden()
-    arrays = {k.removeprefix("weight/"): x for k, x in found.items() if k.startswith("weight/")}
+    actual = golden()
+    arrays = {k.removeprefix("weight/"): x for k, x in actual.items() if k.startswith("weight/")}
     save_file({k: x.astype(np.float32) for k, x in arrays.items()}, tmp_path / FILES[0])
-    (tmp_path / CONFIG).write_text(str(found["config"]))
-    (tmp_path / "tokenizer.json").write_text(str(found["tokenizer.json"]), encoding="utf-8")
+    (tmp_path / CONFIG).write_text(str(actual["config"]))
+    (tmp_path / "tokenizer.json").write_text(str(actual["tokenizer.json"]), encoding="utf-8")
     return tmp_path
 
 
@@ -39,11 +39,11 @@ def golden() -> dict[str, np.ndarray]:
 
 def said(folder: Path, section: str, **fields) -> Path:
     """Changes fields of open_clip_config.json: of model_cfg, one of its sections, or preprocess_cfg."""
-    whole = json.loads((folder / CONFIG).read_text())
-    (whole["model_cfg"][section] if section.endswith(("vision_cfg", "text_cfg")) else whole[section]).update(
+    full = json.loads((folder / CONFIG).read_text())
+    (full["model_cfg"][section] if section.endswith(("vision_cfg", "text_cfg")) else full[section]).update(
         fields
     )
-    (folder / CONFIG).write_text(json.dumps(whole))
+    (folder / CONFIG).write_text(json.dumps(full))
     return folder
 
 
@@ -56,15 +56,15 @@ def settings(folder: Path):
 
 
 def test_an_untrained_run_has_open_clips_own_scores(folder):
-    run, found = str(folder / "run"), golden()
+    run, actual = str(folder / "run"), golden()
     assert main(["convert", "clip", str(folder), run]) == 0
     matcher = jax_itm.load(run)
-    images = matcher.encode_images([found["pixels_0"], found["pixels_1"]])
-    texts = matcher.encode_texts(json.loads(str(found["captions"])))
-    wanted = np.concatenate([found["image_0"], found["image_1"]])
+    images = matcher.encode_images([actual["pixels_0"], actual["pixels_1"]])
+    texts = matcher.encode_texts(json.loads(str(actual["captions"])))
+    wanted = np.concatenate([actual["image_0"], actual["image_1"]])
     np.testing.assert_allclose(images, wanted, atol=1e-4)
-    np.testing.assert_allclose(texts, found["text"], atol=1e-4)
-    np.testing.assert_allclose(matcher.score(images, texts), wanted @ found["text"].T, atol=1e-4)
+    np.testing.assert_allclose(texts, actual["text"], atol=1e-4)
+    np.testing.assert_allclose(matcher.score(images, texts), wanted @ actual["text"].T, atol=1e-4)
 
 
 def test_config_tells_the_activation_and_the_image_transform(folder):
@@ -74,9 +74,9 @@ def test_config_tells_the_activation_and_the_image_transform(folder):
     transform = ImageTransform(**read_preprocessor(folder)["image_transform"])
     assert acts() == {"gelu"}
     assert transform == ImageTransform((32,), (32, 32), 3, True)
-    whole = json.loads((folder / CONFIG).read_text())
-    whole["model_cfg"]["quick_gelu"] = True
-    (folder / CONFIG).write_text(json.dumps(whole))
+    full = json.loads((folder / CONFIG).read_text())
+    full["model_cfg"]["quick_gelu"] = True
+    (folder / CONFIG).write_text(json.dumps(full))
     said(folder, "preprocess_cfg", resize_mode="squash", interpolation="bilinear", size=[24, 24], mean=0.5)
     fields = read_preprocessor(folder)
     assert acts() == {"quick_gelu"}

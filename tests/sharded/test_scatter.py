@@ -43,7 +43,7 @@ def test_scatter_is_segment_sum(devices, rows, k, schedule):
         mesh = jax.make_mesh((devices,), ("dp",), (AxisType.Auto,), devices=jax.devices()[:devices])
         with jax.set_mesh(mesh):
             matrix = Matrix(rows, batch_axes("dp"), Plan(schedule))
-            dx = jax.jit(lambda *given: scatter_selected(matrix, *given))(y, mine, theirs)
+            dx = jax.jit(lambda *inputs: scatter_selected(matrix, *inputs))(y, mine, theirs)
         np.testing.assert_allclose(dx, reference(y, mine, theirs), rtol=1e-12, atol=1e-12)
 
 

@@ -85,14 +85,14 @@ def check_scores(matcher, state, head):
     regions = [rng.normal(size=(n, REGION)).astype(np.float16) for n in (2, 4)]  # as they are on disk
     corner = [rng.uniform(0, 0.5, (len(x), 2)) for x in regions]
     boxes = [np.concatenate([x, x + np.array([0.3, 0.4])], 1) for x in corner]
-    found = matcher.score(matcher.encode_images(regions, boxes), matcher.encode_texts(CAPTIONS))
+    actual = matcher.score(matcher.encode_images(regions, boxes), matcher.encode_texts(CAPTIONS))
     ids, mask = matcher.tokenizer.encode(CAPTIONS, matcher.config.data.max_words)
     wanted = [
         [reference(state, i[m], x, b, head) for i, m in zip(ids, mask, strict=True)]
         for x, b in zip(regions, boxes, strict=True)
     ]
     assert np.std(wanted) > 0.1
-    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    np.testing.assert_allclose(actual, wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("head", ["rank_output", "itm_output"])

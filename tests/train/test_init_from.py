@@ -52,26 +52,26 @@ def test_a_bert_directory_gives_words_and_the_first_layers(folder):
     config = settings(folder)
     start = read_source(config, FACTS)
     params = jax.jit(build(config, FACTS).init)(jax.random.key(0), example_batch(config, FACTS))
-    made, state = start_from(params, start), published()
-    assert jax.tree.structure(made) == jax.tree.structure(params)
+    built, state = start_from(params, start), published()
+    assert jax.tree.structure(built) == jax.tree.structure(params)
     np.testing.assert_array_equal(
-        made["embeddings"]["words"]["embedding"], state["uniter.embeddings.word_embeddings.weight"]
+        built["embeddings"]["words"]["embedding"], state["uniter.embeddings.word_embeddings.weight"]
     )
     np.testing.assert_array_equal(
-        made["embeddings"]["positions"]["embedding"],
+        built["embeddings"]["positions"]["embedding"],
         state["uniter.embeddings.position_embeddings.weight"][: POSITIONS - 3],
     )
     layer = "uniter.encoder.layer.0.attention.self"
-    attention = made["layer_0"]["attention"]
+    attention = built["layer_0"]["attention"]
     by_head = (HIDDEN, 2, HIDDEN // 2)
     key = state[f"{layer}.key.weight"].T.reshape(by_head)
     np.testing.assert_array_equal(attention["key"]["kernel"], key)
     bias = state[f"{layer}.query.bias"].reshape(by_head[1:])
     np.testing.assert_array_equal(attention["query"]["bias"], bias)
     pooler = state["uniter.pooler.dense.weight"].T
-    np.testing.assert_array_equal(made["pooler"]["kernel"], pooler)
+    np.testing.assert_array_equal(built["pooler"]["kernel"], pooler)
     for name in ("img_linear", "pos_linear", "img_norm", "rank_output"):
-        jax.tree.map(np.testing.assert_array_equal, made[name], params[name])
+        jax.tree.map(np.testing.assert_array_equal, built[name], params[name])
     ids, mask = start.tokenizer.encode(["A Dog"], 5)  # uncased, as BERT's default is
     assert [PIECES[k] for k in ids[0][mask[0]]] == ["[CLS]", "a", "dog", "[SEP]"]
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
@@ -118,8 +118,10 @@ def test_a_deeper_run_grows_from_a_shallower_one(tmp_path):
     params = jax.jit(old.init)(jax.random.key(0), batch)
     values = flatten_dict(params, sep="/")
     new = build(deep, FACTS)
-    made = start_from(jax.jit(new.init)(jax.random.key(1), batch), Source("START", values, True, None, FACTS))
-    for path, value in flatten_dict(made, sep="/").items():
+    built = start_from(
+        jax.jit(new.init)(jax.random.key(1), batch), Source("START", values, True, None, FACTS)
+    )
+    for path, value in flatten_dict(built, sep="/").items():
         if path in values:
             np.testing.assert_array_equal(value, values[path])
     # A layer that adds nothing leaves its input, which a LayerNorm has normalised already.
@@ -128,6 +130,6 @@ def test_a_deeper_run_grows_from_a_shallower_one(tmp_path):
             of, method.encode_image(of, batch["image"]), method.encode_text(of, batch["text"])
         )
     )(of)
-    np.testing.assert_allclose(score(new, made), score(old, params), atol=1e-4)
+    np.testing.assert_allclose(score(new, built), score(old, params), atol=1e-4)
     with pytest.raises(UserError, match=r"layer_1/.* is .* there, absent here"):
-        start_from(params, Source("START", flatten_dict(made, sep="/"), True, None, FACTS))
+        start_from(params, Source("START", flatten_dict(built, sep="/"), True, None, FACTS))

@@ -17,12 +17,12 @@ PARAMS = {
 
 
 def config(**fields):
-    found = default("info_nce")
-    found.batch_size = 10
-    found.optimizer.clip = 0.0
-    with found.unlocked():
-        found.update_from_flattened_dict(fields)
-    return found
+    actual = default("info_nce")
+    actual.batch_size = 10
+    actual.optimizer.clip = 0.0
+    with actual.unlocked():
+        actual.update_from_flattened_dict(fields)
+    return actual
 
 
 def rates(steps, total=100, **fields):
@@ -52,7 +52,7 @@ def one_update(**fields):
 
 
 def test_factors_freezing_and_decay_follow_the_paths():
-    found = one_update(
+    actual = one_update(
         **{
             "optimizer.lr_factors": (("text/bert", 0.5),),
             "optimizer.freeze": ("^image",),
@@ -60,9 +60,9 @@ def test_factors_freezing_and_decay_follow_the_paths():
             "optimizer.decay_on": ("kernel$",),
         }
     )
-    np.testing.assert_allclose(found["image"]["kernel"], 0)
-    np.testing.assert_allclose(found["text"]["bert"]["bias"], -0.05, rtol=1e-4)  # no decay
-    np.testing.assert_allclose(found["text"]["bert"]["kernel"], -0.06, rtol=1e-4)  # 0.05 (1 + 0.2)
+    np.testing.assert_allclose(actual["image"]["kernel"], 0)
+    np.testing.assert_allclose(actual["text"]["bert"]["bias"], -0.05, rtol=1e-4)  # no decay
+    np.testing.assert_allclose(actual["text"]["bert"]["kernel"], -0.06, rtol=1e-4)  # 0.05 (1 + 0.2)
 
 
 def test_clipping_counts_trained_parameters_alone():
@@ -95,5 +95,5 @@ def test_it_is_adamw():
     plain = optax.adamw(0.1, 0.9, 0.999, weight_decay=0.0)
     grads = jax.tree.map(jnp.ones_like, PARAMS)
     expected, _ = plain.update(grads, plain.init(PARAMS), PARAMS)
-    found = one_update(**{"optimizer.weight_decay": 0.0})
-    np.testing.assert_allclose(found["image"]["kernel"], expected["image"]["kernel"][0, 0], rtol=1e-6)
+    actual = one_update(**{"optimizer.weight_decay": 0.0})
+    np.testing.assert_allclose(actual["image"]["kernel"], expected["image"]["kernel"][0, 0], rtol=1e-6)

@@ -56,9 +56,9 @@ def test_a_run_on_cached_tokens_is_the_run_on_the_backbone(place, capsys, monkey
     assert call(place, "train", "--workdir", f"{place}/plain", cached=False) == 0
 
     seen = []
-    whole = Bert.__call__
+    full = Bert.__call__
     monkeypatch.setattr(
-        Bert, "__call__", lambda self, text, train=False: seen.append(0) or whole(self, text, train)
+        Bert, "__call__", lambda self, text, train=False: seen.append(0) or full(self, text, train)
     )
     assert call(place, "train", "--workdir", f"{place}/cached") == 0
     traced = len(seen)  # to make parameters; no step and no validation runs it
