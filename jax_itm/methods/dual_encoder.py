@@ -220,7 +220,7 @@ class DualEncoder:
             origin = None
             if image.origin is not None and text.origin is not None:
                 origin = image.origin, text.origin
-            else:  # no head has arrays_of the tokens' columns comparable
+            else:  # no head has made the tokens' columns comparable
                 v, t = losses.equal_length(v), losses.equal_length(t)
             return losses.sample_distributions(
                 v,

@@ -10,7 +10,7 @@ from jax_itm.plots.figures import Number, Style
 from jax_itm.plots.runs import Run, read_run
 
 WEIGHTED = "train/weighted/"
-ISD = {"val/isd/isda": "ISDa", "val/isd/singular": "ISD"}  # the first that a run has is bars
+ISD = {"val/isd/isda": "ISDa", "val/isd/singular": "ISD"}  # the first that a run has is drawn
 BAR_LABELS = 3  # more bars have no room for their numbers
 
 Points = list[tuple[Number, Number]]

@@ -2,9 +2,9 @@
 
 `traverse` runs one of three. All meet every tile of a device's rows with every column and give the same:
 
-    gather          all columns at once, where they are small ring            the columns are passed on from
-    device to device symmetric ring  the columns are the rows in another role, so that each pair of tiles is
-    met once, half the work
+    gather            all columns at once, where they are small
+    ring              the columns are passed on from device to device
+    symmetric ring    the columns are the rows in another role: each pair of tiles is met once, half the work
 
 The ring, on three devices, each with its rows R_k and the columns C_k, which come by with their state c_k
 (say, the maximum of each column so far):
