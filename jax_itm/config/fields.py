@@ -153,7 +153,9 @@ SIMILARITY: Section = {
         0, "largest height and width of a tile; 0: chosen by the kind of device", resume=True
     ),
     "dtype": Field(
-        "float32", "of the products of embeddings; sums stay float32", choices=("float32", "bfloat16")
+        "float32",
+        "of the products of embeddings, the same on every platform; tf32: three bfloat16 passes on TPUs",
+        choices=("float32", "tf32", "bfloat16"),
     ),
 }
 
@@ -222,6 +224,11 @@ COMMON: Section = {
         "float32",
         "of the encoders' compute; parameters and losses stay float32",
         choices=("float32", "bfloat16"),
+    ),
+    "precision": Field(
+        "default",
+        "of the encoders' float32 products; default: a bfloat16 pass on TPUs, TF32 on GPUs; highest: float32",
+        choices=("default", "high", "highest"),
     ),
     "dim": count(1024, "of the shared embedding", at_most=65536),
     "ema": rate(0.0, "decay of averaged parameters, which evaluation then uses; 0 keeps none"),

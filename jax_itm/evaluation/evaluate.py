@@ -106,6 +106,12 @@ def check_fits(config: Config, facts: Facts, split: Split) -> None:
         raise UserError(f"config.image.boxes: {name} has no boxes; set it to False")
 
 
+def precision_of(config: Config) -> str:
+    """With what precision embeddings and scores are computed, in words."""
+    model = config.dtype if config.precision == "default" else f"{config.dtype}, {config.precision}"
+    return f"model {model}" if "uniter" in config else f"encoders {model}, scores float32"
+
+
 def describe(matcher: Matcher, split: Split, score: str, folds: int = 1) -> dict[str, Any]:
     """The protocol of a result."""
     return {
@@ -116,6 +122,7 @@ def describe(matcher: Matcher, split: Split, score: str, folds: int = 1) -> dict
         "folds": folds,
         "score": score,
         "ties": "pessimistic",
+        "precision": precision_of(matcher.config),
         "preset": matcher.method.preset,
         "run": matcher.config.name,
         "seed": matcher.config.seed,

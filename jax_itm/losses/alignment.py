@@ -12,6 +12,7 @@ from jax.scipy.special import xlogy
 
 from jax_itm.arrays import NEG_INF, AttentionMaps
 from jax_itm.errors import ArgumentError
+from jax_itm.numerics import FULL
 from jax_itm.types import Array, Bool, Float, Int, NamedTuple
 
 DISTRIBUTED_EPS = 1e-6  # as released
@@ -79,7 +80,7 @@ def singular(maps: AttentionMaps, softmax: bool = True) -> Float[Array, "b"]:
 
 def round_trip(maps: AttentionMaps) -> Float[Array, "b x x"]:
     """`P = A_XY A_YX`, attention among one side's items by way of the other side: equation (9)."""
-    return jnp.einsum("bxy,byz->bxz", maps.out, maps.back)
+    return jnp.einsum("bxy,byz->bxz", maps.out, maps.back, precision=FULL)
 
 
 def distributed(maps: AttentionMaps) -> Float[Array, "b"]:
@@ -150,7 +151,7 @@ def congruence(maps: AttentionMaps) -> Float[Array, "b"]:
     out = jax.lax.stop_gradient(maps.out)
     true_keys = maps.other_mask[:, None, :]
     out = jnp.where(true_keys, out, 0)
-    through = jnp.einsum("bxy,byz,bwz->bxw", out, jnp.where(true_keys, maps.other, 0), out)
+    through = jnp.einsum("bxy,byz,bwz->bxw", out, jnp.where(true_keys, maps.other, 0), out, precision=FULL)
     pairs = square(maps.mask)
     spread = lambda scores: jax.nn.softmax(jnp.where(pairs, scores, NEG_INF), axis=2)
     return symmetric_divergence(spread(maps.own), spread(through), pairs)
@@ -175,7 +176,7 @@ def pooled(attention: Float[Array, "b x x"], groups: Bool[Array, "b p x"]) -> Fl
     """
     member = groups.astype(attention.dtype)
     size = jnp.maximum(jnp.sum(member, axis=2), 1)
-    among = jnp.einsum("bpx,bxy,bqy->bpq", member, attention, member) / size[:, :, None]
+    among = jnp.einsum("bpx,bxy,bqy->bpq", member, attention, member, precision=FULL) / size[:, :, None]
     total = jnp.sum(among, axis=2, keepdims=True)
     return among / jnp.where(total > 0, total, 1)
 

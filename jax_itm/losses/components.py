@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jax_itm.errors import ArgumentError
 from jax_itm.losses.inputs import check_shapes, check_tokens, split
+from jax_itm.numerics import FULL
 from jax_itm.sharded.collectives import Axis
 from jax_itm.types import Array, Bool, Float, NamedTuple, Terms
 
@@ -170,7 +171,7 @@ def modality_loss(
         raise ArgumentError(f"modality_form={form!r}: must be one of {', '.join(MODALITY_FORMS)}")
     logs = jax.nn.log_softmax(tokens, axis=-1)
     p = jnp.exp(logs)
-    divergence = jnp.sum(p * logs, axis=-1)[:, :, None] - jnp.einsum("bnd,bmd->bnm", p, logs)
+    divergence = jnp.sum(p * logs, axis=-1)[:, :, None] - jnp.einsum("bnd,bmd->bnm", p, logs, precision=FULL)
     token_pairs = (mask[:, :, None] & mask[:, None, :]).astype(tokens.dtype)
     alike = jnp.exp(-jnp.maximum(divergence, 0))
     if form == "literal":

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jax_itm.errors import ArgumentError
 from jax_itm.losses.inputs import check_shapes, split
+from jax_itm.numerics import full_product
 from jax_itm.sharded.collectives import Axis, over_rows
 from jax_itm.types import Array, Bool, Float
 
@@ -114,7 +115,7 @@ def dimension_correlation(
             variance = axes.sum(jnp.sum(x * x, axis=0)) / count
             return x * jax.lax.rsqrt(variance + 1e-8)
 
-        return axes.sum(standardise(a).T @ standardise(b)) / count
+        return axes.sum(full_product(standardise(a).T, standardise(b))) / count
 
     return over_rows(axes, rows, a, b, valid)
 

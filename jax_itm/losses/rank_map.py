@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm.losses.columns import ColumnSelection
+from jax_itm.numerics import full_product
 from jax_itm.sharded.collectives import ONE_DEVICE, BatchAxes, per_row, split_rows
 from jax_itm.types import Array, Bool, Float, Int, NamedTuple
 
@@ -33,7 +34,7 @@ def sample(own: Ordered, other: Ordered, weights: Float[Array, "d d"]) -> Float[
 
     Within each row of the batch, that is the matched pair. What stands at padded tokens means nothing.
     """
-    g = other.values @ weights.T
+    g = full_product(other.values, weights.T)
     r, w = own.count[:, None], other.count[:, None]
     u = (jnp.arange(own.values.shape[1]) + 0.5) / jnp.maximum(r, 1) * w - 0.5
     u = jnp.clip(u, 0, jnp.maximum(w - 1, 0))

@@ -19,6 +19,7 @@ from jax_itm.losses import contrastive
 from jax_itm.losses.columns import Moments, column_moments, relatedness, select_both
 from jax_itm.losses.inputs import check_tokens, checked_ids, split
 from jax_itm.losses.rank_map import sample_both
+from jax_itm.numerics import FULL
 from jax_itm.sharded.collectives import ONE_DEVICE, Axis, BatchAxes, per_row, split_rows
 from jax_itm.sharded.negatives import log_sum_exp
 from jax_itm.sharded.tiles import PLAN, Matrix, Plan
@@ -236,7 +237,7 @@ def contrast(
     x, s = l2_normalise(sampled), l2_normalise(tokens)
     own, real = scale * jnp.sum(x * s, axis=-1), mask.astype(x.dtype)
     if options.level == "patch_image":
-        scores = scale * jnp.einsum("bnd,bmd->bnm", x, s)
+        scores = scale * jnp.einsum("bnd,bmd->bnm", x, s, precision=FULL)
         seen = mask[:, None, :] & mask[:, :, None]
         scores = jnp.where(seen, scores, -PADDED)
         rows, columns = (jax.nn.logsumexp(scores, axis=axis) for axis in (2, 1))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jax_itm.arrays import NEG_INF, l2_normalise
 from jax_itm.losses.inputs import check_tokens, split
+from jax_itm.numerics import FULL
 from jax_itm.sharded.collectives import Axis, per_row
 from jax_itm.types import Array, Bool, Float
 
@@ -54,10 +55,10 @@ def attended_pairs(
 
     def mixture(cosine: Array, mask: Array, tokens: Array) -> Array:
         weight = jax.nn.softmax(jnp.where(mask[:, None, :], scale * cosine, NEG_INF), axis=2)
-        return jnp.einsum("bqk,bkd->bqd", weight, tokens)
+        return jnp.einsum("bqk,bkd->bqd", weight, tokens, precision=FULL)
 
     def samples(v: Array, v_mask: Array, t: Array, t_mask: Array) -> tuple[Array, Array, Array]:
-        cosine = jnp.einsum("brd,bwd->brw", l2_normalise(v), l2_normalise(t))
+        cosine = jnp.einsum("brd,bwd->brw", l2_normalise(v), l2_normalise(t), precision=FULL)
         of_words = mixture(cosine, t_mask, t)
         of_regions = mixture(jnp.swapaxes(cosine, 1, 2), v_mask, v)
         flat = lambda *parts: jnp.concatenate(parts, axis=1).reshape(-1, v.shape[-1])

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm.arrays import NEG_INF, l2_normalise
+from jax_itm.numerics import full_product
 from jax_itm.types import Array, Bool, Float, NamedTuple
 
 CELLS = 2**22  # cosines held at once: 16 MiB
@@ -49,6 +50,6 @@ def maxmean(images: TokenSet, texts: TokenSet) -> Float[Array, "i t"]:
 
 def _maxmean(image: TokenSet, text: TokenSet) -> Float[Array, ""]:
     """Of one image and one caption."""
-    cosine = jnp.where(image.mask[:, None] & text.mask, image.tokens @ text.tokens.T, NEG_INF)
+    cosine = jnp.where(image.mask[:, None] & text.mask, full_product(image.tokens, text.tokens.T), NEG_INF)
     mean = lambda best, mask: jnp.sum(jnp.where(mask, best, 0)) / jnp.maximum(jnp.sum(mask), 1)
     return mean(jnp.max(cosine, axis=0), text.mask) + mean(jnp.max(cosine, axis=1), image.mask)

@@ -65,6 +65,7 @@ class CrossEncoder:
         options: the loss terms, `config.losses` of a cross-encoder.
         mining: `config.mining`.
         durations: of the run, in steps.
+        precision: of the model's float32 products; attention maps are float32 always.
         micro_batches: parts that a pool's anchors are scored in.
         block_images: images of a block of scores.
         preset: what results call the method.
@@ -85,6 +86,7 @@ class CrossEncoder:
         mining: Config,
         durations: Durations,
         *,
+        precision: str = "default",
         micro_batches: int = 1,
         block_images: int = 250,
         preset: str = "iais",
@@ -93,6 +95,7 @@ class CrossEncoder:
         self.options = options
         self.mining = mining
         self.durations = durations
+        self.precision = precision
         self.micro_batches = micro_batches
         self.block_images = block_images
         self.preset = preset
@@ -108,7 +111,8 @@ class CrossEncoder:
         return params
 
     def _apply(self, params: Params, method: str, *inputs: Any, **options: Any) -> Any:
-        return self.model.apply({"params": params}, *inputs, method=method, **options)
+        with jax.default_matmul_precision(self.precision):
+            return self.model.apply({"params": params}, *inputs, method=method, **options)
 
     def _embed(self, params: Params, batch: Batch) -> tuple[Embedded, Embedded]:
         return (

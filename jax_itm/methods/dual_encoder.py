@@ -65,6 +65,8 @@ class DualEncoder:
         score: "cosine", "maxmean" or "mapped".
         plan: how the similarity matrix is traversed.
         axis: the mesh axis, or axes, that the batch is split over.
+        precision: of the encoders' and the head's float32 products: "default" is one bfloat16 pass on TPUs
+            and TF32 on GPUs; "high" or "highest", float32.
         micro_batches: exact accumulation: the encoders run in so many parts, the loss sees all pairs.
         to_steps: steps of a duration; by default only "N steps" is understood.
         preset: what results call the method.
@@ -92,11 +94,12 @@ class DualEncoder:
         score: str = "cosine",
         plan: Plan = Plan(),  # noqa: B008
         axis: str | tuple[str, ...] = "data",
+        precision: str = "default",
         micro_batches: int = 1,
         to_steps: Callable[[str], int] = steps_only,
         preset: str = "dual encoder",
     ):
-        self.encoders = EncoderPair(image_encoder, text_encoder)
+        self.encoders = EncoderPair(image_encoder, text_encoder, precision)
         self.options = loss_options(losses)
         self.head = head
         self.scoring: Score = make_score(score, self.options.sampling)
@@ -141,7 +144,8 @@ class DualEncoder:
     def _with_head(self, params: Params, side: str, encoded: Encoded, rng: PRNGKeyArray | None) -> Encoded:
         if self.head is None:
             return encoded
-        return self.head.apply(params.get("head", {}), side, encoded, rng)
+        with jax.default_matmul_precision(self.encoders.precision):
+            return self.head.apply(params.get("head", {}), side, encoded, rng)
 
     def _encode_pair(self, params: Params, batch: Batch, rng: PRNGKeyArray) -> EncodedPair:
         encoded = []

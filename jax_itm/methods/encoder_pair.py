@@ -27,10 +27,12 @@ class EncoderPair:
     Args:
         image: a module of `batch["image"]`, giving `Encoded` or plain embeddings (b, d).
         text: the same of `batch["text"]`.
+        precision: of float32 products, as `jax.default_matmul_precision` takes it.
     """
 
-    def __init__(self, image: nn.Module, text: nn.Module):
+    def __init__(self, image: nn.Module, text: nn.Module, precision: str = "default"):
         self.modules = {"image": image, "text": text}
+        self.precision = precision
 
     def init(self, rng: PRNGKeyArray, batch: Batch) -> tuple[dict[str, Params], dict[str, PyTree]]:
         """Parameters by side, and batch statistics of the sides that have any."""
@@ -43,7 +45,8 @@ class EncoderPair:
     def encode(self, params: Params, side: str, inputs: Inputs) -> Encoded:
         """One side as in evaluation."""
         stats = params.get("stats", {}).get(side)
-        return _as_encoded(self.modules[side].apply(_variables(params[side], stats), inputs))
+        with jax.default_matmul_precision(self.precision):
+            return _as_encoded(self.modules[side].apply(_variables(params[side], stats), inputs))
 
     def encode_training(
         self, params: Params, side: str, inputs: Inputs, rng: PRNGKeyArray
@@ -55,9 +58,10 @@ class EncoderPair:
         if "train" in inspect.signature(type(module).__call__).parameters:
             options["train"] = True
         variables = _variables(params[side], stats)
-        if stats is None:
-            return _as_encoded(module.apply(variables, inputs, **options)), None
-        output: Any = module.apply(variables, inputs, mutable=["batch_stats"], **options)
+        with jax.default_matmul_precision(self.precision):
+            if stats is None:
+                return _as_encoded(module.apply(variables, inputs, **options)), None
+            output: Any = module.apply(variables, inputs, mutable=["batch_stats"], **options)
         return _as_encoded(output[0]), output[1]["batch_stats"]
 
 

@@ -12,6 +12,7 @@ from jax_itm.config import SCORES
 from jax_itm.errors import UserError
 from jax_itm.losses.columns import ColumnSelection, Moments, relatedness, select_both
 from jax_itm.losses.token_similarity import TokenSet, maxmean, maxmean_pairs, token_set
+from jax_itm.numerics import full_product
 from jax_itm.types import Array, Config, Float, Params, PyTree
 
 
@@ -56,7 +57,7 @@ class Cosine:
 
     def all_pairs(self, images: Float[Array, "i d"], texts: Float[Array, "t d"]) -> Float[Array, "i t"]:
         """One product."""
-        return images @ texts.T
+        return full_product(images, texts.T)
 
     def pairs(self, images: Float[Array, "k d"], texts: Float[Array, "k d"]) -> Float[Array, "k"]:
         """Row by row."""
@@ -87,7 +88,7 @@ class MaxMean:
 
     def first_pass(self, images: TokenSet, texts: TokenSet) -> Float[Array, "i t"]:
         """The cosine of the embeddings."""
-        return images.pooled @ texts.pooled.T
+        return full_product(images.pooled, texts.pooled.T)
 
 
 class Mapped(Cosine):
@@ -109,7 +110,7 @@ class Mapped(Cosine):
         """[own ; the other side's as seen through S], m = 2 d: the score is the mean of both cosines."""
         _, selected = mean_selection(params, self.options)
         weights = selected[0 if side == "text" else 1].weights
-        through = l2_normalise(mean_pool(encoded.tokens, encoded.mask) @ weights.T)
+        through = l2_normalise(full_product(mean_pool(encoded.tokens, encoded.mask), weights.T))
         halves = [encoded.embedding, through]
         return jnp.concatenate(halves if side == "image" else halves[::-1], axis=1) / jnp.sqrt(2.0)
 

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jax_itm.numerics import FULL
 from jax_itm.types import Array, Bool, Float, NamedTuple
 
 Initializer = nn.initializers.Initializer
@@ -237,7 +238,7 @@ class TransformerLayer(nn.Module):
         """The queries and keys that a post-norm layer's attention makes of its input, in float32."""
         x = x.astype(jnp.float32)
         attention = self.variables["params"]["attention"]
-        project = lambda part: jnp.einsum("bnd,das->bnas", x, part["kernel"]) + part["bias"]
+        project = lambda part: jnp.einsum("bnd,das->bnas", x, part["kernel"], precision=FULL) + part["bias"]
         return project(attention["query"]), project(attention["key"])
 
 

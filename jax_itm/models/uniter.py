@@ -10,6 +10,7 @@ from jax_itm.arrays import AttentionMaps
 from jax_itm.models.bert import TokenEmbeddings
 from jax_itm.models.image import box_location
 from jax_itm.models.layers import TransformerLayer, maybe_remat
+from jax_itm.numerics import FULL
 from jax_itm.types import Array, Bool, Float, Inputs, Int, NamedTuple
 
 EPS = 1e-12  # of every LayerNorm
@@ -70,7 +71,9 @@ def attention_maps(
     def attention(source: tuple[slice, Array], target: tuple[slice, Array]) -> Float[Array, "b x y"]:
         rows, _ = source
         columns, mask = target
-        scores = jnp.einsum("bqad,bkad->baqk", query[:, rows], key[:, columns]) / math.sqrt(size)
+        scores = jnp.einsum("bqad,bkad->baqk", query[:, rows], key[:, columns], precision=FULL) / math.sqrt(
+            size
+        )
         scores = jnp.where(mask[:, None, None, :], scores, -jnp.inf)
         scores = jnp.where(jnp.any(mask, axis=1)[:, None, None, None], scores, 0)  # nothing to attend to
         return jnp.mean(jax.nn.softmax(scores, axis=3), axis=1)

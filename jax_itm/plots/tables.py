@@ -67,7 +67,7 @@ def protocol_line(group: Group) -> str:
     return (
         f"Protocol: {protocol['dataset']} {protocol['split']}, {protocol['images']:,} images,"
         f" {protocol['captions']:,} captions, {folds}, {protocol['score']} scores, ties"
-        f" {protocol['ties']}, seed {numbers('seed')}, step {numbers('step')}."
+        f" {protocol['ties']}, {protocol['precision']}, seed {numbers('seed')}, step {numbers('step')}."
     )
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jax_itm.errors import ArgumentError
+from jax_itm.numerics import PRODUCT_TYPES, is_cpu
 from jax_itm.sharded.collectives import ONE_DEVICE, BatchAxes
 from jax_itm.types import Array, Bool, Float, Int, NamedTuple, PyTree
 
@@ -27,7 +28,8 @@ class Plan(NamedTuple):
         schedule: "ring" passes the columns from device to device: memory is a few shards, whatever the batch.
             "gather" fetches all columns at once, in one collective. "auto" gathers where they are small.
         tile: the largest height and width of a tile; 0 chooses by the kind of device.
-        dtype: of the products: "float32" (as the embeddings) or "bfloat16". Sums stay float32.
+        dtype: of the products: "float32", which is full precision on every platform; "tf32", on GPUs what it
+            says and on TPUs three bfloat16 passes; or "bfloat16". Sums stay float32.
     """
 
     schedule: str = "auto"
@@ -37,7 +39,6 @@ class Plan(NamedTuple):
 
 PLAN = Plan()
 SCHEDULES = ("auto", "ring", "gather")
-DTYPES = ("float32", "bfloat16")
 
 
 class Products(NamedTuple):
@@ -92,7 +93,7 @@ class Matrix:
     products: Products = SCORES
 
     def __post_init__(self):
-        for name, choices in (("schedule", SCHEDULES), ("dtype", DTYPES)):
+        for name, choices in (("schedule", SCHEDULES), ("dtype", tuple(PRODUCT_TYPES))):
             if getattr(self.plan, name) not in choices:
                 value = getattr(self.plan, name)
                 raise ArgumentError(f"plan.{name}={value!r}: must be one of {', '.join(choices)}")
@@ -111,7 +112,7 @@ class Matrix:
     @property
     def largest_tile(self) -> int:
         """The largest height and width of a tile."""
-        if self.plan.tile or jax.default_backend() != "cpu":
+        if self.plan.tile or not is_cpu():
             return self.plan.tile or 2048
         # Several CPU devices are one core each, whose cache holds a few arrays of 256 x 256; one device's
         # products are shared by all cores, which pays when they are larger.
@@ -160,7 +161,8 @@ class Matrix:
     def dot(self, a: Array, b: Array, axes: tuple[int, int]) -> Array:
         """A product over axis `axes[0]` of a and `axes[1]` of b, summed in the dtype of `a`."""
         precise = a.dtype
-        if self.plan.dtype == "bfloat16":
-            a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+        cast, precision = PRODUCT_TYPES[self.plan.dtype]
+        if cast is not None:
+            a, b = a.astype(cast), b.astype(cast)
         contract = (((axes[0],), (axes[1],)), ((), ()))
-        return lax.dot_general(a, b, contract, preferred_element_type=precise)
+        return lax.dot_general(a, b, contract, precision=precision, preferred_element_type=precise)
