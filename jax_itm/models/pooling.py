@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax_itm.arrays import NEG_INF, mean_pool
 from jax_itm.models.layers import TransformerLayer
 from jax_itm.models.recurrent import BiGru
+from jax_itm.numerics import is_cpu
 from jax_itm.types import Array, Bool, Float, Int
 
 
@@ -26,8 +27,8 @@ def sinusoidal(positions: int, size: int) -> Float[Array, "n size"]:
 def descending_rank(x: Float[Array, "b n d"]) -> Int[Array, "b n d"]:
     """How many of an item's n values, dimension by dimension, precede each in descending order.
 
-    Of equal values the first comes first. Counted, n comparisons a value: XLA's sort on CPUs, with its
-    backward pass, took 3 to 11 times as long for n from 16 to 196 (docs/benchmarks).
+    Of equal values the first comes first. Counted, n comparisons a value, for CPUs: XLA's sort there, with
+    its backward pass, took 3 to 11 times as long for n from 16 to 196 (BENCHMARKS.md).
     """
     x = jax.lax.stop_gradient(x)
     index = jnp.arange(x.shape[1])[:, None]
@@ -42,10 +43,43 @@ def descending_rank(x: Float[Array, "b n d"]) -> Int[Array, "b n d"]:
 def pool_by_rank(
     x: Float[Array, "b n d"], mask: Bool[Array, "b n"], weights: Float[Array, "b n"]
 ) -> Float[Array, "b d"]:
-    """The weighted sum of the true tokens: in each dimension the k-th largest value has the k-th weight."""
+    """The weighted sum of the true tokens: in each dimension the k-th largest value has the k-th weight.
+
+    On CPUs every value looks its weight up by its counted rank. On accelerators, where that is a gather of
+    single numbers and slower than the rest of a training step, values are sorted and meet the weights as
+    they stand; the backward pass sorts the weights back.
+    """
     x = jnp.where(mask[..., None], x, NEG_INF)
+    if not is_cpu():
+        return pool_sorted(x, weights)
     weight = jnp.take_along_axis(weights[..., None], descending_rank(x), axis=1)
     return jnp.sum(jnp.where(weight > 0, x * weight, 0), axis=1)
+
+
+@jax.custom_vjp
+def pool_sorted(x: Float[Array, "b n d"], weights: Float[Array, "b n"]) -> Float[Array, "b d"]:
+    """`pool_by_rank` of true tokens by sorting, neither with a gather nor, backwards, with a scatter."""
+    return _pool_sorted_forward(x, weights)[0]
+
+
+def _pool_sorted_forward(x: Array, weights: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    token = jax.lax.broadcasted_iota(jnp.int32, x.shape, 1)
+    negated, place = jax.lax.sort((-x, token), dimension=1, num_keys=1, is_stable=True)
+    weight = weights[..., None]
+    pooled = jnp.sum(jnp.where(weight > 0, -negated * weight, 0), axis=1)
+    return pooled, (negated, place, weights)
+
+
+def _pool_sorted_backward(saved: tuple[Array, Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    negated, place, weights = saved
+    weight = weights[..., None]
+    by_rank = jnp.broadcast_to(weight, place.shape)
+    _, by_token = jax.lax.sort((place, by_rank), dimension=1, num_keys=1)
+    of_weights = jnp.sum(jnp.where(weight > 0, -negated, 0) * cotangent[:, None], axis=2)
+    return by_token * cotangent[:, None], of_weights
+
+
+pool_sorted.defvjp(_pool_sorted_forward, _pool_sorted_backward)
 
 
 def top_mean(x: Float[Array, "b n d"], mask: Bool[Array, "b n"], k: int) -> Float[Array, "b d"]:

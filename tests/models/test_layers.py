@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_itm.arrays import mean_pool
+from jax_itm.arrays import NEG_INF, mean_pool
 from jax_itm.models import Gpo, Gru, HremPooling, RegionEncoder, TransformerLayer, max_pool
-from jax_itm.models.pooling import descending_rank, sinusoidal, top_mean
+from jax_itm.models.pooling import descending_rank, pool_by_rank, pool_sorted, sinusoidal, top_mean
 
 B, N, D = 4, 6, 5
 X = jax.random.normal(jax.random.key(0), (B, N, D))
@@ -174,3 +174,20 @@ def test_dropout_of_attention_weights_differs_between_items():
     params = layer.init(jax.random.key(1), x, mask, False)
     out = layer.apply(params, x, mask, True, rngs={"dropout": jax.random.key(2)})
     assert not np.allclose(out[0], out[1])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pooling_by_sorting_is_pooling_by_counting(seed):
+    """Values with ties, masked tokens, and weights of which some are 0: value and both gradients."""
+    rng = np.random.default_rng(seed)
+    x = jnp.asarray(rng.integers(-3, 4, (4, 6, 5)), jnp.float32) / 3
+    count = jnp.asarray([6, 3, 1, 5])
+    mask = jnp.arange(6) < count[:, None]
+    weights = jnp.where(mask, jnp.asarray(rng.random((4, 6)), jnp.float32), 0)
+    cotangent = jnp.asarray(rng.normal(size=(4, 5)), jnp.float32)
+    masked = lambda x: jnp.where(mask[..., None], x, NEG_INF)
+    counted = lambda x, weights: jnp.sum(pool_by_rank(x, mask, weights) * cotangent)
+    by_sorting = lambda x, weights: jnp.sum(pool_sorted(masked(x), weights) * cotangent)
+    expected = jax.value_and_grad(counted, (0, 1))(x, weights)
+    actual = jax.value_and_grad(by_sorting, (0, 1))(x, weights)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), actual, expected)

@@ -39,7 +39,10 @@ def test_table_has_the_numbers_the_baseline_and_the_protocol():
     assert cells == ["dias_scenes (dias)", "10.0", "20.0", "30.0", "12.5", "20.0", "30.0", "122.6"]
     assert lines[3].startswith("| - bag of words")
     assert len({len(line) for line in lines[:4]}) == 1
-    assert "2,500 captions, one fold, cosine scores, ties pessimistic, encoders float32, scores float32, seed 3" in lines[-1]
+    assert (
+        "2,500 captions, one fold, cosine scores, ties pessimistic, encoders float32, scores float32, seed 3"
+        in lines[-1]
+    )
 
 
 def test_each_form_of_isd_is_a_column_if_a_result_has_it():
