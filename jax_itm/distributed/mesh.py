@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jax_itm.distributed.topology import default_devices, ring_mesh
 from jax_itm.errors import UserError
 from jax_itm.types import Array, PyTree
 
@@ -13,13 +14,8 @@ MIN_SHARDED_SIZE = 2**12  # elements; sharding a smaller array saves nothing
 
 
 def make_mesh(devices: int | None = None) -> Mesh:
-    """A mesh with one axis over the first `devices` devices, by default over all of them.
-
-    Linen needs Auto axes; JAX's default is Explicit since 0.9.
-    """
-    available = jax.devices()
-    chosen = available[: devices or len(available)]
-    return jax.make_mesh((len(chosen),), (AXIS,), axis_types=(AxisType.Auto,), devices=chosen)
+    """A mesh with one axis over the first `devices` devices, by default over all of them, in a ring."""
+    return ring_mesh(default_devices(devices), AXIS)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,0 +1,140 @@
+"""Where the chips of a TPU slice stand: a ring through neighbours, and slices that this machine has not got."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh
+
+from jax_itm.errors import UserError
+
+# libtpu asks for these on a machine without a TPU; any single host will do.
+OFFLINE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+}
+TWO_CORES = ("v4", "v5p")  # generations whose chips have two cores that work as one ("megacore")
+
+
+class Chip(NamedTuple):
+    """A generation of accelerators.
+
+    Attributes:
+        clock: of the cores, in GHz.
+        memory: of a chip, in GiB, as much as a program may use.
+        link: of one link in one direction, in GB/s.
+    """
+
+    clock: float
+    memory: float
+    link: float
+
+
+# Public figures of the vendor; `link` is what Google states for a chip over its links and two directions.
+CHIPS = {
+    "v4": Chip(1.05, 31.25, 45.0),
+    "v5e": Chip(1.5, 15.75, 45.0),
+    "v5p": Chip(1.75, 95.0, 90.0),
+    "v6e": Chip(1.75, 31.25, 90.0),
+}
+
+
+def grid_ring(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The cells of a grid in an order in which each is next to the one before, and the last to the first.
+
+    Where all sides are odd there is no such ring: then the last is not next to the first.
+    """
+    rows, *rest = shape
+    if not rest:
+        return [(row,) for row in range(rows)]
+    line = _snake(tuple(rest))
+    if rows % 2 and len(line) % 2 == 0:  # its sides change places
+        turned = grid_ring((len(line), rows))
+        return [(row, *line[column]) for column, row in turned]
+    if rows % 2 or len(line) == 1:
+        return _snake(shape)
+    # Through all columns but the first, row by row there and back; then home along the first.
+    there = [(row, column) for row in range(rows) for column in _turn(range(1, len(line)), row)]
+    back = [(row, 0) for row in reversed(range(rows))]
+    return [(row, *line[column]) for row, column in back[-1:] + there + back[:-1]]
+
+
+def _snake(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The cells row by row, every other row backwards."""
+    rows, *rest = shape
+    if not rest:
+        return [(row,) for row in range(rows)]
+    line = _snake(tuple(rest))
+    return [(row, *cell) for row in range(rows) for cell in _turn(line, row)]
+
+
+def _turn(line: Sequence[Any], row: int) -> Sequence[Any]:
+    return line[::-1] if row % 2 else line
+
+
+def ring_order(devices: Sequence[Any]) -> list[Any]:
+    """The devices in an order in which neighbours are one link apart, where that is known.
+
+    The loss passes columns from each device to the next one. In JAX's own order of a v5e 4x8 slice some of
+    them are 8 and 10 links apart. Devices without coordinates, and slices with holes, stay as they are.
+    """
+    cells = [tuple(getattr(device, "coords", ())) for device in devices]
+    if not cells[0] or len(set(cells)) < len(cells):
+        return list(devices)
+    low, high = np.min(cells, axis=0), np.max(cells, axis=0)
+    shape = tuple(int(side) for side in high - low + 1)
+    if np.prod(shape) != len(cells):
+        return list(devices)
+    at = {tuple(int(x) for x in np.subtract(cell, low)): k for k, cell in enumerate(cells)}
+    return [devices[at[cell]] for cell in grid_ring(shape)]
+
+
+def offline_devices(name: str) -> list[Any]:
+    """The devices of a TPU slice that this machine has not got, to compile programs for.
+
+    Args:
+        name: generation and shape, "v5e:4x8" or "v5p:2x2x4".
+
+    Raises:
+        UserError: the generation is unknown, the compiler does not know the slice, or there is no compiler.
+    """
+    generation = name.split(":")[0]
+    if generation not in CHIPS or ":" not in name:
+        known = ", ".join(CHIPS)
+        raise UserError(f"--topology {name}: must be a generation ({known}) and a shape, such as v5e:4x8")
+    for variable, value in OFFLINE.items():
+        os.environ.setdefault(variable, value)
+    options = {"chip_config_name": "megacore"} if generation in TWO_CORES else {}
+    try:
+        slice_ = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
+    except Exception as error:  # of many types, from the library that is loaded here
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"--topology {name}: {reason} (the compiler is in `pip install -e .[aot]`)"
+        ) from error
+    return list(slice_.devices)
+
+
+def ring_mesh(devices: Sequence[Any], axis: str) -> Mesh:
+    """A mesh with one Auto axis over the devices, in the order of a ring.
+
+    Linen needs Auto axes; JAX's default is Explicit since 0.9.
+    """
+    return Mesh(np.asarray(ring_order(devices)), (axis,), axis_types=(AxisType.Auto,))
+
+
+def device_chip(device: Any) -> Chip | None:
+    """The figures of a TPU, by its kind as JAX names it; None for all else."""
+    kinds = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e"}
+    return CHIPS.get(kinds.get(device.device_kind, ""))
+
+
+def default_devices(count: int | None = None) -> list[Any]:
+    """The first `count` devices that JAX has here, by default all."""
+    available = jax.devices()
+    return available[: count or len(available)]
