@@ -1,4 +1,4 @@
-"""Where the chips of a TPU slice stand: a ring through neighbours, and slices that this machine has not got."""
+"""Where the chips of a TPU slice stand: a ring through neighbours, and slices that this machine lacks."""
 
 import os
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Chip(NamedTuple):
     Attributes:
         clock: of the cores, in GHz.
         memory: of a chip, in GiB, as much as a program may use.
-        link: of one link in one direction, in GB/s.
+        link: GB/s of one link in one direction.
     """
 
     clock: float
@@ -35,7 +35,8 @@ class Chip(NamedTuple):
     link: float
 
 
-# Public figures of the vendor; `link` is what Google states for a chip over its links and two directions.
+# Memory as the compiler allows it, clocks as published, links as in "How to Scale Your Model" (Austin et al.,
+# Google DeepMind, 2025, chapter "TPUs").
 CHIPS = {
     "v4": Chip(1.05, 31.25, 45.0),
     "v5e": Chip(1.5, 15.75, 45.0),
@@ -95,7 +96,7 @@ def ring_order(devices: Sequence[Any]) -> list[Any]:
 
 
 def offline_devices(name: str) -> list[Any]:
-    """The devices of a TPU slice that this machine has not got, to compile programs for.
+    """The devices of a TPU slice that this machine lacks, to compile programs for.
 
     Args:
         name: generation and shape, "v5e:4x8" or "v5p:2x2x4".
@@ -114,9 +115,8 @@ def offline_devices(name: str) -> list[Any]:
         slice_ = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except Exception as error:  # of many types, from the library that is loaded here
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"--topology {name}: {reason} (the compiler is in `pip install -e .[aot]`)"
-        ) from error
+        where = "the compiler comes with pip install -e .[aot]"
+        raise UserError(f"--topology {name}: {reason} ({where})") from error
     return list(slice_.devices)
 
 
