@@ -13,6 +13,7 @@ from absl import logging
 
 from jax_itm.cli import (
     attention,
+    compile,
     config,
     convert,
     describe,
@@ -48,6 +49,7 @@ COMMANDS: dict[str, Command] = {
     "prepare": prepare,
     "describe": describe,
     "config": config,
+    "compile": compile,
     "train": train,
     "evaluate": evaluate,
     "search": search,

@@ -187,8 +187,10 @@ class DualEncoder:
     def loss(self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array) -> tuple[Array, Aux]:
         """The weighted sum of the terms over the whole batch."""
         encode_key, terms_key = jax.random.split(rng)
-        encoded = self.encode_batch(params, batch, encode_key)
-        outputs = self._outputs(params, encoded, batch.get("image_id"), terms_key, step)
+        with jax.named_scope("encoders"):
+            encoded = self.encode_batch(params, batch, encode_key)
+        with jax.named_scope("losses"):
+            outputs = self._outputs(params, encoded, batch.get("image_id"), terms_key, step)
         stats = encoded.stats
         terms: Terms = {}
         total = jnp.zeros((), jnp.float32)

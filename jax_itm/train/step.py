@@ -60,8 +60,9 @@ def train_step(
             return method.loss(with_stats(trainable, stats), batch, rng, state.step)
 
         (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(trainable)
-        updates, opt_state = optimizer.update(grads, state.opt_state, trainable)
-        updated = optax.apply_updates(trainable, updates)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, trainable)
+            updated = optax.apply_updates(trainable, updates)
         params = method.project(with_stats(updated, aux.stats or stats))
         new_state = State(state.step + 1, params, opt_state, averaged(state.ema, params, ema))
         terms = aux.terms | {"loss": value, "grad_norm": optax.tree.norm(grads)}
