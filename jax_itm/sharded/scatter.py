@@ -5,10 +5,11 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from jax_itm.numerics import full_product, is_cpu
 from jax_itm.sharded.collectives import after, on_shards
 from jax_itm.sharded.schedule import cut
 from jax_itm.sharded.tiles import Matrix
-from jax_itm.types import Array, Float, Int, NamedTuple
+from jax_itm.types import Array, Bool, Float, Int, NamedTuple
 
 CHUNK = 128  # selected scores that are added at once
 
@@ -87,15 +88,30 @@ def _in_order(selection: Selection) -> tuple[Array, Array, Array]:
 def _add_rows(dx: Float[Array, "r d"], y: Float[Array, "r d"], edges: _Edges) -> Float[Array, "r d"]:
     """Adds the edges that count to `dx`, a chunk at a time."""
     rows, chunk = len(y), min(CHUNK, len(edges.to))
-    first, last = jnp.searchsorted(edges.place, jnp.array([0, rows]))
+    # `place` rises, so that counting finds where the edges begin and end. A binary search would be a loop.
+    first, last = jnp.sum(edges.place < 0), jnp.sum(edges.place < rows)
+    add = _add_by_index if is_cpu() else _add_by_product
 
     def one(k: Array, dx: Array) -> Array:
         start = first + k * chunk
         begin = jnp.minimum(start, len(edges.to) - chunk)
         number = begin + jnp.arange(chunk)
         part = cut(edges, begin, chunk)
-        inside = (number >= start) & (number < last)
-        added = part.weight[:, None] * y[jnp.where(inside, part.source, 0)]
-        return dx.at[jnp.where(inside, part.to, rows)].add(added, mode="drop")
+        return add(dx, y, part, (number >= start) & (number < last))
 
     return lax.fori_loop(0, (last - first + chunk - 1) // chunk, one, dx)
+
+
+def _add_by_index(dx: Array, y: Array, edges: _Edges, inside: Bool[Array, "c"]) -> Array:
+    """For CPUs: rows are read and added to one by one."""
+    added = edges.weight[:, None] * y[jnp.where(inside, edges.source, 0)]
+    return dx.at[jnp.where(inside, edges.to, len(y))].add(added, mode="drop")
+
+
+def _add_by_product(dx: Array, y: Array, edges: _Edges, inside: Bool[Array, "c"]) -> Array:
+    """For accelerators, which read and write single rows slowly: two products with matrices of 0 and 1."""
+    number = jnp.arange(len(y))
+    source = (edges.source[:, None] == number).astype(y.dtype)
+    target = (number[:, None] == edges.to).astype(y.dtype)
+    added = full_product(source, y) * jnp.where(inside, edges.weight, 0)[:, None]
+    return dx + full_product(target, added)
