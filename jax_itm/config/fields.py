@@ -212,7 +212,9 @@ EVALUATE: Section = {
 
 COMMON: Section = {
     "name": Field("", "of the run, in tables and figures"),
-    "imports": Field((), "modules that register loss terms of your own, imported before the run is built"),
+    "imports": Field(
+        (), "modules that register loss terms of your own; imported first, so that their fields can be set"
+    ),
     "start": Field("", "a run, or a BERT directory, whose parameters and tokenizer this one starts from"),
     "seed": optional_count(0, "of parameters, dropout and the order of the data"),
     "batch_size": count(128, "matched pairs of one update, over all devices", at_most=2**24),

@@ -2,6 +2,9 @@
 
 A file in `configs/` starts from `default(preset)` and changes fields; `--config.x=y` changes them on the
 command line. What a value may be is checked field by field and then between fields (`rules.py`).
+
+The modules of `config.imports` register loss terms, and so add fields. `read` therefore imports them before
+it applies the other overrides: those of an override before it runs the file, those of the file after it.
 """
 
 import ast
@@ -16,7 +19,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from jax_itm.config.fields import COMMON, Field, Section, defaults, flat
-from jax_itm.config.loss_fields import model_fields
+from jax_itm.config.loss_fields import LOSSES, model_fields
 from jax_itm.config.presets import PRESETS
 from jax_itm.config.rules import check_fields, check_rules, nearest
 from jax_itm.errors import UserError
@@ -67,9 +70,33 @@ def read(path: str, overrides: list[str]) -> Config:
     Raises:
         UserError: a file, a field or a value is wrong; the nearest field is suggested.
     """
+    texts = _override_texts(overrides)
+    return _with_overrides(_read_file(path, texts), texts)
+
+
+def _override_texts(overrides: list[str]) -> list[tuple[str, str]]:
+    """[("batch_size", "8"), ..] of ["--config.batch_size=8", ..]."""
+    return [override.removeprefix("--config.").partition("=")[::2] for override in overrides]
+
+
+def _read_file(path: str, overrides: list[tuple[str, str]]) -> Config:
+    """What `get_config` returns, with the fields of all terms that `config.imports` registers."""
+    for name, text in overrides:
+        if name == "imports":
+            import_modules(_parsed(text))
     config = call(path, "get_config", "--config ")
-    for override in overrides:
-        _override(config, *override.removeprefix("--config.").partition("=")[::2])
+    import_modules(config.imports)
+    if "head" in config:  # a dual encoder, which any registered term may join
+        with config.unlocked():
+            for name, section in LOSSES.items():
+                if name not in config.losses:
+                    config.losses[name] = defaults(section)
+    return config
+
+
+def _with_overrides(config: Config, overrides: list[tuple[str, str]]) -> Config:
+    for name, text in overrides:
+        _override(config, name, text)
     check(config)
     return config
 
@@ -117,10 +144,7 @@ def _override(config: Config, name: str, text: str) -> None:
     if name not in values:
         raise UserError(f"config.{name}: no such field{nearest(name, list(values))}")
     old = values[name]
-    new: Any = text
-    if not isinstance(old, str):
-        with contextlib.suppress(ValueError, SyntaxError):  # stays a string: the wrong type
-            new = ast.literal_eval(text)
+    new = text if isinstance(old, str) else _parsed(text)
     if type(old) is bool and type(new) is not bool:
         raise UserError(f"config.{name}={text}: must be True or False")
     try:
@@ -128,6 +152,13 @@ def _override(config: Config, name: str, text: str) -> None:
     except (TypeError, ValueError) as error:
         kind = type(old).__name__
         raise UserError(f"config.{name}={text}: must be of type {kind}, such as {old!r}") from error
+
+
+def _parsed(text: str) -> Any:
+    """The Python literal that `text` is; otherwise `text` itself, which then is of the wrong type."""
+    with contextlib.suppress(ValueError, SyntaxError):
+        return ast.literal_eval(text)
+    return text
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -152,11 +183,13 @@ class Row(NamedTuple):
 
 def explain(path: str, overrides: list[str]) -> list[Row]:
     """Every field of the run that `FILE[:ARG]` and the overrides describe, and where its value came from."""
-    file = flatten(call(path, "get_config", "--config "))
-    config = read(path, overrides)
+    texts = _override_texts(overrides)
+    config = _read_file(path, texts)
+    file = flatten(config)
+    config = _with_overrides(config, texts)
     preset = PRESETS[config.preset].fields
     plain = flatten(default(config.preset))
-    changed = {override.removeprefix("--config.").partition("=")[0] for override in overrides}
+    changed = {name for name, _ in texts}
 
     def source(name: str) -> str:
         if name in changed:

@@ -2,10 +2,12 @@
 
     from jax_itm import data
 
-    data.prepare("folder", "data/mine", source="pictures") split = data.open_split("folder", "data/mine",
-    "train", "pixels") tokenizer = data.Tokenizer.fit(split.captions()) options = data.BatchOptions(64,
-    seed=0, max_words=32, max_regions=0, transform=data.ImageTransform((96, 96))) batches =
-    data.train_batches(split, tokenizer, options)
+    data.prepare("folder", "data/mine", source="pictures")
+    split = data.open_split("folder", "data/mine", "train", "pixels")
+    tokenizer = data.Tokenizer.fit(split.captions())
+    transform = data.ImageTransform((96, 96))
+    options = data.BatchOptions(64, seed=0, max_words=32, max_regions=0, transform=transform)
+    batches = data.train_batches(split, tokenizer, options)
 
 Each name is imported when it is first used, so that inference, which needs the tokenizer and the image
 transforms, never loads TensorFlow.
