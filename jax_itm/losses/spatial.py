@@ -54,11 +54,11 @@ def spatial_constraint(
     Args:
         images: (b, d) L2-normalised embeddings v of the global batch; float32, bfloat16 or float16.
         texts: (b, d) the same, t; row k matches row k of `images`.
-        inter: weight of L_inter. 0.05 is reported; 0.005 is CyCLIP's proportion, and safer.
-        intra: weight of L_intra. 0.1 is reported; 0.01 is CyCLIP's proportion.
+        inter, intra: weights. 0.05 and 0.1 are reported; 0.005 and 0.01 are CyCLIP's proportions, and safer.
         alpha: of the thresholds; a scalar, or (2,) for both. Has a gradient with the soft mask alone.
         select_on: the argument of P: "proximity" (near pairs), "distance" (far pairs), "discrepancy_large"
             (strong disagreements), or "none": all pairs are kept.
+        mask: of the selection: "hard", 0 or 1, or "soft", a sigmoid.
         image_ids, axis, plan: as for `info_nce`.
 
     Returns:

@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import re
 
 import jax
 import pytest
@@ -47,4 +48,4 @@ def test_every_argument_is_described(name):
         assert "the arguments are the same" in text
         return
     for argument in inspect.signature(getattr(losses, name)).parameters:
-        assert f"\n    {argument}: " in text, argument
+        assert re.search(rf"\n    (\w+, )*{argument}(, \w+)*: ", text), argument

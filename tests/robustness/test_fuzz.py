@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import inputs, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jax_itm.data.preparation import prepare
@@ -47,7 +47,7 @@ def test_valid_files_are_read(valid_files, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-@inputs(number=st.integers(0, 99), mutations=MUTATIONS)
+@given(number=st.integers(0, 99), mutations=MUTATIONS)
 def test_readers(valid_files, name, number, mutations):
     layout = LAYOUTS[name]
     with tempfile.TemporaryDirectory() as temporary:
@@ -58,7 +58,7 @@ def test_readers(valid_files, name, number, mutations):
 
 
 @settings(max_examples=max(5, settings().max_examples // 4))
-@inputs(name=st.sampled_from(sorted(LAYOUTS)), number=st.integers(0, 99), mutations=MUTATIONS)
+@given(name=st.sampled_from(sorted(LAYOUTS)), number=st.integers(0, 99), mutations=MUTATIONS)
 def test_prepare_writes_all_or_nothing(valid_files, name, number, mutations):
     layout = LAYOUTS[name]
     with tempfile.TemporaryDirectory() as temporary:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import inputs, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.numpy import save_file
@@ -160,7 +160,7 @@ def mutate_one(folder: Path, number: int, mutations: list[tuple]) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-@inputs(number=st.integers(0, 99), mutations=MUTATIONS)
+@given(number=st.integers(0, 99), mutations=MUTATIONS)
 def test_sets(valid, name, number, mutations):
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(shutil.copytree(valid(name), Path(temporary) / "copy"))
@@ -177,7 +177,7 @@ def prepared(tmp_path_factory) -> Path:
 
 
 @settings(max_examples=max(10, settings().max_examples // 2))
-@inputs(number=st.integers(0, 99), mutations=MUTATIONS)
+@given(number=st.integers(0, 99), mutations=MUTATIONS)
 def test_prepared_sets(prepared, number, mutations):
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(shutil.copytree(prepared, Path(temporary) / "copy"))
@@ -193,7 +193,7 @@ def uniter(tmp_path_factory) -> bytes:
 
 
 @settings(max_examples=max(10, settings().max_examples // 4))
-@inputs(mutations=MUTATIONS, words=st.booleans())
+@given(mutations=MUTATIONS, words=st.booleans())
 def test_convert_writes_all_or_nothing(uniter, mutations, words):
     vocab = ("\n".join(PIECES) + "\n").encode()
     with tempfile.TemporaryDirectory() as temporary:
