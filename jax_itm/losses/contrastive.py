@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jax_itm.losses.inputs import pairs
 from jax_itm.sharded.collectives import Axis, over_rows
-from jax_itm.sharded.negatives import log_sum_exp
+from jax_itm.sharded.log_sum_exp import log_sum_exp
 from jax_itm.sharded.reductions import pair_sum
 from jax_itm.sharded.tiles import PLAN, Plan, Side, Tile
 from jax_itm.types import Array, Float, Int, PyTree
@@ -68,8 +68,9 @@ def info_nce(
     batch = pairs(images, texts, image_ids, axis)
     scale = jnp.asarray(scale, batch.images.dtype)
     own = scale * batch.matched
-    lse: Any = log_sum_exp(batch.matrix(plan), batch.images, batch.texts, batch.image_ids, scale)
-    return jnp.mean(jax.nn.softplus(lse[0] - own) + jax.nn.softplus(lse[1] - own)) / 2
+    rows = batch.images, batch.texts, batch.image_ids
+    by_image, by_text = log_sum_exp(batch.matrix(plan), *rows, scale)
+    return jnp.mean(jax.nn.softplus(by_image - own) + jax.nn.softplus(by_text - own)) / 2
 
 
 def sigmoid(

@@ -8,7 +8,7 @@ A *column* is one dimension of the tokens; its distribution is taken over all to
 `columns.py` has the columns and how they are related, `rank_map.py` equation (10).
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,9 @@ from jax_itm.losses.inputs import check_tokens, checked_ids, split
 from jax_itm.losses.rank_map import sample_both
 from jax_itm.numerics import FULL
 from jax_itm.sharded.collectives import ONE_DEVICE, Axis, BatchAxes, per_row, split_rows
-from jax_itm.sharded.negatives import log_sum_exp
+from jax_itm.sharded.log_sum_exp import log_sum_exp
 from jax_itm.sharded.tiles import PLAN, Matrix, Plan
-from jax_itm.types import Array, Bool, Float, Int, NamedTuple, PRNGKeyArray, Terms
+from jax_itm.types import Array, Bool, Float, Int, PRNGKeyArray, Terms
 
 PADDED = 1e4  # more than any score: it takes a padded token out of a contrast
 RANDOM_SHARE = 0.25  # of the tokens, for schedule="random_features"; INFERRED
@@ -267,6 +267,6 @@ def _against_other_images(
         return join(x, one, -out), join(s, -out, one), jnp.repeat(image_ids, tokens)
 
     v, t, owner = per_row(matrix.axes, flat, x, s, mask, image_ids)
-    lse: Any = log_sum_exp(matrix, v, t, owner, scale)
+    lse = log_sum_exp(matrix, v, t, owner, scale)
     unflat = lambda *parts: tuple(part.reshape(-1, tokens) for part in parts)
     return per_row(matrix.axes, unflat, *lse)

@@ -1,6 +1,6 @@
 """Triplet losses over the sharded similarity matrix: docs/methods/contrastive.md, equations (7) to (13)."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +9,22 @@ from jax.extend.random import threefry2x32_p
 from jax_itm.errors import ArgumentError
 from jax_itm.losses.inputs import Pairs, pairs
 from jax_itm.sharded.collectives import Axis
-from jax_itm.sharded.negatives import Selected, hardest_negatives, select_negatives
+from jax_itm.sharded.negatives import Selected, select_negatives, top_k_negatives
 from jax_itm.sharded.reductions import pair_sum
 from jax_itm.sharded.tiles import PLAN, Matrix, Plan, Side, Tile
 from jax_itm.types import Array, Float, Int, PRNGKeyArray, PyTree, Terms, UInt
 
 NEGATIVES = ("sum", "hardest", "distance_weighted", "knn")
+
+
+class Options(NamedTuple):
+    """How the negatives of an anchor are chosen: the arguments of `triplet` by these names."""
+
+    negatives: str
+    k: int
+    key: PRNGKeyArray | None
+    cutoff: float
+    sphere_dim: int
 
 
 def triplet(
@@ -47,11 +57,11 @@ def triplet(
     Args:
         images: (b, d) L2-normalised embeddings of the global batch; float32, bfloat16 or float16.
         texts: (b, d) the same; row k matches row k of `images`.
-        margin, negatives: see above.
-        k: number of negatives, for "knn". An anchor that has fewer takes all it has.
-        key: for "distance_weighted"; a new one each step.
-        cutoff, sphere_dim: for "distance_weighted". HREM cuts at 1.7 (Flickr30k) and 1.9 (COCO); with scores
-            around 0 half of such draws are far negatives; 1.414 keeps the near half. sphere_dim is q.
+        margin: by how much a matched pair must outscore a negative.
+        negatives, k: see above. An anchor that has fewer than `k` negatives takes all it has.
+        key: for "distance_weighted"; a new one each step, of threefry, which is JAX's default.
+        cutoff, sphere_dim: for "distance_weighted", with q = sphere_dim. HREM: 1.7 (Flickr30k), 1.9 (COCO);
+            with scores around 0 about half of the draws score below average; 1.414 keeps the near half.
         image_ids, axis, plan: as for `info_nce`.
 
     Returns:
@@ -74,9 +84,9 @@ def triplet(
         >>> print(losses.triplet(images, texts, margin=1.5, negatives="sum"))  # and seven negatives each
         56.0
     """
-    options = {"k": k, "key": key, "cutoff": cutoff, "sphere_dim": sphere_dim}
     batch = pairs(images, texts, image_ids, axis)
-    return _terms(batch, batch.matrix(plan), margin, negatives, options)["triplet"]
+    options = Options(negatives, k, key, cutoff, sphere_dim)
+    return _terms(batch, batch.matrix(plan), margin, options)["triplet"]
 
 
 def triplet_terms(
@@ -96,9 +106,9 @@ def triplet_terms(
     """`triplet` with its diagnostic; the arguments are the same.
 
     Returns:
-        `triplet`, the loss. For distance-weighted negatives also `below_mean`, without gradient: the share of
-        the drawn negatives that score below the anchor's mean negative, docs/methods/contrastive.md, equation
-        (13). Near 0.5, half of the loss is wasted.
+        `triplet`, the loss. For distance-weighted negatives also `below_mean`, without gradient: the fraction
+        of the drawn negatives that score below the mean score of the anchor's negatives,
+        docs/methods/contrastive.md, equation (13). Near 0.5, half of the loss is wasted.
 
     Raises:
         ArgumentError: as `triplet`.
@@ -111,37 +121,20 @@ def triplet_terms(
         >>> sorted(terms)
         ['below_mean', 'triplet']
     """
-    options = {"k": k, "key": key, "cutoff": cutoff, "sphere_dim": sphere_dim}
     batch = pairs(images, texts, image_ids, axis)
-    return _terms(batch, batch.matrix(plan), margin, negatives, options)
+    return _terms(batch, batch.matrix(plan), margin, Options(negatives, k, key, cutoff, sphere_dim))
 
 
-def _terms(batch: Pairs, matrix: Matrix, margin: float, negatives: str, options: dict[str, Any]) -> Terms:
-    if negatives not in NEGATIVES:
-        raise ArgumentError(f"negatives={negatives!r}: must be one of {', '.join(NEGATIVES)}")
-    rows = batch.images, batch.texts, batch.image_ids
-    if negatives == "sum":
+def _terms(batch: Pairs, matrix: Matrix, margin: float, options: Options) -> Terms:
+    if options.negatives not in NEGATIVES:
+        raise ArgumentError(f"negatives={options.negatives!r}: must be one of {', '.join(NEGATIVES)}")
+    if options.negatives == "sum":
         return {"triplet": _all_negatives(batch, matrix, margin)}
-    if negatives == "hardest":
-        hardest: Any = select_negatives(matrix, None, *rows, ())
-        return {"triplet": _hinges(batch, margin, *hardest)}
-    if negatives == "knn":
-        if options["k"] < 1:
-            raise ArgumentError(f"k={options['k']}: must be 1 or more")
-        nearest: Any = hardest_negatives(matrix, options["k"], *rows)
-        return {"triplet": _mean_hinges(batch, margin, *nearest)}
-    if options["key"] is None:
-        raise ArgumentError("key: distance-weighted negatives are drawn, and need a jax.random.key")
-
-    def keys(tile: Tile, axis: int, params: PyTree) -> Array:
-        log_w = distance_log_weights(tile.scores[0], options["cutoff"], options["sphere_dim"])
-        return log_w + pair_gumbel(tile, axis, params)
-
-    selected: Any = select_negatives(matrix, keys, *rows, jax.random.key_data(options["key"]))
-    below = [jnp.sum(one.exists & (one.score < one.mean)) for one in selected]
-    count = sum(jnp.sum(one.exists) for one in selected)
-    share = jax.lax.stop_gradient((below[0] + below[1]) / jnp.maximum(count, 1))
-    return {"triplet": _hinges(batch, margin, *selected), "below_mean": share}
+    if options.negatives == "hardest":
+        return {"triplet": _hardest(batch, matrix, margin)}
+    if options.negatives == "knn":
+        return {"triplet": _k_hardest(batch, matrix, margin, options.k)}
+    return _distance_weighted(batch, matrix, margin, options)
 
 
 def _all_negatives(batch: Pairs, matrix: Matrix, margin: float) -> Float[Array, ""]:
@@ -157,26 +150,62 @@ def _all_negatives(batch: Pairs, matrix: Matrix, margin: float) -> Float[Array, 
     return total[0]
 
 
-def _hinges(batch: Pairs, margin: float, row: Selected, column: Selected) -> Float[Array, ""]:
-    own = batch.matched
-    hinge = lambda one: jnp.where(one.exists, jax.nn.relu(margin + one.score - own), 0)
-    return jnp.sum(hinge(row) + hinge(column))
+def _hardest(batch: Pairs, matrix: Matrix, margin: float) -> Float[Array, ""]:
+    hardest = select_negatives(matrix, None, batch.images, batch.texts, batch.image_ids)
+    return _hinges(batch, margin, *hardest)
 
 
-def _mean_hinges(batch: Pairs, margin: float, row: Selected, column: Selected) -> Float[Array, ""]:
+def _k_hardest(batch: Pairs, matrix: Matrix, margin: float, k: int) -> Float[Array, ""]:
+    if k < 1:
+        raise ArgumentError(f"k={k}: must be 1 or more")
+    hardest = top_k_negatives(matrix, k, batch.images, batch.texts, batch.image_ids)
     own = batch.matched[:, None]
 
-    def mean(one: Selected) -> Array:
-        hinge = jnp.where(one.exists, jax.nn.relu(margin + one.score - own), 0)
-        return jnp.sum(hinge, axis=1) / jnp.maximum(jnp.sum(one.exists, axis=1), 1)
+    def mean(side: Selected) -> Array:
+        hinge = jnp.where(side.exists, jax.nn.relu(margin + side.score - own), 0)
+        return jnp.sum(hinge, axis=1) / jnp.maximum(jnp.sum(side.exists, axis=1), 1)
 
-    return jnp.sum(mean(row) + mean(column))
+    return jnp.sum(mean(hardest[0]) + mean(hardest[1]))
+
+
+def _distance_weighted(batch: Pairs, matrix: Matrix, margin: float, options: Options) -> Terms:
+    key_data = _threefry_words(options.key)
+
+    def priority(tile: Tile, axis: int, params: PyTree) -> Array:
+        log_w = distance_log_weights(tile.scores[0], options.cutoff, options.sphere_dim)
+        return log_w + pair_gumbel(tile, axis, params)
+
+    rows = batch.images, batch.texts, batch.image_ids
+    selected = select_negatives(matrix, priority, *rows, key_data)
+    below = [jnp.sum(side.exists & (side.score < side.mean)) for side in selected]  # type: ignore[operator]
+    count = sum(jnp.sum(side.exists) for side in selected)
+    fraction = jax.lax.stop_gradient((below[0] + below[1]) / jnp.maximum(count, 1))
+    return {"triplet": _hinges(batch, margin, *selected), "below_mean": fraction}
+
+
+def _threefry_words(key: PRNGKeyArray | None) -> UInt[Array, "2"]:
+    """The key's two words, of which `pair_gumbel` makes its noise."""
+    if key is None:
+        raise ArgumentError("key: distance-weighted negatives are drawn, and need a jax.random.key")
+    if jax.random.key_data(key).shape != (2,):
+        raise ArgumentError(
+            f"key: {jax.random.key_impl(key)} of shape {key.shape}; distance-weighted negatives need a single"
+            " threefry key, such as jax.random.key(0, impl='threefry2x32')"
+        )
+    return jax.random.key_data(key)
+
+
+def _hinges(batch: Pairs, margin: float, row: Selected, column: Selected) -> Float[Array, ""]:
+    own = batch.matched
+    hinge = lambda side: jnp.where(side.exists, jax.nn.relu(margin + side.score - own), 0)
+    return jnp.sum(hinge(row) + hinge(column))
 
 
 def pair_gumbel(tile: Tile, axis: int, key_data: UInt[Array, "2"]) -> Float[Array, "r c"]:
     """Gumbel noise of every pair of a tile, one for its row's draw (axis 1), one for its column's.
 
-    Counter-based: threefry of (key; global row, global column), whose two words serve the two draws.
+    Counter-based: threefry of (key; global row, global column); its first word is for the row's draw, its
+    second for the column's.
     """
     shape = tile.scores[0].shape
     row = jnp.broadcast_to(tile.row[:, None], shape).astype(jnp.uint32)
@@ -189,7 +218,9 @@ def pair_gumbel(tile: Tile, axis: int, key_data: UInt[Array, "2"]) -> Float[Arra
 
 def distance_log_weights(scores: Float[Array, "*n"], cutoff: float, sphere_dim: int) -> Float[Array, "*n"]:
     """`log w` of equation (10); -inf where the distance reaches `cutoff`."""
-    squared = jnp.maximum(2 - 2 * scores, 0.25)  # D^2
-    tail = jnp.maximum(1 - squared / 4, 1e-6)  # cutoff < 2 discards all that this floor touches
+    squared = jnp.maximum(2 - 2 * scores, 0.25)  # D^2, with D at least 0.5 (equation 10)
+    # Opposite embeddings, at D = 2, would weigh infinitely. The floor changes D within 1e-6 of 2 alone, which
+    # every cutoff up to 1.99999 discards; at the largest cutoff, 2, the floor is their weight.
+    tail = jnp.maximum(1 - squared / 4, 1e-6)
     log_w = (2 - sphere_dim) / 2 * jnp.log(squared) - (sphere_dim - 3) / 2 * jnp.log(tail)
     return jnp.where(squared < cutoff**2, log_w, -jnp.inf)

@@ -6,22 +6,22 @@ On whole arrays outside of any `shard_map`, equal on any number of devices:
     pair_sum        the sum over all pairs of a function of their scores, differentiable
     tile_gradients  the gradients that custom VJPs are made of
 
-`negatives.py` has what contrastive losses need. Automatic differentiation of a traversal would keep every
-tile.
+`log_sum_exp.py` and `negatives.py` have what contrastive losses need. Automatic differentiation of a
+traversal would keep every tile.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jax_itm.numerics import is_cpu
 from jax_itm.sharded.collectives import after, on_shards
-from jax_itm.sharded.schedule import Accumulator, States, traverse
+from jax_itm.sharded.schedule import Accumulator, States, Weight, traverse
 from jax_itm.sharded.tiles import Block, Matrix, Side, Tile
-from jax_itm.types import Array, NamedTuple, PyTree
+from jax_itm.types import Array, PyTree
 
 add = partial(jax.tree.map, jnp.add)
 
@@ -43,20 +43,20 @@ def fold(
         matrix: the matrix; its `products` are what a tile's scores are.
         summary: see `Summary`.
         rows: the rows.
-        columns: the columns; None where they are the same rows in another role: then every pair is met once,
-            `reduce` along axis 1 must tell of the rows and along axis 0 of the columns as if each were the
-            row, and the two results are one.
+        columns: the columns; None where they are the same rows in another role: every pair is then visited
+            once, `reduce` must sum up rows along axis 1 and columns along axis 0, as if each were the row,
+            and the two results are equal.
         params: given to `reduce`; they get no gradient.
     """
     symmetric = columns is None
 
-    def update(rows: Block, columns: Block, states: States, weight: Any) -> States:
+    def update(rows: Block, columns: Block, states: States, weight: Weight) -> States:
         tile, _, _ = matrix.scores(rows, columns)
-        row = summary.merge(states.rows, summary.reduce(tile, 1, states.totals))
-        column = summary.merge(states.columns, summary.reduce(tile, 0, states.totals))
-        if symmetric:  # a tile that is its own mirror image, or met from both ends, tells its rows only
+        row = summary.merge(states.rows, summary.reduce(tile, 1, states.carry))
+        column = summary.merge(states.columns, summary.reduce(tile, 0, states.carry))
+        if symmetric:  # a tile that is its own mirror image, or visited twice, counts for its rows only
             column = jax.tree.map(lambda new, old: jnp.where(weight == 1, new, old), column, states.columns)
-        return States(row, column, states.totals)
+        return States(row, column, states.carry)
 
     def empty(block: Block) -> PyTree:
         full = lambda x: jnp.broadcast_to(x, (len(block.id), *jnp.shape(x)))
@@ -90,7 +90,7 @@ class TileGradients(NamedTuple):
 
 def tile_gradients(
     matrix: Matrix,
-    work: Callable[[Tile, Block, Block, PyTree, Any], TileGradients],
+    work: Callable[[Tile, Block, Block, PyTree, Weight], TileGradients],
     rows: Side,
     columns: Side | None,
     params: PyTree,
@@ -112,30 +112,30 @@ def tile_gradients(
     """
     symmetric = columns is None
 
-    def update(rows: Block, columns: Block, states: States, weight: Any) -> States:
+    def update(rows: Block, columns: Block, states: States, weight: Weight) -> States:
         tile, x, y = matrix.scores(rows, columns)
-        params, sums = states.totals
+        params, sums = states.carry
         here = work(tile, rows, columns, params, weight)
         (dx, row), (dy, column) = states.rows, states.columns
         dx, dy = list(dx), list(dy)
         for (i, j), cotangent in zip(matrix.products.learnt, here.scores, strict=True):
             dx[i] += matrix.dot(cotangent, y[j], (1, 0))
             dy[j] += _transposed_dot(matrix, cotangent, x[i], cheap)
-        totals = params, add(sums, here.sums)
-        return States((tuple(dx), add(row, here.rows)), (tuple(dy), add(column, here.columns)), totals)
+        carry = params, add(sums, here.sums)
+        return States((tuple(dx), add(row, here.rows)), (tuple(dy), add(column, here.columns)), carry)
 
     def empty(block: Block) -> PyTree:
         zeros = jax.tree.map(jnp.zeros_like, (block.x, block.per_row))
         known = jax.tree.leaves((block.per_row, block.constants))
-        return after(known[0], zeros) if known else zeros  # often of an earlier traversal: not beside it
+        return after(known[0], zeros) if known else zeros  # often of an earlier traversal: wait for it
 
     def shards(sides: tuple[Side, Side | None], params: PyTree) -> tuple[Any, PyTree]:
         row_block, column_block = _blocks(matrix, sides)
         one = [jax.tree.map(lambda leaf: leaf[: matrix.tile], block) for block in (row_block, column_block)]
         shape = lambda r, c: work(matrix.scores(r, c)[0], r, c, params, 1.0).sums
         sums = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(shape, *one))
-        totals = params, sums
-        states = traverse(matrix, Accumulator(empty, update, add), row_block, column_block, totals, symmetric)
+        accumulator = Accumulator(empty, update, add)
+        states = traverse(matrix, accumulator, row_block, column_block, (params, sums), symmetric)
         row, column = states.rows, states.columns
         if symmetric:
             row, column = add(row, column), None
@@ -143,7 +143,7 @@ def tile_gradients(
         row = unmix(row_block, row[0]), row[1]
         if column is not None:
             column = unmix(column_block, column[0]), column[1]
-        return matrix.unpad((row, column)), states.totals[1]
+        return matrix.unpad((row, column)), states.carry[1]
 
     (row, column), sums = on_shards(matrix.axes, shards, (rows, columns), params)
     of = lambda gradient: Side(gradient[0], None, gradient[1], None)  # type: ignore[arg-type]
@@ -183,7 +183,7 @@ def pair_sum(
 def _pair_sum_forward(
     matrix: Matrix, fn: PairFunction, rows: Side, columns: Side | None, params: PyTree
 ) -> tuple[Any, Any]:
-    def work(tile: Tile, rows: Block, columns: Block, params: PyTree, weight: Any) -> TileGradients:
+    def work(tile: Tile, rows: Block, columns: Block, params: PyTree, weight: Weight) -> TileGradients:
         count = len(matrix.products.learnt)
         learnt, constant = tile.scores[:count], tile.scores[count:]
 

@@ -1,15 +1,18 @@
-"""The gradient of scores that were selected one by one, without a matrix."""
+"""The gradient of scores that were selected one by one, without a matrix.
 
-from typing import Any
+Rows travel as in `schedule.py`, in one gather or round a ring, but there are no tiles.
+"""
+
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 
 from jax_itm.numerics import full_product, is_cpu
 from jax_itm.sharded.collectives import after, on_shards
-from jax_itm.sharded.schedule import cut
+from jax_itm.sharded.schedule import slice_rows
 from jax_itm.sharded.tiles import Matrix
-from jax_itm.types import Array, Bool, Float, Int, NamedTuple
+from jax_itm.types import Array, Bool, Float, Int
 
 CHUNK = 128  # selected scores that are added at once
 
@@ -50,7 +53,7 @@ def scatter_selected(
         y, mine, theirs = split
         axes, rows = matrix.axes, len(y)
         me = axes.index()
-        mine = _in_order(mine)  # so that what concerns one shard stands together
+        mine = _in_order(mine)  # so that the selected rows of one shard stand together
 
         def add(dx: Array, moving: tuple[Array, tuple[Array, ...]], shard: Any) -> Array:
             y, theirs = moving
@@ -62,15 +65,15 @@ def scatter_selected(
         dx = after(mine[2], jnp.zeros_like(y))
         moving = y, _in_order(theirs)
         if axes.devices > 1 and matrix.gathers((y,)):
-            everything = axes.gather(moving)
+            all_y, all_theirs = axes.gather(moving)
             count = len(moving[1][0])
-            part = lambda k: (cut(everything[0], k * rows, rows), cut(everything[1], k * count, count))
+            part = lambda k: (slice_rows(all_y, k * rows, rows), slice_rows(all_theirs, k * count, count))
             return lax.fori_loop(0, axes.devices, lambda k, dx: add(dx, part(k), k), dx), ()
 
         def step(k: Array, carry: tuple[Array, Any]) -> tuple[Array, Any]:
             dx, moving = carry
-            following = axes.shift(moving)
-            return add(dx, moving, (me - k) % axes.devices), following
+            next_moving = axes.shift(moving)
+            return add(dx, moving, (me - k) % axes.devices), next_moving
 
         return lax.fori_loop(0, axes.devices, step, (dx, moving))[0], ()
 
@@ -92,14 +95,14 @@ def _add_rows(dx: Float[Array, "r d"], y: Float[Array, "r d"], edges: _Edges) ->
     first, last = jnp.sum(edges.place < 0), jnp.sum(edges.place < rows)
     add = _add_by_index if is_cpu() else _add_by_product
 
-    def one(k: Array, dx: Array) -> Array:
+    def add_chunk(k: Array, dx: Array) -> Array:
         start = first + k * chunk
         begin = jnp.minimum(start, len(edges.to) - chunk)
         number = begin + jnp.arange(chunk)
-        part = cut(edges, begin, chunk)
+        part = slice_rows(edges, begin, chunk)
         return add(dx, y, part, (number >= start) & (number < last))
 
-    return lax.fori_loop(0, (last - first + chunk - 1) // chunk, one, dx)
+    return lax.fori_loop(0, (last - first + chunk - 1) // chunk, add_chunk, dx)
 
 
 def _add_by_index(dx: Array, y: Array, edges: _Edges, inside: Bool[Array, "c"]) -> Array:

@@ -1,13 +1,13 @@
 """The sharded similarity matrix, and the tiles of which no more than one is held at a time.
 
 Row i and column j of the B x B matrix meet in `s_ij = x_i . y_j`. Each device has its own B/n rows and B/n
-columns; a tile is made where a slice of its rows meets a slice of the columns that are there. `schedule.py`
-says which tiles a device meets in which order, `reductions.py` and `negatives.py` what losses make of them.
+columns; a tile is made of a slice of its rows and a slice of the columns that are there. `schedule.py` says
+which tiles a device visits in which order, `reductions.py` what losses make of them.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jax import lax
 from jax_itm.errors import ArgumentError
 from jax_itm.numerics import PRODUCT_TYPES, is_cpu
 from jax_itm.sharded.collectives import ONE_DEVICE, BatchAxes
-from jax_itm.types import Array, Bool, Float, Int, NamedTuple, PyTree
+from jax_itm.types import Array, Bool, Float, Int, PyTree
 
 GATHER_BYTES = 16 * 2**20  # the columns of all devices, up to which the schedule "auto" gathers them
 
@@ -26,7 +26,8 @@ class Plan(NamedTuple):
 
     Attributes:
         schedule: "ring" passes the columns from device to device: memory is a few shards, whatever the batch.
-            "gather" fetches all columns at once, in one collective. "auto" gathers where they are small.
+            "gather" fetches all columns at once, in one collective. "auto" gathers where they are small. On
+            one device all are the same.
         tile: the largest height and width of a tile; 0 chooses by the kind of device.
         dtype: of the products: "float32", which is full precision on every platform; "tf32", on GPUs what it
             says and on TPUs three bfloat16 passes; or "bfloat16". Sums stay float32.

@@ -1,4 +1,4 @@
-"""Each loss against numpy, in every form of the walk, on any number of devices, within its memory."""
+"""Each loss against numpy, in every tile schedule, on any number of devices, within its memory."""
 
 import re
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import arrays, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jax_itm import losses
@@ -167,7 +167,7 @@ def test_a_draw_depends_neither_on_devices_nor_on_tiles(devices, plan):
 
 
 @settings(max_examples=25, deadline=None)
-@arrays(st.integers(1, 9), st.integers(1, 6), st.integers(1, 9), st.integers(0, 9), st.sampled_from([*CASES]))
+@given(st.integers(1, 9), st.integers(1, 6), st.integers(1, 9), st.integers(0, 9), st.sampled_from([*CASES]))
 def test_any_shape_and_any_mask(b, d, tile, seed, name):
     """Small tiles, one row, and images without any negative; gradients are finite and right."""
     ids = np.random.default_rng(seed).integers(0, 4, b)
@@ -230,9 +230,9 @@ def test_gap_is_that_of_the_scores():
 def test_drawn_negatives_follow_their_weights():
     v, t = (jnp.asarray(x, jnp.float32) for x in pairs())
     log_w = lambda s: triplets.distance_log_weights(s, 1.9, 6)
-    keys = lambda tile, axis, key: log_w(tile.scores[0]) + triplets.pair_gumbel(tile, axis, key)
+    priority = lambda tile, axis, key: log_w(tile.scores[0]) + triplets.pair_gumbel(tile, axis, key)
     batch = checked(v, t, IDS, "data")
-    arrays = batch.matrix(DENSE), keys, v, t, batch.image_ids
+    arrays = batch.matrix(DENSE), priority, v, t, batch.image_ids
     many = jax.random.key_data(jax.random.split(jax.random.key(0), 2000))
     draws = jax.jit(jax.vmap(lambda key: [x.id for x in select_negatives(*arrays, key)]))(many)
     negative = IDS[:, None] != IDS[None, :]
@@ -281,13 +281,13 @@ def test_the_share_of_draws_below_the_mean_negative(devices, plan, cutoff):
     key = jax.random.key(5)
     options = {"negatives": "distance_weighted", "key": key, "cutoff": cutoff, "plan": plan}
 
-    def keys(tile, axis, data):
+    def priority(tile, axis, data):
         log_w = triplets.distance_log_weights(tile.scores[0], cutoff, 512)
         return log_w + triplets.pair_gumbel(tile, axis, data)
 
     def sampled(v, t):
         batch = checked(v, t, None, "data")
-        arrays = batch.matrix(plan), keys, v, t, batch.image_ids, jax.random.key_data(key)
+        arrays = batch.matrix(plan), priority, v, t, batch.image_ids, jax.random.key_data(key)
         return [side.id for side in select_negatives(*arrays)]
 
     with jax.set_mesh(make_mesh(devices)):

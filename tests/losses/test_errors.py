@@ -118,6 +118,9 @@ OPTIONS = {
     ),
     "k=0: must be 1 or more": lambda: losses.triplet(V, V, negatives="knn", k=0),
     "key: distance-weighted negatives are drawn": lambda: losses.triplet(V, V, negatives="distance_weighted"),
+    "key: rbg of shape \\(\\); distance-weighted negatives need a single threefry key": lambda: (
+        losses.triplet(V, V, negatives="distance_weighted", key=jax.random.key(0, impl="rbg"))
+    ),
     "form='sum': must be one of ratio": lambda: losses.dimension_alignment(V, V, form="sum"),
     "phi='tanh': must be one of relu": lambda: losses.dimension_alignment(V, V, phi="tanh"),
     "reduce='max': must be one of mean, sum": lambda: losses.dimension_alignment(V, V, reduce="max"),
@@ -126,7 +129,7 @@ OPTIONS = {
     "plan.schedule='rings': must be one of auto, ring, gather": lambda: info_nce(
         V, plan=losses.Plan("rings")
     ),
-    "plan.dtype='float16': must be one of float32, bfloat16": lambda: info_nce(
+    "plan.dtype='float16': must be one of float32, tf32, bfloat16": lambda: info_nce(
         V, plan=losses.Plan(dtype="float16")
     ),
     "plan.tile=-1: must be 0 or more": lambda: info_nce(V, plan=losses.Plan(tile=-1)),

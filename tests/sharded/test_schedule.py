@@ -1,4 +1,4 @@
-"""Every tile schedule meets every pair once, in the order that the drawing shows."""
+"""Every tile schedule visits every pair once, in the order that the drawing shows."""
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,8 @@ from jax_itm.sharded.schedule import Accumulator, States, traverse
 from jax_itm.sharded.tiles import Matrix, Side
 
 
-def met(devices, batch, plan, symmetric):
-    """How often, by weight, each row met each column: as the row, and as the column, both (b, b)."""
+def visits(devices, batch, plan, symmetric):
+    """How often, by weight, each row was paired with each column: as row and as column, both (b, b)."""
     mesh = jax.make_mesh((devices,), ("dp",), (AxisType.Auto,), devices=jax.devices()[:devices])
     with jax.set_mesh(mesh):
         matrix = Matrix(batch, batch_axes("dp"), plan)
@@ -22,14 +22,14 @@ def met(devices, batch, plan, symmetric):
             one = lambda ids: weight * jax.nn.one_hot(ids, batch)
             row = states.rows + one(columns.id).sum(0) * (rows.id >= 0)[:, None]
             column = states.columns + one(rows.id).sum(0) * (columns.id >= 0)[:, None]
-            return States(row, column, states.totals + 1)
+            return States(row, column, states.carry + 1)
 
         def shards(side, _):
             block = matrix.block(side)
             empty = lambda block: jnp.zeros((len(block.id), batch))
             accumulator = Accumulator(empty, update, jnp.add)
             states = traverse(matrix, accumulator, block, block, jnp.zeros((), int), symmetric)
-            return matrix.unpad((states.rows, states.columns)), states.totals
+            return matrix.unpad((states.rows, states.columns)), states.carry
 
         side = Side((jnp.zeros((batch, 2)),), jnp.arange(batch))
         run = jax.jit(lambda side: on_shards(matrix.axes, shards, side, ()))
@@ -41,23 +41,23 @@ CASES = [(1, 7, 3), (2, 8, 3), (3, 9, 2), (4, 8, 1), (5, 5, 4), (8, 8, 4)]  # de
 
 @pytest.mark.parametrize("schedule", ["ring", "gather"])
 @pytest.mark.parametrize(("devices", "batch", "tile"), CASES)
-def test_every_row_meets_every_column_once(devices, batch, tile, schedule):
-    (rows, columns), _ = met(devices, batch, Plan(schedule, tile), False)
+def test_every_pair_is_visited_once(devices, batch, tile, schedule):
+    (rows, columns), _ = visits(devices, batch, Plan(schedule, tile), False)
     np.testing.assert_array_equal(rows, np.ones((batch, batch)))
     np.testing.assert_array_equal(columns, np.ones((batch, batch)))
 
 
 @pytest.mark.parametrize("schedule", ["ring", "gather"])
 @pytest.mark.parametrize(("devices", "batch", "tile"), CASES)
-def test_in_the_symmetric_ring_both_roles_together_meet_every_pair_once(devices, batch, tile, schedule):
-    (rows, columns), tiles = met(devices, batch, Plan(schedule, tile), True)
+def test_in_the_symmetric_ring_both_roles_together_visit_every_pair_once(devices, batch, tile, schedule):
+    (rows, columns), tiles = visits(devices, batch, Plan(schedule, tile), True)
     np.testing.assert_array_equal(rows + columns, np.ones((batch, batch)))
     if schedule == "ring":
         along = devices * -(-(batch // devices) // tile)
         assert tiles <= along * (along + devices) // 2  # half of all, and the mirror images on the diagonal
 
 
-def test_three_devices_meet_along_the_diagonals():
+def test_three_devices_go_along_the_diagonals():
     """The drawing: which columns each device has at every step."""
     mesh = jax.make_mesh((3,), ("dp",), (AxisType.Auto,), devices=jax.devices()[:3])
     with jax.set_mesh(mesh):
