@@ -4,7 +4,7 @@ A ridge regression maps a caption's bag of words onto the run's embedding of its
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from jax_itm.errors import UserError
 from jax_itm.evaluation.evaluate import FOLDS
 from jax_itm.inference.matcher import Matcher
 from jax_itm.metrics import RetrievalCounter
-from jax_itm.types import NamedTuple
 
 CHUNK = 4096  # captions whose bags are held at once
 PENALTIES = (0.01, 0.1, 1.0, 10.0)
@@ -54,7 +53,7 @@ def embed_images(matcher: Matcher, split: Split) -> np.ndarray:
     """The run's embeddings (i, d) of a split's images; UserError if it has token sets instead."""
     images = matcher.encode_records(split.image(k) for k in range(len(split)))
     if isinstance(images, tuple):  # such as a cross-encoder's regions
-        raise UserError(f"--bag_of_words: {matcher.method.preset} has no embedding of a whole image")
+        raise UserError(f"--bag_of_words: {matcher.method.label} has no embedding of a whole image")
     return np.asarray(images)
 
 

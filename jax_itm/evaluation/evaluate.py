@@ -1,7 +1,7 @@
 """From a split to its retrieval metrics: encode, score block by block, count ranks on the devices."""
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from jax_itm.errors import UserError
 from jax_itm.inference.matcher import Matcher
 from jax_itm.inference.token_cache import attach_tokens, cached_sides
 from jax_itm.metrics import RetrievalCounter, compare
-from jax_itm.types import Config, NamedTuple, PyTree
+from jax_itm.types import Config, PyTree
 
 FOLDS = {"full": 1, "folds": 5}  # of each protocol
 
@@ -83,7 +83,7 @@ def encode_split(matcher: Matcher, split: Split) -> EncodedSplit:
     """Encodes all images and captions of a split, or reads their cached tokens if there are any."""
     check_fits(matcher.config, matcher.facts, split)
     if cached_sides(matcher.config) and not split.tokens:
-        [split] = attach_tokens(matcher.run, matcher.params, (split,), required=False)
+        [split] = attach_tokens(matcher.description, matcher.params, (split,), required=False)
     images = matcher.encode_records(split.image(k) for k in range(len(split)))
     return EncodedSplit(images, matcher.encode_texts(split.captions(), split.tokens.get("text")))
 
@@ -123,7 +123,7 @@ def describe(matcher: Matcher, split: Split, score: str, folds: int = 1) -> dict
         "score": score,
         "ties": "pessimistic",
         "precision": precision_of(matcher.config),
-        "preset": matcher.method.preset,
+        "preset": matcher.method.label,
         "run": matcher.config.name,
         "seed": matcher.config.seed,
         "step": matcher.step,

@@ -11,7 +11,7 @@ named apart in every result:
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from jax_itm.evaluation.evaluate import check_fits
 from jax_itm.inference.matcher import Matcher
 from jax_itm.losses import alignment
 from jax_itm.methods.base import HasMaps
-from jax_itm.types import Array, Batch, Bool, NamedTuple, Params
+from jax_itm.types import Array, Batch, Bool, Params
 
 MAX_PHRASES = 16  # of a caption
 
@@ -92,7 +92,7 @@ def method_with_maps(matcher: Matcher, purpose: str) -> HasMaps:
         UserError: it has none; the line begins with the `purpose` that needs them.
     """
     if not isinstance(matcher.method, HasMaps):
-        raise UserError(f"{purpose}: {matcher.method.preset} has no attention among words and regions")
+        raise UserError(f"{purpose}: {matcher.method.label} has no attention among words and regions")
     return matcher.method
 
 

@@ -5,7 +5,7 @@ This one scores `top_k` candidates of every image and of every caption.
 """
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from jax_itm.evaluation.evaluate import describe, device_counter, encode_split
 from jax_itm.inference.matcher import Matcher, has_first_score
 from jax_itm.methods.base import PairScorer
 from jax_itm.metrics import Candidates, Ranks, TopCandidates, combine_scores, reranked, summary
-from jax_itm.types import NamedTuple
 
 
 class FirstPass(NamedTuple):
@@ -72,7 +71,7 @@ def rerank(
 def check_options(matcher: Matcher, top_k: int, first_weight: float) -> None:
     """Raises UserError if `rerank` cannot work with these."""
     if not isinstance(matcher.method, PairScorer):
-        raise UserError(f"--mode rerank: {matcher.method.preset} is no cross-encoder")
+        raise UserError(f"--mode rerank: {matcher.method.label} is no cross-encoder")
     if top_k < 1:
         raise UserError(f"--top_k {top_k}: must be at least 1")
     if not 0 <= first_weight < np.inf:

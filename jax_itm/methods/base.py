@@ -10,7 +10,7 @@ from jax_itm.types import Array, Batch, Float, Inputs, Params, PRNGKeyArray, PyT
 
 
 class Aux(NamedTuple):
-    """What a loss tells beside its value.
+    """What a loss returns in addition to its value.
 
     Attributes:
         terms: the loss terms as they are, `weighted/NAME` as they were summed, and diagnostics.
@@ -27,13 +27,13 @@ class Method(Protocol):
     """A model with its loss. `DualEncoder` and `CrossEncoder` are the two kinds.
 
     Attributes:
-        preset: what a result's protocol calls the method with its settings.
-        score_name: what a result's protocol calls the scores.
+        label: the method's name in results, with its settings: "dias - spatial".
+        score_name: the name of its scores in results.
         block_images: height of a block of scores.
         reasons: why a term may become infinite, and what to do about it, by the term's name.
     """
 
-    preset: str
+    label: str
     score_name: str
     block_images: int
     reasons: Mapping[str, str]
@@ -43,7 +43,7 @@ class Method(Protocol):
         ...
 
     def loss(self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array) -> tuple[Array, Aux]:
-        """The weighted sum of the loss terms, and what else there is to tell."""
+        """The weighted sum of the loss terms, with each of them, diagnostics and new estimates."""
         ...
 
     def project(self, params: Params) -> Params:
@@ -77,7 +77,7 @@ class FirstScorer(Protocol):
     """A method with a fast score for a first pass over a large gallery.
 
     Attributes:
-        first_name: what a result's protocol calls it.
+        first_name: its name in results.
     """
 
     first_name: str

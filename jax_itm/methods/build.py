@@ -64,7 +64,7 @@ def _dual_encoder(config: Config, facts: Facts, to_steps: Callable[[str], int]) 
         precision=config.precision,
         micro_batches=config.micro_batches,
         to_steps=to_steps,
-        preset=label(config),
+        label=label(config),
     )
 
 
@@ -100,5 +100,5 @@ def _cross_encoder(config: Config, facts: Facts, to_steps: Callable[[str], int])
         precision=config.precision,
         micro_batches=config.micro_batches,
         block_images=config.evaluate.batch_size,
-        preset=label(config),
+        label=label(config),
     )

@@ -68,7 +68,7 @@ class CrossEncoder:
         precision: of the model's float32 products; attention maps are float32 always.
         micro_batches: parts that a pool's anchors are scored in.
         block_images: images of a block of scores.
-        preset: what results call the method.
+        label: the method's name in results.
     """
 
     score_name = "cross-encoder"
@@ -89,7 +89,7 @@ class CrossEncoder:
         precision: str = "default",
         micro_batches: int = 1,
         block_images: int = 250,
-        preset: str = "iais",
+        label: str = "iais",
     ):
         self.model = model
         self.options = options
@@ -98,7 +98,7 @@ class CrossEncoder:
         self.precision = precision
         self.micro_batches = micro_batches
         self.block_images = block_images
-        self.preset = preset
+        self.label = label
         match = lambda params, texts, images: self._apply(params, "match", texts, images).score
         self.miner = Miner(match, mining, durations.random)
 

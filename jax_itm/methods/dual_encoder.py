@@ -1,51 +1,26 @@
 """Two encoders, optionally a head, a list of weighted loss terms, and a score."""
 
 from collections.abc import Callable, Mapping
-from functools import cache
 from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from jax_itm import losses
 from jax_itm.arrays import Encoded
-from jax_itm.config.fields import defaults
-from jax_itm.config.loss_fields import LOSSES
-from jax_itm.config.rules import nearest
 from jax_itm.durations import steps_only
-from jax_itm.errors import UserError
-from jax_itm.losses import Plan, Sampled, Sampling
+from jax_itm.errors import ArgumentError, UserError
+from jax_itm.losses import Plan
 from jax_itm.methods.base import Aux, weight_at
 from jax_itm.methods.encoder_pair import SIDES, EncodedPair, EncoderPair
 from jax_itm.methods.heads import Head
+from jax_itm.methods.sampling import sampled_once
 from jax_itm.methods.scores import Score, make_score
-from jax_itm.methods.terms import TERMS, TermInputs, TermOutput
-from jax_itm.types import Array, Batch, Config, Float, Inputs, Params, PRNGKeyArray, PyTree, Terms
-
-
-def loss_options(terms: Mapping[str, Mapping[str, Any]]) -> Config:
-    """The options of every loss term: their defaults with `terms` on top, {"info_nce": {"weight": 1.0}}.
-
-    Raises:
-        UserError: a term or an option that there is not, or a value of another type.
-    """
-    options: Any = ConfigDict({name: defaults(section) for name, section in LOSSES.items()}).lock()
-    for name, values in terms.items():
-        if name not in options:
-            raise UserError(f"config.losses.{name}: no such loss term{nearest(name, list(options))}")
-        for field, value in values.items():
-            if field not in options[name]:
-                raise UserError(
-                    f"config.losses.{name}.{field}: no such field{nearest(field, list(options[name]))}"
-                )
-            try:
-                options[name][field] = value
-            except TypeError as error:
-                raise UserError(f"config.losses.{name}.{field}={value!r}: {error}") from error
-    return options
+from jax_itm.methods.terms import TERMS, InitialArrays, Term, TermInputs, TermOutput, loss_options
+from jax_itm.sharded.collectives import Axis
+from jax_itm.types import Array, Batch, Float, Inputs, Params, PRNGKeyArray, PyTree, Terms
 
 
 class DualEncoder:
@@ -57,19 +32,23 @@ class DualEncoder:
     parameters. DIAS, CDDS and the baselines are presets of this list (config/presets.py).
 
     Args:
-        image_encoder: a Linen module of `batch["image"]`, giving `Encoded` or plain embeddings (b, d). If it
-            takes `train`, it is told; its collection `batch_stats` is kept.
+        image_encoder: a Linen module of `batch["image"]`, giving `Encoded` or plain embeddings (b, d).
+            Called with `train=True` in training if it accepts it; its collection `batch_stats` is kept.
         text_encoder: the same of `batch["text"]`.
         losses: {term: options over the defaults}, such as {"info_nce": {"weight": 1.0}}.
-        head: what stands on both encoders; None for nothing.
+        head: makes new tokens of those of both encoders; None for no head.
         score: "cosine", "maxmean" or "mapped".
         plan: how the similarity matrix is traversed.
         axis: the mesh axis, or axes, that the batch is split over.
         precision: of the encoders' and the head's float32 products: "default" is one bfloat16 pass on TPUs
             and TF32 on GPUs; "high" or "highest", float32.
-        micro_batches: exact accumulation: the encoders run in so many parts, the loss sees all pairs.
-        to_steps: steps of a duration; by default only "N steps" is understood.
-        preset: what results call the method.
+        micro_batches: exact accumulation: the encoders run in so many parts, the loss sees all pairs. Not for
+            encoders with batch statistics, which would be of a part.
+        to_steps: converts a duration to steps; by default only "N steps" is understood.
+        label: the method's name in results.
+
+    Raises:
+        UserError: an unknown term, option or score, or no term has a weight.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp
@@ -93,11 +72,11 @@ class DualEncoder:
         *,
         score: str = "cosine",
         plan: Plan = Plan(),  # noqa: B008
-        axis: str | tuple[str, ...] = "data",
+        axis: Axis = "data",
         precision: str = "default",
         micro_batches: int = 1,
         to_steps: Callable[[str], int] = steps_only,
-        preset: str = "dual encoder",
+        label: str = "dual encoder",
     ):
         self.encoders = EncoderPair(image_encoder, text_encoder, precision)
         self.options = loss_options(losses)
@@ -107,14 +86,14 @@ class DualEncoder:
         self.axis = axis
         self.micro_batches = micro_batches
         self.to_steps = to_steps
-        self.preset = preset
+        self.label = label
         self.score_name = self.scoring.name
         self.first_name = self.scoring.first_name
         self.active = [name for name, options in self.options.items() if options.weight]
         if not self.active:
             raise UserError("config.losses: every weight is 0; switch a loss term on")
-        needed = [TERMS[name].needs(self.options[name]) for name in self.active]
-        self.parametrised = list(dict.fromkeys([*self.active, *filter(None, needed)]))
+        others = [TERMS[name].uses_params_of(self.options[name]) for name in self.active]
+        self.parametrised = list(dict.fromkeys([*self.active, *filter(None, others)]))
 
     def init(self, rng: PRNGKeyArray, batch: Batch) -> Params:
         """Float32 parameters: {"image", "text", "loss", and where there are any "head", "stats"}.
@@ -123,17 +102,19 @@ class DualEncoder:
         """
         params: dict[str, Any]
         params, stats = self.encoders.init(rng, batch)
+        # The head and `dim` need encoded shapes.
         image, text = (self.encoders.encode(params | {"stats": stats}, side, batch[side]) for side in SIDES)
         if self.head is not None and (head := self.head.init(jax.random.fold_in(rng, 1), image, text)):
             params["head"] = head
         dim = image.embedding.shape[-1]
-        params["loss"] = self._of_terms("params", dim)
-        if of_losses := self._of_terms("stats", dim):
-            stats["losses"] = of_losses
+        params["loss"] = self._initial(lambda term: term.params, dim)
+        if loss_stats := self._initial(lambda term: term.stats, dim):
+            stats["losses"] = loss_stats
         return params | ({"stats": stats} if stats else {})
 
-    def _of_terms(self, part: str, dim: int) -> dict[str, dict[str, Array]]:
-        arrays = {name: getattr(TERMS[name], part)(self.options[name], dim) for name in self.parametrised}
+    def _initial(self, part: Callable[[Term], InitialArrays], dim: int) -> dict[str, dict[str, Array]]:
+        """The `params` or the `stats` of all terms that have any."""
+        arrays = {name: part(TERMS[name])(self.options[name], dim) for name in self.parametrised}
         return {name: own for name, own in arrays.items() if own}
 
     def project(self, params: Params) -> Params:
@@ -161,12 +142,21 @@ class DualEncoder:
         """Both sides as in training, micro-batch by micro-batch.
 
         Only activations are recomputed in the backward pass; the loss is over the whole batch. Averaging the
-        losses of micro-batches would be another loss: each pair would meet fewer negatives.
+        losses of micro-batches would be another loss: each pair would have fewer negatives.
+
+        Raises:
+            ArgumentError: there are several micro-batches, and an encoder has batch statistics.
         """
         parts = self.micro_batches
         sides = {side: batch[side] for side in SIDES}
         if parts == 1:
+            # Key 0, so that one part equals micro-batch 0.
             return self._encode_pair(params, sides, jax.random.fold_in(rng, 0))
+        if with_stats := [side for side in SIDES if side in params.get("stats", {})]:
+            raise ArgumentError(
+                f"micro_batches={parts}: the {with_stats[0]} encoder has batch statistics, which would be of"
+                " a part of the batch; use micro_batches=1"
+            )
         split = lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)  # devices keep their rows
         join = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
 
@@ -175,9 +165,8 @@ class DualEncoder:
             return self._encode_pair(params, part, jax.random.fold_in(rng, index))[:2]
 
         encoded = jax.lax.map(jax.checkpoint(encode), (jnp.arange(parts), jax.tree.map(split, sides)))
-        stats = {side: s for side, s in params.get("stats", {}).items() if side in SIDES}
         image, text = jax.tree.map(join, encoded)
-        return EncodedPair(image, text, stats)
+        return EncodedPair(image, text, {})
 
     def weight(self, name: str, step: Array) -> Float[Array, ""] | float:
         """The weight of a term at a step."""
@@ -191,21 +180,19 @@ class DualEncoder:
             encoded = self.encode_batch(params, batch, encode_key)
         with jax.named_scope("losses"):
             outputs = self._outputs(params, encoded, batch.get("image_id"), terms_key, step)
-        stats = encoded.stats
         terms: Terms = {}
         total = jnp.zeros((), jnp.float32)
-        of_losses = dict(params.get("stats", {}).get("losses", {}))
+        loss_stats = dict(params.get("stats", {}).get("losses", {}))
         for name, output in outputs.items():
             weighted = self.weight(name, step) * output.value
             total = total + weighted
             terms |= {name: output.value, f"weighted/{name}": weighted}
             terms |= {f"{name}/{key}": value for key, value in output.diagnostics.items()}
             if output.stats:
-                of_losses[name] = output.stats
+                loss_stats[name] = output.stats
         embeddings = jax.lax.stop_gradient((encoded.image.embedding, encoded.text.embedding))
         terms["gap"] = losses.score_gap(*embeddings, axis=self.axis)
-        if of_losses:
-            stats = {**stats, "losses": of_losses}
+        stats = {**encoded.stats, "losses": loss_stats} if loss_stats else encoded.stats
         return total, Aux(terms, jax.lax.stop_gradient(stats))
 
     def _outputs(
@@ -218,29 +205,8 @@ class DualEncoder:
     ) -> dict[str, TermOutput]:
         image, text, _ = encoded
         stats = params.get("stats", {}).get("losses", {})
-
-        @cache
-        def sampled() -> Sampled:
-            options = self.options.sampling
-            v, t = image.tokens, text.tokens
-            origin = None
-            if image.origin is not None and text.origin is not None:
-                origin = image.origin, text.origin
-            else:  # no head has made the tokens' columns comparable
-                v, t = losses.equal_length(v), losses.equal_length(t)
-            return losses.sample_distributions(
-                v,
-                image.mask,
-                t,
-                text.mask,
-                thresholds=params["loss"]["sampling"]["thresholds"],
-                image_ids=image_ids,
-                options=Sampling(**{name: options[name] for name in Sampling._fields}),
-                key=jax.random.fold_in(rng, 1),
-                origin=origin,
-                axis=self.axis,
-                plan=self.plan,
-            )
+        traversal = {"axis": self.axis, "plan": self.plan}
+        sampled = sampled_once(encoded, image_ids, self.options.sampling, params["loss"], rng, **traversal)
 
         def output_of(name: str) -> TermOutput:
             inputs = TermInputs(
@@ -252,27 +218,26 @@ class DualEncoder:
                 stats=stats.get(name, {}),
                 key=rng,
                 step=step,
-                plan=self.plan,
-                axis=self.axis,
                 to_steps=self.to_steps,
                 sampled=sampled,
+                **traversal,
             )
-            output = TERMS[name].loss(inputs)
+            output = TERMS[name].function(inputs)
             return output if isinstance(output, TermOutput) else TermOutput(output)
 
         return {name: output_of(name) for name in self.active}
 
-    def components(self, params: Params, side: str, inputs: Inputs) -> Encoded:
-        """One side as in evaluation: what the head makes of it, deterministic."""
+    def encode(self, params: Params, side: str, inputs: Inputs) -> Encoded:
+        """One side ("image" or "text") as in evaluation: deterministic, with the head."""
         return self._with_head(params, side, self.encoders.encode(params, side, inputs), None)
 
     def encode_image(self, params: Params, image: Inputs) -> PyTree:
         """What `score` needs of images."""
-        return self.scoring.encode(params, "image", self.components(params, "image", image))
+        return self.scoring.encode(params, "image", self.encode(params, "image", image))
 
     def encode_text(self, params: Params, text: Inputs) -> PyTree:
         """What `score` needs of texts."""
-        return self.scoring.encode(params, "text", self.components(params, "text", text))
+        return self.scoring.encode(params, "text", self.encode(params, "text", text))
 
     def score(self, params: Params, images: PyTree, texts: PyTree) -> Float[Array, "i t"]:
         """The score of every image with every text."""

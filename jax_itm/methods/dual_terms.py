@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jax_itm import losses
 from jax_itm.arrays import Encoded
-from jax_itm.methods.terms import TermInputs, TermOutput, loss_term
+from jax_itm.methods.terms import TermInputs, TermOutput, declared_term
 from jax_itm.types import Array, Config, Params, Terms
 
 MOMENTS_DECAY = 0.99  # of the average that `score="mapped"` reads
@@ -29,14 +29,16 @@ def _info_nce_params(options: Config, dim: int) -> dict[str, Array]:
     return _scale_params(options, dim) if options.learn_temperature else {}
 
 
-@loss_term("info_nce", params=_info_nce_params, project=_clip_scale)
+@declared_term("info_nce", params=_info_nce_params, project=_clip_scale)
 def info_nce(inputs: TermInputs) -> TermOutput:
     """InfoNCE with a learnt, clipped temperature, or a fixed one."""
     if inputs.options.learn_temperature:
         scale = jnp.exp(inputs.params["log_scale"])
     else:
         scale = jnp.asarray(1 / inputs.options.temperature, jnp.float32)
-    value = losses.info_nce(inputs.image.embedding, inputs.text.embedding, scale=scale, **inputs.sharding)
+    value = losses.info_nce(
+        inputs.image.embedding, inputs.text.embedding, scale=scale, **inputs.matrix_options
+    )
     return TermOutput(value, {"scale": scale})
 
 
@@ -44,23 +46,23 @@ def _sigmoid_params(options: Config, dim: int) -> dict[str, Array]:
     return {**_scale_params(options, dim), "bias": jnp.asarray(options.bias, jnp.float32)}
 
 
-@loss_term("sigmoid", params=_sigmoid_params, project=_clip_scale)
+@declared_term("sigmoid", params=_sigmoid_params, project=_clip_scale)
 def sigmoid(inputs: TermInputs) -> TermOutput:
     """SigLIP's loss with a learnt temperature and bias."""
     scale = jnp.exp(inputs.params["log_scale"])
     bias = inputs.params["bias"]
     value = losses.sigmoid(
-        inputs.image.embedding, inputs.text.embedding, scale=scale, bias=bias, **inputs.sharding
+        inputs.image.embedding, inputs.text.embedding, scale=scale, bias=bias, **inputs.matrix_options
     )
     return TermOutput(value, {"scale": scale, "bias": bias})
 
 
-@loss_term("triplet")
+@declared_term("triplet")
 def triplet(inputs: TermInputs) -> TermOutput:
     """The triplet loss by `negatives`, after `sum_for` with all of them."""
     options = inputs.options
     pair = inputs.image.embedding, inputs.text.embedding
-    shared = {"margin": options.margin, **inputs.sharding}
+    shared = {"margin": options.margin, **inputs.matrix_options}
 
     def selected() -> Terms:
         return losses.triplet_terms(
@@ -92,7 +94,7 @@ def _dimension_stats(options: Config, dim: int) -> dict[str, Array]:
     return {"correlation": jnp.zeros((dim, dim)), "count": jnp.zeros(())}
 
 
-@loss_term("dimension", stats=_dimension_stats)
+@declared_term("dimension", stats=_dimension_stats)
 def dimension(inputs: TermInputs) -> TermOutput:
     """DIAS's L_dim on pooled embeddings, attended tokens or a running correlation."""
     options = inputs.options
@@ -117,7 +119,7 @@ def _spatial_params(options: Config, dim: int) -> dict[str, Array]:
     return {"alpha": jnp.full((2,), options.alpha, jnp.float32)} if options.learn_alpha else {}
 
 
-@loss_term("spatial", params=_spatial_params)
+@declared_term("spatial", params=_spatial_params)
 def spatial(inputs: TermInputs) -> TermOutput:
     """DIAS's L_inter and L_intra in one pass over the matrix."""
     options = inputs.options
@@ -129,7 +131,7 @@ def spatial(inputs: TermInputs) -> TermOutput:
         alpha=inputs.params.get("alpha", options.alpha),
         select_on=options.select_on,
         mask=options.mask,
-        **inputs.sharding,
+        **inputs.matrix_options,
     )
     return TermOutput(terms["spatial"], {name: x for name, x in terms.items() if name != "spatial"})
 
@@ -142,7 +144,7 @@ def _sampling_stats(options: Config, dim: int) -> dict[str, Array]:
     return {"moments": jnp.zeros((2, 2, dim)), "count": jnp.zeros(())}
 
 
-@loss_term("sampling", params=_sampling_params, stats=_sampling_stats)
+@declared_term("sampling", params=_sampling_params, stats=_sampling_stats)
 def sampling(inputs: TermInputs) -> TermOutput:
     """CDDS's L_s, and the average of the columns' moments over the run, which `score="mapped"` reads."""
     sampled = inputs.sampled()
@@ -159,7 +161,7 @@ def _components(encoded: Encoded) -> losses.Components:
     return losses.Components(encoded.tokens, encoded.modality, encoded.origin, encoded.mask)  # type: ignore[arg-type]
 
 
-def _needs_sampling(options: Config) -> str:
+def _sampling_if_crossed(options: Config) -> str:
     return "sampling" if options.crossed else ""
 
 
@@ -167,7 +169,7 @@ def _decoupling_params(options: Config, dim: int) -> dict[str, Array]:
     return {"parts": jnp.ones((3,))} if options.fused or options.crossed else {}
 
 
-@loss_term("decoupling", params=_decoupling_params, needs=_needs_sampling)
+@declared_term("decoupling", params=_decoupling_params, uses_params_of=_sampling_if_crossed)
 def decoupling(inputs: TermInputs) -> TermOutput:
     """CDDS's L_m, L_f and L_x on the head's components."""
     options = inputs.options

@@ -21,8 +21,8 @@ class Score(Protocol):
     """A score of pairs.
 
     Attributes:
-        name: what a result's protocol calls it.
-        first_name: what it calls the fast score of a first pass.
+        name: its name in results.
+        first_name: the name of the fast score of a first pass.
     """
 
     name: str

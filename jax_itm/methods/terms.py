@@ -13,12 +13,17 @@ The inputs are those of the *global* batch: under `jit` plain array functions of
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from ml_collections import ConfigDict
 
 from jax_itm.arrays import Encoded
-from jax_itm.config.fields import Section
-from jax_itm.config.loss_fields import register_loss
+from jax_itm.config.fields import Section, defaults
+from jax_itm.config.loss_fields import LOSSES, register_loss
+from jax_itm.config.rules import nearest
+from jax_itm.errors import UserError
 from jax_itm.losses import Plan, Sampled
+from jax_itm.sharded.collectives import Axis
 from jax_itm.types import Array, Config, Float, Int, Params, PRNGKeyArray, PyTree, Terms
 
 
@@ -33,12 +38,14 @@ class TermInputs:
         options: the term's section of the config, `config.losses.NAME`.
         params: its learnt parameters.
         stats: what it estimates from step to step.
-        key: the random key of this step, which all terms share: fold a number of your own in.
+        key: the random key of this step, which all terms share: fold in a number of your own. `triplet`, the
+            only term of the library that draws from it, uses it as it is; `sampled` folds in 1.
         step: completed updates.
         plan: how the similarity matrix is traversed.
         axis: the mesh axis, or axes, that the batch is split over.
-        to_steps: steps of a duration such as "1 epochs".
-        sampled: distribution sampling of this batch, made once for all terms that need it.
+        to_steps: converts a duration such as "1 epochs" to steps.
+        sampled: distribution sampling of this batch, made once for all terms that call it. It needs the
+            parameters of `sampling`: declare it in `uses_params_of`.
     """
 
     image: Encoded
@@ -50,18 +57,18 @@ class TermInputs:
     key: PRNGKeyArray
     step: Array
     plan: Plan
-    axis: str | tuple[str, ...]
+    axis: Axis
     to_steps: Callable[[str], int]
     sampled: Callable[[], Sampled]
 
     @property
-    def sharding(self) -> dict[str, Any]:
+    def matrix_options(self) -> dict[str, Any]:
         """The keyword arguments that every loss over the similarity matrix takes."""
         return {"image_ids": self.image_ids, "axis": self.axis, "plan": self.plan}
 
 
 class TermOutput(NamedTuple):
-    """What a term gives.
+    """What a term returns.
 
     Attributes:
         value: the term, unweighted.
@@ -74,54 +81,124 @@ class TermOutput(NamedTuple):
     stats: PyTree = MappingProxyType({})
 
 
+TermFunction = Callable[[TermInputs], TermOutput | Array]  # a plain scalar is taken as the term's value
+InitialArrays = Callable[
+    [Config, int], dict[str, Array]
+]  # (options, dim of the embeddings) -> arrays by name
+Project = Callable[[Params, Config], Params]  # (params, options) -> params
+NamedByOptions = Callable[[Config], str]  # (options) -> the name of a term, or ""
+
+
 def _no_arrays(options: Config, dim: int) -> dict[str, Array]:
     return {}
 
 
-def _unlimited(params: Params, options: Config) -> Params:
+def _unchanged(params: Params, options: Config) -> Params:
     return params
+
+
+def _no_other_term(options: Config) -> str:
+    return ""
 
 
 class Term(NamedTuple):
     """A registered term.
 
     Attributes:
-        loss: the term itself; a plain scalar is taken as its value.
-        params: (options, dim) -> its learnt parameters at the start.
-        stats: (options, dim) -> its estimates at the start.
-        project: (params, options) -> the parameters after an update, within their limits.
-        needs: (options) -> another term whose parameters it uses, or "".
+        function: the term itself.
+        params: its learnt parameters at the start.
+        stats: its estimates at the start.
+        project: brings the parameters back within their limits, after each update.
+        uses_params_of: another term whose parameters it uses, whatever that one's weight.
     """
 
-    loss: Callable[[TermInputs], "TermOutput | Array"]
-    params: Callable[[Config, int], dict[str, Array]] = _no_arrays
-    stats: Callable[[Config, int], dict[str, Array]] = _no_arrays
-    project: Callable[[Params, Config], Params] = _unlimited
-    needs: Callable[[Config], str] = lambda options: ""
+    function: TermFunction
+    params: InitialArrays = _no_arrays
+    stats: InitialArrays = _no_arrays
+    project: Project = _unchanged
+    uses_params_of: NamedByOptions = _no_other_term
 
 
 TERMS: dict[str, Term] = {}
 
+Function = TypeVar("Function", bound=Callable)
+
 
 def loss_term(
-    name: str, options: Section | None = None, help: str = "", **parts: Any
-) -> Callable[[Callable], Callable]:
-    """Registers a function as the loss term `config.losses.NAME`.
+    name: str,
+    options: Section | None = None,
+    help: str = "",
+    *,
+    params: InitialArrays = _no_arrays,
+    stats: InitialArrays = _no_arrays,
+    project: Project = _unchanged,
+    uses_params_of: NamedByOptions = _no_other_term,
+) -> Callable[[Function], Function]:
+    """Registers a function as the loss term `config.losses.NAME`, with its fields.
+
+    Running the same definition again, such as a notebook's cell, replaces the function; its fields must then
+    be the same.
 
     Args:
         name: an identifier.
-        options: the term's own fields; None for the terms that `config/loss_fields.py` declares.
+        options: the term's own fields, in addition to `weight`, `start` and `ramp`.
         help: what the term is, for the generated documentation.
-        **parts: `params`, `stats`, `project`, `needs` of `Term`.
+        params, stats, project, uses_params_of: as in `Term`.
 
     Raises:
-        UserError: the name is taken.
+        UserError: the name is no identifier, or another term has it.
     """
 
-    def register(loss: Callable) -> Callable:
-        if options is not None:
-            register_loss(name, options, help)
-        TERMS[name] = Term(loss, **parts)
-        return loss
+    def register(function: Function) -> Function:
+        register_loss(name, options or {}, help)
+        return declared_term(name, params, stats, project, uses_params_of)(function)
 
     return register
+
+
+def declared_term(
+    name: str,
+    params: InitialArrays = _no_arrays,
+    stats: InitialArrays = _no_arrays,
+    project: Project = _unchanged,
+    uses_params_of: NamedByOptions = _no_other_term,
+) -> Callable[[Function], Function]:
+    """`loss_term` for the library's own terms, whose fields `config/loss_fields.py` declares.
+
+    They are declared there, and not at the function, so that a config is read without importing JAX.
+    """
+
+    def register(function: Function) -> Function:
+        if name in TERMS and _definition(TERMS[name].function) != _definition(function):
+            raise UserError(f"config.losses.{name}: there is such a loss term already")
+        TERMS[name] = Term(function, params, stats, project, uses_params_of)
+        return function
+
+    return register
+
+
+def _definition(function: Callable) -> tuple[str, str]:
+    """Where a function is defined: equal where a module or a cell has run again."""
+    return function.__module__, function.__qualname__
+
+
+def loss_options(terms: Mapping[str, Mapping[str, Any]]) -> Config:
+    """The options of every loss term: their defaults with `terms` on top, {"info_nce": {"weight": 1.0}}.
+
+    Raises:
+        UserError: an unknown term or option, or a value of another type.
+    """
+    options: Any = ConfigDict({name: defaults(section) for name, section in LOSSES.items()}).lock()
+    for name, values in terms.items():
+        if name not in options:
+            raise UserError(f"config.losses.{name}: no such loss term{nearest(name, list(options))}")
+        for field, value in values.items():
+            if field not in options[name]:
+                raise UserError(
+                    f"config.losses.{name}.{field}: no such field{nearest(field, list(options[name]))}"
+                )
+            try:
+                options[name][field] = value
+            except TypeError as error:
+                raise UserError(f"config.losses.{name}.{field}={value!r}: {error}") from error
+    return options

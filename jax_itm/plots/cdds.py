@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,6 @@ from jax_itm.losses.columns import ColumnSelection, column_moments
 from jax_itm.methods import DualEncoder
 from jax_itm.methods.scores import selection
 from jax_itm.plots.figures import COLOURS, hide_frame, new_figure, save_figure
-from jax_itm.types import NamedTuple
 
 IMAGES = 7  # whose captions are drawn
 LEVELS = (0.2, 0.5, 0.8)  # at which an arrow joins the two distributions
@@ -81,7 +80,7 @@ def semantics(matcher: Matcher, split: Split, images: int = 200) -> Semantics:
     """
     method = matcher.method
     if not isinstance(method, DualEncoder) or method.head is None:
-        raise UserError(f"semantics: {method.preset} has no semantic components (config.head)")
+        raise UserError(f"semantics: {method.label} has no semantic components (config.head)")
     check_fits(matcher.config, matcher.facts, split)
     split = split.first(images)
     if len(split) < 2 or len(split.captions()) == len(split):
@@ -164,7 +163,7 @@ def _components(
     count: int,
 ) -> Encoded:
     """The components of `count` items in batches; the last item fills the last batch up."""
-    encode = jax.jit(method.components, static_argnums=1)
+    encode = jax.jit(method.encode, static_argnums=1)
     parts = []
     for start in range(0, count, matcher.batch_size):
         items = np.minimum(np.arange(start, start + matcher.batch_size), count - 1)

@@ -244,7 +244,7 @@ def test_mapped_is_the_mean_cosine_through_both_selections():
             for e, side in ((method.encode_image, "image"), (method.encode_text, "text"))
         ),
     )
-    run = jax.jit(method.components, static_argnums=1)
+    run = jax.jit(method.encode, static_argnums=1)
     v, t = (run(params, side, data[side]) for side in ("image", "text"))
     mean = lambda one: np.stack(
         [np.asarray(x)[np.asarray(m)].mean(0) for x, m in zip(one.tokens, one.mask, strict=True)]
@@ -262,7 +262,7 @@ def test_each_component_has_its_own_weight():
     parts = jnp.asarray([0.5, 2.0, 3.0])  # w_s, w_m, w_x
     params = params | {"loss": params["loss"] | {"decoupling": {"parts": parts}}}
     _, aux = jax.jit(method.loss)(params, data, jax.random.key(0), jnp.int32(0))
-    sides = [method.components(params, side, data[side]) for side in ("image", "text")]
+    sides = [method.encode(params, side, data[side]) for side in ("image", "text")]
     tokens = [x for one in sides for x in (one.tokens, one.mask)]
     sampled = sample_distributions(*tokens, thresholds=params["loss"]["sampling"]["thresholds"])
     fused = crossed = 0.0

@@ -1,12 +1,13 @@
 """Every preset: one SGD step on 1 and 8 devices, exact accumulation, embeddings that stand alone."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jax_itm.config import PRESETS
-from jax_itm.methods import build
+from jax_itm.methods import DualEncoder, build
 from tests.helpers.methods import FACTS, QUICK, awake, batch, one_sgd_step, small
 
 SOFT = {"losses.spatial.mask": "soft", "losses.spatial.learn_alpha": True}
@@ -38,6 +39,25 @@ def test_micro_batches_change_nothing():
     full = one_sgd_step(small("dias", **fields), 1, batch())
     parts = one_sgd_step(small("dias", **fields, micro_batches=4), 1, batch())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), full, parts)
+
+
+class Normed(nn.Module):
+    @nn.compact
+    def __call__(self, inputs, train=False):
+        return nn.BatchNorm(use_running_average=not train)(nn.Dense(8)(inputs["x"]))
+
+
+def test_micro_batches_refuse_batch_statistics():
+    inputs = {"image": {"x": jnp.ones((4, 5))}, "text": {"x": jnp.eye(4, 6)}}
+
+    def loss(parts):
+        method = DualEncoder(Normed(), Normed(), {"info_nce": {"weight": 1.0}}, micro_batches=parts)
+        params = method.init(jax.random.key(0), inputs)
+        return method.loss(params, inputs, jax.random.key(1), jnp.int32(0))
+
+    assert set(loss(1)[1].stats) == {"image", "text"}
+    with pytest.raises(ValueError, match="micro_batches=2: the image encoder has batch statistics"):
+        loss(2)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

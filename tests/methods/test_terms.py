@@ -13,7 +13,7 @@ from jax_itm.config.loss_fields import LOSSES
 from jax_itm.errors import UserError
 from jax_itm.methods import build, loss_term
 from jax_itm.methods.build import label
-from jax_itm.methods.terms import TERMS
+from jax_itm.methods.terms import TERMS, declared_term
 from tests.helpers.methods import FACTS, QUICK, batch, one_sgd_step, small
 
 BASES = {
@@ -136,6 +136,47 @@ def test_a_name_that_is_taken_or_unknown_is_one_line(own_term):
         methods.DualEncoder(nn.Dense(2), nn.Dense(2), {"info_nce": {"wait": 1.0}})
     with pytest.raises(UserError, match="every weight is 0"):
         methods.DualEncoder(nn.Dense(2), nn.Dense(2), {})
+
+
+def test_a_registered_term_is_never_replaced_by_another(own_term):
+    fields = {"t": Field(2.0, "sharpness", above=0)}
+    again = loss_term("uniformity", fields, help="spread over the sphere")
+    assert again(own_term) is own_term  # a notebook's cell that runs again
+    for register in (again, declared_term("info_nce")):
+        with pytest.raises(UserError, match="there is such a loss term already"):
+            register(lambda inputs: 0.0)
+    with pytest.raises(UserError, match=r"config\.losses\.my-term: .* must be an identifier"):
+        loss_term("my-term")(lambda inputs: 0.0)
+
+
+@pytest.fixture
+def sampling_terms():
+    """Terms without fields that use distribution sampling: one says so, one does not."""
+    value = lambda inputs: inputs.sampled().terms["sampling"]
+    loss_term("undeclared")(value)
+    loss_term("declared", uses_params_of=lambda options: "sampling")(value)
+    yield
+    for name in ("undeclared", "declared"):
+        del TERMS[name], LOSSES[name]
+
+
+class Linear(nn.Module):
+    @nn.compact
+    def __call__(self, inputs):
+        return nn.Dense(8)(inputs["x"])
+
+
+def test_a_term_that_samples_says_whose_parameters_it_uses(sampling_terms):
+    inputs = {"image": {"x": jnp.ones((4, 5))}, "text": {"x": jnp.eye(4, 6)}}
+
+    def loss(name):
+        method = methods.DualEncoder(Linear(), Linear(), {name: {"weight": 1.0}})
+        params = method.init(jax.random.key(0), inputs)
+        return method.loss(params, inputs, jax.random.key(1), jnp.int32(0))[0]
+
+    assert np.isfinite(loss("declared"))
+    with pytest.raises(ValueError, match=r"needs the parameters of `sampling`: .* uses_params_of="):
+        loss("undeclared")
 
 
 def test_a_running_correlation_is_an_average_of_past_batches_with_this_ones_gradient():

@@ -24,7 +24,7 @@ BATCH = {
 class Regression:
     """A method whose loss also estimates the mean input, counts its batches, and limits its scale to 3."""
 
-    preset = "regression"
+    label = "regression"
     score_name = "none"
     block_images = 1
     reasons = MappingProxyType({})
