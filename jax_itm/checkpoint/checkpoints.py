@@ -55,8 +55,8 @@ class Description(NamedTuple):
     """What is needed to build the model of a run.
 
     Attributes:
-        config: what the run was told.
-        facts: what it found in its data and its pretrained encoders.
+        config: of the run.
+        facts: what it read of its data and its pretrained encoders.
         tokenizer: of its captions.
     """
 

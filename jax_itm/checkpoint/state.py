@@ -31,7 +31,7 @@ class State:
     ema: Params | None
 
     @property
-    def best_params(self) -> Params:
+    def evaluation_params(self) -> Params:
         """The parameters that evaluation uses: the averages if there are any."""
         return self.params if self.ema is None else self.ema
 

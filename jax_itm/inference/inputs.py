@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax import dtypes
@@ -14,7 +14,7 @@ from jax_itm.data.sources.precomp import as_boxes, to_float16
 from jax_itm.data.token_cache import Tokens, pad_tokens
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
-from jax_itm.types import Config, Inputs, NamedTuple
+from jax_itm.types import Config, Inputs
 
 Record = Mapping[str, Any]
 

@@ -1,7 +1,7 @@
 """The Matcher: a trained run, restored on whatever devices there are, without TensorFlow."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from jax_itm.inference.inputs import PaddedBatch, image_batches, image_records, 
 from jax_itm.inference.steps import Encode, Score, encode_step, pair_step, score_step
 from jax_itm.methods import Method, build, example_batch
 from jax_itm.methods.base import FirstScorer, PairScorer
-from jax_itm.types import Array, Config, NamedTuple, Params, PyTree
+from jax_itm.types import Array, Config, Params, PyTree
 
 
 class Ranking(NamedTuple):
@@ -49,7 +49,7 @@ class Matcher:
     L2-normalised embedding. Every item is encoded by itself, so its place in a batch changes nothing.
 
     Attributes:
-        run: its config, facts and tokenizer.
+        description: its config, facts and tokenizer.
         method: the model.
         mesh: the devices.
         params: the parameters; the trainer sets them before each evaluation.
@@ -59,18 +59,18 @@ class Matcher:
 
     def __init__(
         self,
-        run: Description,
+        description: Description,
         method: Method,
         mesh: Mesh,
         params: Params = None,
         step: int = 0,
     ):
-        self.run = run
+        self.description = description
         self.method = method
         self.mesh = mesh
         self.params = params
         self.step = step
-        self.batch_size = -(-run.config.evaluate.batch_size // mesh.size) * mesh.size
+        self.batch_size = -(-description.config.evaluate.batch_size // mesh.size) * mesh.size
         self._encode_image = encode_step(method.encode_image, mesh)
         self._encode_text = encode_step(method.encode_text, mesh)
         self._score = score_step(method.score, mesh)
@@ -79,18 +79,18 @@ class Matcher:
 
     @property
     def config(self) -> Config:
-        """What the run was told."""
-        return self.run.config
+        """The configuration of the run."""
+        return self.description.config
 
     @property
     def facts(self) -> Facts:
-        """What the run found in its data and its pretrained encoders."""
-        return self.run.facts
+        """The facts of the run: what it read of its data and its pretrained encoders."""
+        return self.description.facts
 
     @property
     def tokenizer(self) -> Tokenizer:
         """Of the captions."""
-        return self.run.tokenizer
+        return self.description.tokenizer
 
     def encode_images(
         self, images: Sequence[Any] | np.ndarray, boxes: Sequence[np.ndarray] | None = None
@@ -163,7 +163,7 @@ class Matcher:
             UserError: the method cannot score single pairs.
         """
         if self._score_pairs is None:
-            raise UserError(f"{self.method.preset} is no cross-encoder: it scores no single pairs")
+            raise UserError(f"{self.method.label} is no cross-encoder: it scores no single pairs")
         parts = []
         for start in range(0, len(image_index), self.batch_size):
             heartbeat()
@@ -193,7 +193,7 @@ class Matcher:
         if first < 0:
             raise UserError(f"first={first}: must be 0 or more")
         if first and self._first_score is None:
-            raise UserError(f"first={first}: {self.method.preset} has no faster score for a first pass")
+            raise UserError(f"first={first}: {self.method.label} has no faster score for a first pass")
         if first:
             return self._rank_after_first_pass(texts, images, k, max(first, k))
         scores = self.score(images, texts).T
@@ -250,17 +250,19 @@ def load(workdir: str, step: int | None = None, devices: int | None = None, scor
     """
     checkpoints = Checkpoints(workdir)
     step = checkpoints.best if step is None else step
-    run = checkpoints.read_description(step)
+    description = checkpoints.read_description(step)
+    config, facts, _ = description
     if score:
-        run = run._replace(config=_with_score(run.config, score))
-    method = build(run.config, run.facts)
+        config = _with_score(config, score)
+        description = description._replace(config=config)
+    method = build(config, facts)
     mesh = make_mesh(devices)
-    shapes = jax.eval_shape(method.init, jax.random.key(0), example_batch(run.config, run.facts))
+    shapes = jax.eval_shape(method.init, jax.random.key(0), example_batch(config, facts))
     on_every_device = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh))
     abstract = jax.tree.map(on_every_device, shapes)
-    params = checkpoints.restore_params(step, abstract, averaged=run.config.ema > 0)
+    params = checkpoints.restore_params(step, abstract, averaged=config.ema > 0)
     checkpoints.close()
-    return Matcher(run, method, mesh, params, step)
+    return Matcher(description, method, mesh, params, step)
 
 
 def _with_score(config: Config, score: str) -> Config:

@@ -101,8 +101,8 @@ def convert_clip(source: str, workdir: str, config: Config | None = None) -> str
     method = build(run, facts)
     params = start_from(method.init(jax.random.key(0), example_batch(run, facts)), encoders)
     _write(params, Description(run, facts, encoders.tokenizer), workdir)
-    image = facts.image
-    text = facts.text
+    image = facts.image_architecture
+    text = facts.text_architecture
     return (
         f"clip in {workdir}: {image.layers} layers of {image.width} over patches of {image.patch},"
         f" {text.layers} of {text.width} over {text.vocab:,} words, embeddings of {run.dim}"

@@ -30,7 +30,7 @@ from jax_itm.pretrained.mapper import Weights, map_weights
 from jax_itm.pretrained.open_clip import description_file, read_description, read_encoder_weights
 from jax_itm.pretrained.preprocessor import read_preprocessor
 from jax_itm.train.start_rules import Source
-from jax_itm.types import Config
+from jax_itm.types import Architecture, Config
 
 BERT_FILES = (DESCRIPTION, "vocab.txt", WEIGHTS)  # of a BERT directory
 
@@ -109,7 +109,7 @@ def _read_encoders(config: Config, facts: Facts) -> Source | None:
         return None
     folders = {side: find_directory(config[side].path, f"config.{side}.path") for side in sides}
     architectures = {side: _read_architecture(config, side, folder) for side, folder in folders.items()}
-    facts = facts._replace(**architectures)
+    facts = facts._replace(**{f"{side}_architecture": arch for side, arch in architectures.items()})
     tokenizer = None
     if "text" in folders:
         tokenizer = _encoder_tokenizer(config, facts, folders["text"])
@@ -126,7 +126,7 @@ def _read_encoders(config: Config, facts: Facts) -> Source | None:
     return Source(name, params, False, tokenizer, facts)
 
 
-def _read_architecture(config: Config, side: str, folder: Path) -> Config:
+def _read_architecture(config: Config, side: str, folder: Path) -> Architecture:
     """The architecture of a directory's encoder, and of images how they are brought to its size."""
     arch = hf.read_architecture(side, read_description(folder), str(description_file(folder)))
     if side == "image":
@@ -136,7 +136,7 @@ def _read_architecture(config: Config, side: str, folder: Path) -> Config:
 
 def _encoder_tokenizer(config: Config, facts: Facts, folder: Path) -> Tokenizer:
     tokenizer = Tokenizer.from_folder(folder)
-    arch = facts.text
+    arch = facts.text_architecture
     if len(tokenizer) > arch.vocab:
         raise UserError(f"{folder}: a tokenizer of {len(tokenizer):,} ids, but {arch.vocab:,} words")
     if config.data.max_words > arch.positions:

@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
 from jax_itm.storage import AppendableFolder
-from jax_itm.types import Batch, NamedTuple
+from jax_itm.types import Batch
 
 LINE_SECONDS = 10.0  # between progress lines if the output is no terminal
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,19 +23,19 @@ from jax_itm.train import step as step_lib
 from jax_itm.train.logger import Clock, CollapseAlarm, Logger
 from jax_itm.train.run import Run, build
 from jax_itm.train.step import Status, check_finite
-from jax_itm.types import Batch, Config, NamedTuple, Terms
+from jax_itm.types import Batch, Config, Terms
 
 
-class Outcome(NamedTuple):
-    """What an update gave beside the state, on the devices; `step` counts the updates up to it."""
+class DeviceOutcome(NamedTuple):
+    """What an update returned in addition to the state, on the devices."""
 
-    step: int
+    step: int  # number of updates completed
     terms: Terms
     status: Status
 
 
-class Reading(NamedTuple):
-    """The same on the host, equal in all processes."""
+class HostOutcome(NamedTuple):
+    """The same on the host, checked; equal in all processes."""
 
     terms: dict[str, float]
     stop_signal: int
@@ -55,7 +55,7 @@ def train(config: Config, workdir: str, cluster: Cluster = AUTODETECT) -> int:
         run = build(config, workdir, mesh)
         if is_main_process():
             (as_path(workdir) / "config.json").write_text(config_lib.to_json(config))
-        with closing(run), StopSignal() as stop_signal, jax.set_mesh(mesh):
+        with finishing_saves(run), StopSignal() as stop_signal, jax.set_mesh(mesh):
             stopped_by = loop(run, workdir, stop_signal)
     return 128 + stopped_by if stopped_by else 0
 
@@ -75,11 +75,11 @@ def loop(run: Run, workdir: str, stop_signal: StopSignal) -> int:
     batches = training_batches(run, first)
     clock = Clock(first)
     alarm = CollapseAlarm(triplet_margin(config))
-    outcome: Outcome | None = None
+    outcome: DeviceOutcome | None = None
     stopped_by = 0
     with Logger(workdir, run.total_steps, first, is_main=is_main_process()) as log:
         announce(run, log)
-        for step in range(first, run.total_steps + 1):
+        for step in range(first, run.total_steps + 1):  # one extra turn: evaluates and saves the last state
             heartbeat()
             is_due = step > first and run.is_evaluation_step(step)
             if is_due or stopped_by:
@@ -93,12 +93,13 @@ def loop(run: Run, workdir: str, stop_signal: StopSignal) -> int:
             signal = per_device(run.mesh, stop_signal.number)
             previous = outcome
             run.state, terms, status = update(run.state, batch, signal)
-            outcome = Outcome(step + 1, terms, status)
-            # The step before, so that the devices have work while the host reads.
-            stopped_by = read(run, previous).stop_signal
+            outcome = DeviceOutcome(step + 1, terms, status)
+            # Reads the *previous* step's outcome, so the devices already work on this one; a stop signal is
+            # therefore seen one step late.
+            stopped_by = fetch_and_check(run, previous).stop_signal
             if outcome.step % config.log_every == 0:
                 log_step(run, outcome, clock, alarm, log)
-    return 0
+    return 0  # without a turn: the restored state is past the last step
 
 
 def triplet_margin(config: Config) -> float:
@@ -108,7 +109,7 @@ def triplet_margin(config: Config) -> float:
 
 
 @contextlib.contextmanager
-def closing(run: Run) -> Iterator[None]:
+def finishing_saves(run: Run) -> Iterator[None]:
     """Completes a save that is under way, unless that would wait for a process that may be lost."""
     try:
         yield
@@ -141,20 +142,22 @@ def training_batches(run: Run, first_step: int) -> Iterator[Batch]:
     )
 
 
-def read(run: Run, outcome: Outcome | None) -> Reading:
-    """Waits for the outcome of a step; nothing of the step before the first.
+def fetch_and_check(run: Run, outcome: DeviceOutcome | None) -> HostOutcome:
+    """Blocks until the step's outcome is on the host.
+
+    Before the first step there is none: no terms, no signal.
 
     Raises:
         UserError: a term is not finite.
     """
     if outcome is None:
-        return Reading({}, 0)
+        return HostOutcome({}, 0)
     values, status = jax.device_get((outcome.terms, outcome.status))
     terms = {name: float(value) for name, value in values.items()}
     row = int(status.first_nonfinite_row)
     process = process_of_row(run, row) if row >= 0 else None
     check_finite(terms, outcome.step, run.checkpoints.latest, run.model.method.reasons, process)
-    return Reading(terms, int(status.stop_signal))
+    return HostOutcome(terms, int(status.stop_signal))
 
 
 def process_of_row(run: Run, row: int) -> int:
@@ -163,20 +166,20 @@ def process_of_row(run: Run, row: int) -> int:
     return list(run.mesh.devices.flat)[row // rows_per_device].process_index
 
 
-def evaluate_and_save(run: Run, outcome: Outcome | None, log: Logger, is_due: bool) -> None:
-    """Saves the state that a finite step gave; first evaluates it if that is due."""
-    read(run, outcome)
+def evaluate_and_save(run: Run, outcome: DeviceOutcome | None, log: Logger, is_due: bool) -> None:
+    """Checks that the last step was finite, evaluates if due, saves."""
+    fetch_and_check(run, outcome)  # for the check alone: `loop` logs its terms and reads its signal
     metrics = None
     if is_due:
         result = validate(run)
         metrics = {"rsum": result["rsum"]}
         log.evaluation(int(run.state.step), metrics | flat_metrics(result))
-    run.checkpoints.save(run.state, run.matcher.run, metrics)
+    run.checkpoints.save(run.state, run.matcher.description, metrics)
 
 
 def validate(run: Run) -> dict[str, Any]:
     """Retrieval metrics of the state on the validation split, and ISD if the method has attention maps."""
-    run.matcher.params = run.state.best_params
+    run.matcher.params = run.state.evaluation_params
     run.matcher.step = int(run.state.step)
     result = evaluate(run.matcher, run.data.validation, run.config.evaluate.protocol)
     if isinstance(run.model.method, HasMaps):
@@ -198,9 +201,9 @@ def announce(run: Run, log: Logger) -> None:
         log.message(f"warning: {run.warning}")
 
 
-def log_step(run: Run, outcome: Outcome, clock: Clock, alarm: CollapseAlarm, log: Logger) -> None:
+def log_step(run: Run, outcome: DeviceOutcome, clock: Clock, alarm: CollapseAlarm, log: Logger) -> None:
     """Logs the terms, learning rate and pace of a step, and warns of a collapse."""
-    terms = read(run, outcome).terms
+    terms = fetch_and_check(run, outcome).terms
     pace = clock.read(outcome.step)
     log.train(
         outcome.step,
@@ -212,6 +215,7 @@ def log_step(run: Run, outcome: Outcome, clock: Clock, alarm: CollapseAlarm, log
             "data_wait_fraction": pace.data_wait_fraction,
         },
     )
+    # The mean hinge: the triplet loss sums over both directions.
     hinge = terms.get("triplet", np.inf) / (2 * run.config.batch_size)
     if warning := alarm.update(hinge, terms.get("gap", np.inf)):
         log.message(warning)

@@ -1,6 +1,7 @@
-"""A run before its first step: its data, its method, and its state, new or restored."""
+"""Assembles a run: data, method, and a new or restored state; also says when it evaluates."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import optax
@@ -24,7 +25,7 @@ from jax_itm.methods import Method, example_batch
 from jax_itm.train.init_from import read_source
 from jax_itm.train.optimizer import build as build_optimizer
 from jax_itm.train.start_rules import start_from
-from jax_itm.types import Config, NamedTuple
+from jax_itm.types import Config
 
 
 class Data(NamedTuple):
@@ -40,12 +41,12 @@ class Data(NamedTuple):
 
     @property
     def facts(self) -> Facts:
-        """What the data alone tell of a run."""
+        """The facts that the data alone determine."""
         return Facts(region_dim=self.train.region_dim or 0)
 
 
 class Model(NamedTuple):
-    """What is built from the config before there is a state.
+    """Everything built from config, data and facts before parameters exist.
 
     Attributes:
         facts: what the data and the pretrained encoders are.
@@ -53,7 +54,7 @@ class Model(NamedTuple):
         method: the model and its loss.
         optimizer: of the method's parameters.
         learning_rate: at each step.
-        state: shape, type and sharding of each array of the training state.
+        abstract_state: shape, type and sharding of each array of the training state.
     """
 
     facts: Facts
@@ -61,12 +62,12 @@ class Model(NamedTuple):
     method: Method
     optimizer: optax.GradientTransformation
     learning_rate: optax.Schedule
-    state: State
+    abstract_state: State
 
 
 @dataclasses.dataclass
 class Run:
-    """All that training works on; only `state` changes.
+    """Everything the loop uses. The loop replaces `state`, points `matcher` at it, and writes `checkpoints`.
 
     Attributes:
         config: of the run.
@@ -76,7 +77,7 @@ class Run:
         state: after `state.step` updates.
         matcher: evaluates the state.
         checkpoints: of the work directory.
-        warning: what is wrong with the checkpoints; "" if nothing is.
+        warning: what is wrong with newer, deleted checkpoints; "" if nothing is.
     """
 
     config: Config
@@ -106,7 +107,8 @@ class Run:
 def build(config: Config, workdir: str, mesh: Mesh) -> Run:
     """The run of `config`: restored from the checkpoints in `workdir`, or a new one if there are none.
 
-    Nothing is written if it cannot start.
+    Nothing is written or deleted if it cannot start. Once it can, checkpoints after the restored one are
+    deleted: they are damaged, and their steps are about to be repeated.
 
     Raises:
         UserError: the config does not fit the data, the devices, or the run in `workdir`.
@@ -141,7 +143,7 @@ def init(config: Config, mesh: Mesh, data: Data) -> tuple[Model, State]:
     """The model and the state before the first step of a new run."""
     source = read_source(config, data.facts)
     if source and source.tokenizer:
-        tokenizer = source.tokenizer  # the parameters know its ids
+        tokenizer = source.tokenizer  # the parameters were trained with its ids
     else:
         options = config.data
         captions = data.train.captions()
@@ -166,7 +168,7 @@ def restore(config: Config, workdir: str, mesh: Mesh, data: Data) -> tuple[Model
             f" started with {saved.facts.region_dim}"
         )
     model = build_model(config, saved.facts, saved.tokenizer, mesh, data.epoch_examples)
-    state = checkpoints.restore_state(step, model.state)
+    state = checkpoints.restore_state(step, model.abstract_state)
     checkpoints.close()
     return model, state, warning
 

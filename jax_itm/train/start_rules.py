@@ -1,7 +1,7 @@
 """How the parameters of a new run follow from those that it starts from: a table of rules."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax_itm.config import Facts
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
-from jax_itm.types import Array, NamedTuple, Params
+from jax_itm.types import Array, Params
 
 
 class Source(NamedTuple):
@@ -19,7 +19,7 @@ class Source(NamedTuple):
         name: the field of the config and its value, for errors.
         params: by path.
         is_run: whether they are all parameters of a run; otherwise what is missing keeps its random values.
-        tokenizer: whose ids the parameters know; None if they know no ids.
+        tokenizer: with whose ids the parameters were trained; None if they take no ids.
         facts: of the new run, with the architectures that were read; the vocabulary is the tokenizer's.
     """
 

@@ -1,6 +1,7 @@
 """The jitted training step."""
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jax_itm.checkpoint.state import State, split_stats, with_stats
 from jax_itm.distributed.mesh import batch_sharded, replicated
 from jax_itm.errors import UserError
 from jax_itm.methods.base import Aux, Method
-from jax_itm.types import Array, Batch, Int, NamedTuple, Params, Terms
+from jax_itm.types import Array, Batch, Int, Params, Terms
 
 
 class Status(NamedTuple):

@@ -226,10 +226,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good(place, 
     healthy = TERMS["triplet"]
 
     def sick(inputs):
-        output = healthy.loss(inputs)
+        output = healthy.function(inputs)
         return output._replace(value=output.value * jnp.where(inputs.step < 12, 1, jnp.nan))
 
-    monkeypatch.setitem(TERMS, "triplet", healthy._replace(loss=sick))
+    monkeypatch.setitem(TERMS, "triplet", healthy._replace(function=sick))
     capsys.readouterr()
     says(
         capsys,

@@ -31,7 +31,7 @@ class FakeMatcher(Matcher):
     def __init__(self, tokenizer):
         config = default("info_nce")
         config.data.max_words = 8
-        self.run = Description(config, Facts(), tokenizer)
+        self.description = Description(config, Facts(), tokenizer)
 
     def encode_records(self, records):
         return np.stack([record["regions"] for record in records])

@@ -131,7 +131,7 @@ def test_boxes_may_be_left_out_if_the_run_has_none():
 def test_what_is_refused(matcher, call, message):
     """Of a method that has what a method must have, and no more."""
     names = [name for name in vars(Method) | Method.__annotations__ if not name.startswith("_")]
-    plain = SimpleNamespace(**{name: getattr(matcher.method, name) for name in names} | {"preset": "plain"})
-    matcher = Matcher(matcher.run, plain, matcher.mesh, matcher.params)
+    plain = SimpleNamespace(**{name: getattr(matcher.method, name) for name in names} | {"label": "plain"})
+    matcher = Matcher(matcher.description, plain, matcher.mesh, matcher.params)
     with pytest.raises(UserError, match=message):
         call(matcher, matcher.encode_images(regions(), boxes_of(regions())), matcher.encode_texts(CAPTIONS))

@@ -81,7 +81,7 @@ def test_a_run_on_cached_tokens_is_the_run_on_the_backbone(place, capsys, monkey
     matcher = jax_itm.load(f"{place}/cached")
     split = open_split("precomp", f"{place}/data", "dev", "regions")
     by_backbone = np.asarray(matcher.encode_texts(split.captions()))
-    [copy] = attach_tokens(matcher.run, matcher.params, (split,), required=True)
+    [copy] = attach_tokens(matcher.description, matcher.params, (split,), required=True)
     by_cache = np.asarray(matcher.encode_texts(split.captions(), copy.tokens["text"]))
     np.testing.assert_allclose(by_cache, by_backbone, atol=2e-3)
     evaluate.encode_split(matcher, split)
