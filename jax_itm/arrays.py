@@ -1,9 +1,11 @@
 """What encoders return, and the few array functions that losses and models share. Needs no Flax."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
-from jax_itm.types import Array, Bool, Float, NamedTuple
+from jax_itm.types import Array, Bool, Float
 
 NEG_INF = -1e9  # a score or a feature that must lose; finite, so that 0 * NEG_INF stays a number
 

@@ -1,4 +1,4 @@
-"""Shape letters, the batch, and the one error that a user may meet.
+"""Shape letters, the batch, and the names of types that the whole package uses.
 
 Letters used in every shape annotation:
 
@@ -18,21 +18,20 @@ Boxes are [x1, y1, x2, y2] in units of the image's width and height. Masks are T
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped, UInt
-
-from jax_itm.errors import LOST, PeerTimeout, UserError
 
 Batch = dict[str, Any]
 Inputs = Mapping[str, Any]  # batch["image"] or batch["text"]
 Config = Any  # an ml_collections.ConfigDict, whose fields no type checker knows
+Architecture = Any  # the same: `kind`, one of models.pretrained_encoder.BACKBONES, and that module's fields
 Params = PyTree
 Terms = dict[str, Array]
 
 
 __all__ = [
-    "LOST",
+    "Architecture",
     "Array",
     "Batch",
     "Bool",
@@ -40,13 +39,10 @@ __all__ = [
     "Float",
     "Inputs",
     "Int",
-    "NamedTuple",
     "PRNGKeyArray",
     "Params",
-    "PeerTimeout",
     "PyTree",
     "Shaped",
     "Terms",
     "UInt",
-    "UserError",
 ]

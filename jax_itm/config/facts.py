@@ -1,51 +1,63 @@
-"""What a run finds out when it starts, beside what its config tells it."""
+"""What a run learns from its data and encoders when it starts; saved with the config."""
 
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from jax_itm.config.load import with_tuples
 from jax_itm.errors import UserError
-from jax_itm.types import Config
+from jax_itm.types import Architecture
+
+NO_ARCHITECTURE = ConfigDict().lock()  # shared by all facts without one
 
 
 class Facts(NamedTuple):
-    """Sizes and architectures that data, tokenizer and pretrained encoders have; saved beside the config.
+    """Sizes of the data and of the tokenizer, and the architectures of the pretrained encoders.
 
     Attributes:
         region_dim: size f of a region's features; 0 if the run reads pixels.
         vocab: how many ids the tokenizer has.
-        image: the pretrained image encoder's architecture and image transform; empty if there is none.
-        text: the pretrained text encoder's architecture; empty if there is none.
+        image_architecture: that of the pretrained image encoder, with its image transform; empty without one.
+        text_architecture: that of the pretrained text encoder; empty without one.
     """
 
     region_dim: int = 0
     vocab: int = 0
-    image: Config = ConfigDict()
-    text: Config = ConfigDict()
+    image_architecture: Architecture = NO_ARCHITECTURE
+    text_architecture: Architecture = NO_ARCHITECTURE
 
-    def architecture(self, side: str) -> Config:
+    def architecture(self, side: str) -> Architecture:
         """That of the pretrained encoder of one side, "image" or "text".
 
         Raises:
-            UserError: the run has none, or was not started.
+            UserError: there is no pretrained encoder on that side, or the run has never been started.
         """
-        architecture = {"image": self.image, "text": self.text}[side]
+        architecture = {"image": self.image_architecture, "text": self.text_architecture}[side]
         if not architecture:
-            raise UserError(f"config.{side}.name='pretrained': starting a run reads its architecture")
+            raise UserError(
+                f"config.{side}.name='pretrained': architecture unknown; it is read when the run starts"
+            )
         return architecture
 
     def to_dict(self) -> dict[str, Any]:
         """The facts as JSON can keep them."""
-        return self._asdict() | {"image": self.image.to_dict(), "text": self.text.to_dict()}
+        return self._asdict() | {
+            "image_architecture": self.image_architecture.to_dict(),
+            "text_architecture": self.text_architecture.to_dict(),
+        }
 
 
 def facts_from_dict(saved: dict[str, Any]) -> Facts:
     """The facts of a saved run.
 
     Raises:
-        UserError: they are not of this version.
+        UserError: they were saved by another version.
     """
     if sorted(saved) != sorted(Facts._fields):
         raise UserError("facts: saved by another version of jax_itm")
-    architectures = {side: ConfigDict(saved[side]) for side in ("image", "text")}
-    return Facts(saved["region_dim"], saved["vocab"], **architectures)
+    return Facts(
+        saved["region_dim"],
+        saved["vocab"],
+        ConfigDict(with_tuples(saved["image_architecture"])),
+        ConfigDict(with_tuples(saved["text_architecture"])),
+    )

@@ -76,7 +76,8 @@ def read(path: str, overrides: list[str]) -> Config:
 
 def _override_texts(overrides: list[str]) -> list[tuple[str, str]]:
     """[("batch_size", "8"), ..] of ["--config.batch_size=8", ..]."""
-    return [override.removeprefix("--config.").partition("=")[::2] for override in overrides]
+    parts = [override.removeprefix("--config.").partition("=") for override in overrides]
+    return [(name, text) for name, _, text in parts]
 
 
 def _read_file(path: str, overrides: list[tuple[str, str]]) -> Config:
@@ -228,13 +229,7 @@ def from_dict(saved: dict[str, Any]) -> Config:
     Raises:
         UserError: it is not a config of this version.
     """
-
-    def tuples(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return tuple(tuples(item) for item in value)
-        return {k: tuples(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-    config = ConfigDict(tuples(saved)).lock()
+    config = ConfigDict(with_tuples(saved)).lock()
     if "preset" not in config:
         raise UserError("config: saved by another version of jax_itm: it has no field config.preset")
     import_modules(config.get("imports", ()))
@@ -245,3 +240,10 @@ def from_dict(saved: dict[str, Any]) -> Config:
         state = "lacks" if name in wanted else "has"
         raise UserError(f"config: saved by another version of jax_itm: it {state} config.{name}")
     return config
+
+
+def with_tuples(value: Any) -> Any:
+    """A value as it was before JSON made lists of its tuples."""
+    if isinstance(value, list | tuple):
+        return tuple(with_tuples(item) for item in value)
+    return {k: with_tuples(v) for k, v in value.items()} if isinstance(value, dict) else value

@@ -6,11 +6,12 @@ same pixels.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from jax_itm.data.image_transforms import ImageTransform, transform_image
-from jax_itm.types import Config, NamedTuple
+from jax_itm.types import Config
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # width to height of a crop, as in torchvision's RandomResizedCrop
 ATTEMPTS = 10  # to find a crop that fits, as in torchvision

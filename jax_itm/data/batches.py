@@ -6,7 +6,7 @@ hosts, and see the same batches.
 
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -18,7 +18,7 @@ from jax_itm.data.images import collate_images
 from jax_itm.data.split import Split
 from jax_itm.data.token_cache import pad_tokens
 from jax_itm.data.tokenizer import Tokenizer
-from jax_itm.types import Batch, NamedTuple
+from jax_itm.types import Batch
 
 MAX_STEPS = 2**40  # more than any run takes: a Grain dataset must have a length
 

@@ -3,12 +3,14 @@
 The directory of a pretrained encoder says how; all other runs resize to squares of `config.data.image_size`.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from PIL import Image
 
 from jax_itm.config import Facts
 from jax_itm.errors import UserError
-from jax_itm.types import Config, NamedTuple
+from jax_itm.types import Config
 
 MAX_PIXELS = 89_478_485  # of a picture, by default: Pillow's own limit, above which it warns
 

@@ -6,6 +6,8 @@ x the items of the aligned side, y those of the other: words (without [CLS] and 
 way round.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
@@ -13,7 +15,7 @@ from jax.scipy.special import xlogy
 from jax_itm.arrays import NEG_INF, AttentionMaps
 from jax_itm.errors import ArgumentError
 from jax_itm.numerics import FULL
-from jax_itm.types import Array, Bool, Float, Int, NamedTuple
+from jax_itm.types import Array, Bool, Float, Int
 
 DISTRIBUTED_EPS = 1e-6  # as released
 

@@ -3,13 +3,15 @@
 A *column* is one dimension of the tokens. docs/methods/cdds.md, equations (5) to (9) and (16) to (20).
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from jax_itm.arrays import l2_normalise
 from jax_itm.losses.inputs import split
 from jax_itm.sharded.collectives import Axis, over_rows
-from jax_itm.types import Array, Bool, Float, NamedTuple
+from jax_itm.types import Array, Bool, Float
 
 STE_TEMPERATURE = 0.02  # of the sigmoid through which a threshold gets its gradient
 

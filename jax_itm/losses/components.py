@@ -1,6 +1,6 @@
 """CDDS's constraints on the decoupled components: docs/methods/cdds.md, (12) to (14), (23), (24)."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jax_itm.errors import ArgumentError
 from jax_itm.losses.inputs import check_shapes, check_tokens, split
 from jax_itm.numerics import FULL
 from jax_itm.sharded.collectives import Axis
-from jax_itm.types import Array, Bool, Float, NamedTuple, Terms
+from jax_itm.types import Array, Bool, Float, Terms
 
 SEMANTIC, MODALITY, SAMPLED = range(3)  # of the learnable weights w_s, w_m, w_x
 MODALITY_FORMS = ("one_minus", "literal")

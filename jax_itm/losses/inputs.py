@@ -1,6 +1,6 @@
 """The entrance of every loss: shapes are checked, half precision is widened, rows are split over the mesh."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax_itm.errors import ArgumentError
 from jax_itm.sharded.collectives import Axis, BatchAxes, batch_axes, check_split, split_rows
 from jax_itm.sharded.tiles import Matrix, Plan
-from jax_itm.types import Array, Float, Int, NamedTuple, Shaped
+from jax_itm.types import Array, Float, Int, Shaped
 
 
 class Pairs(NamedTuple):

@@ -5,11 +5,12 @@ hardest, as in UNITER and IAIS, or random ones.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jax_itm.types import Array, Bool, Float, Int, NamedTuple, PRNGKeyArray
+from jax_itm.types import Array, Bool, Float, Int, PRNGKeyArray
 
 
 class Negatives(NamedTuple):

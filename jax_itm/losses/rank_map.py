@@ -1,12 +1,14 @@
 """The rank map of distribution sampling: docs/methods/cdds.md, equations (10) and (21)."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from jax_itm.losses.columns import ColumnSelection
 from jax_itm.numerics import full_product, is_cpu
 from jax_itm.sharded.collectives import ONE_DEVICE, BatchAxes, per_row, split_rows
-from jax_itm.types import Array, Bool, Float, Int, NamedTuple
+from jax_itm.types import Array, Bool, Float, Int
 
 
 class Ordered(NamedTuple):

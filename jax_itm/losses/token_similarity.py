@@ -3,12 +3,14 @@
 Of the images x captions x patches x words cosines, no more than `CELLS` are held at once.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from jax_itm.arrays import NEG_INF, l2_normalise
 from jax_itm.numerics import full_product
-from jax_itm.types import Array, Bool, Float, NamedTuple
+from jax_itm.types import Array, Bool, Float
 
 CELLS = 2**22  # cosines held at once: 16 MiB
 

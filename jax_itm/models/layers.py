@@ -1,14 +1,14 @@
 """Layers that several encoders share. They compute in `dtype` and keep float32 parameters."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jax_itm.numerics import FULL
-from jax_itm.types import Array, Bool, Float, NamedTuple
+from jax_itm.types import Array, Bool, Float
 
 Initializer = nn.initializers.Initializer
 

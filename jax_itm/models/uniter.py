@@ -1,6 +1,7 @@
 """UNITER, a single-stream matcher: one BERT over the words and the regions of a pair."""
 
 import math
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -11,7 +12,7 @@ from jax_itm.models.bert import TokenEmbeddings
 from jax_itm.models.image import box_location
 from jax_itm.models.layers import TransformerLayer, maybe_remat
 from jax_itm.numerics import FULL
-from jax_itm.types import Array, Bool, Float, Inputs, Int, NamedTuple
+from jax_itm.types import Array, Bool, Float, Inputs, Int
 
 EPS = 1e-12  # of every LayerNorm
 MEAN_LOCATION = (1 / 3, 1 / 3, 2 / 3, 2 / 3, 1 / 3, 1 / 3, 1 / 9)  # of a random box

@@ -5,6 +5,7 @@ Figures are made without pyplot, so that they need no display and leave no state
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, SymmetricalLogLocator
 
 from jax_itm.errors import UserError
-from jax_itm.types import NamedTuple
 
 Number = int | float
 

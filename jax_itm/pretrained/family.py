@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
-from jax_itm.types import Config, NamedTuple
+from jax_itm.types import Config
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 

@@ -5,13 +5,13 @@ Which name is which parameter: `hf_families.py`. PyTorch's kernels are (out, in)
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_itm.errors import UserError, listed
 from jax_itm.pretrained.family import Family
-from jax_itm.types import Config, NamedTuple
+from jax_itm.types import Config
 
 
 class Weights(NamedTuple):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -11,7 +11,6 @@ from jax_itm.data.image_transforms import ImageTransform
 from jax_itm.data.sources.raw import read_table
 from jax_itm.errors import UserError
 from jax_itm.pretrained.open_clip import CONFIG, is_open_clip, preprocessor_fields
-from jax_itm.types import NamedTuple
 
 LARGEST = 2**13  # pixels of an edge that a preprocessor may ask for
 FILES = ("preprocessor_config.json", "processor_config.json")  # of an encoder's directory: older, newer

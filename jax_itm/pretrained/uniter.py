@@ -6,7 +6,7 @@ keeps: a plain state dict, neither nested nor with a prefix. Which name is which
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax_itm.errors import UserError, listed
 from jax_itm.pretrained.mapper import Weights, map_weights, select_weights
 from jax_itm.pretrained.text_families import UNITER
-from jax_itm.types import NamedTuple, Params
+from jax_itm.types import Params
 
 HEAD_SIZE = 64  # of an attention head, base and large; the weights do not tell
 

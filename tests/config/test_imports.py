@@ -42,7 +42,7 @@ def folder(tmp_path):
 )
 @pytest.mark.slow
 def test_the_command_sets_the_fields_of_an_imported_term(folder, file, options):
-    """In a process of its own: from an override or from the file, the module is imported by `config` alone."""
+    """In a process of its own: an override, or the file, names the module."""
     command = [sys.executable, "-m", "jax_itm", "config", file, *options, "--config.losses.my_term.weight=1"]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{folder}"}
     run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

@@ -57,7 +57,7 @@ for command in json.loads(sys.argv[1]):
 START = """
 import os, sys
 from jax_itm.distributed.cluster import Cluster, start
-from jax_itm.types import UserError
+from jax_itm.errors import UserError
 try:
     start(Cluster(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]), 2))
 except UserError as error:

@@ -276,7 +276,7 @@ def test_a_run_starts_from_the_directory_and_goes_on_without_it(tmp_path):
     actual = written("bert", tmp_path / "bert")
     config = settings(tmp_path / "bert")
     method, params, facts = run_of(config)
-    assert facts.vocab == len(WORDS) and facts.text.width == 32
+    assert facts.vocab == len(WORDS) and facts.text_architecture.width == 32
     word = load_file(tmp_path / "bert/model.safetensors")["bert.embeddings.word_embeddings.weight"]
     np.testing.assert_array_equal(params["text"]["backbone"]["embeddings"]["words"]["embedding"], word)
     text = {"ids": jnp.asarray(actual["ids"]), "mask": jnp.asarray(actual["mask"])}

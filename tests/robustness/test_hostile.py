@@ -163,7 +163,7 @@ def test_a_thin_picture_is_not_resized_beyond_the_limit():
     config.data.max_pixels = 100
     config.image.name = "pretrained"
     transform = {"resize": (4,), "crop": (), "resample": 2, "rounded": False}
-    facts = Facts(image=ConfigDict({"image_transform": transform}))
+    facts = Facts(image_architecture=ConfigDict({"image_transform": transform}))
     with pytest.raises(UserError, match=r"\(4, 40\) after resizing, more than config.data.max_pixels=100"):
         transform_image(np.zeros((2, 20, 3), np.uint8), image_transform_of(config, facts))
 

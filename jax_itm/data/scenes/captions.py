@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jax_itm.data.scenes.facts import (
+from jax_itm.data.scenes.scene import (
     DENIED,
     EXTREMES,
     RELATIONS,

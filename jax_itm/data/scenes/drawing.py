@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from jax_itm.data.scenes.facts import Scene, Thing
+from jax_itm.data.scenes.scene import Scene, Thing
 
 # Pixels.
 WIDTH = 96  # of an image

@@ -18,7 +18,7 @@ import numpy as np
 
 from jax_itm.data.scenes.captions import describe
 from jax_itm.data.scenes.drawing import RADIUS, WIDTH, crop, draw
-from jax_itm.data.scenes.facts import BACKGROUNDS, COLOURS, SHAPES, TEXTURES, TONES, Scene, Thing
+from jax_itm.data.scenes.scene import BACKGROUNDS, COLOURS, SHAPES, TEXTURES, TONES, Scene, Thing
 from jax_itm.data.sources.raw import Raw
 from jax_itm.errors import UserError
 

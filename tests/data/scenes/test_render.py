@@ -11,7 +11,7 @@ import pytest
 from jax_itm.data.scenes import captions, facts, render
 from jax_itm.data.scenes.captions import describe
 from jax_itm.data.scenes.drawing import RGB
-from jax_itm.data.scenes.facts import DENIED, truth
+from jax_itm.data.scenes.scene import DENIED, truth
 from jax_itm.errors import UserError
 
 COUNT = 80
