@@ -10,7 +10,7 @@ HELP = "build a data set from its raw files"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("dataset", nargs="?", help="scenes, flickr8k, flickr30k, coco, folder, ..")
+    parser.add_argument("dataset", nargs="?", help="its name; without one, the command lists them all")
     parser.add_argument("--source", help="the directory of the raw files")
     parser.add_argument("--entities", help="a directory of Flickr30k Entities: adds its phrases and boxes")
     add_data_dir(parser, f"where prepared data sets are kept (default: {DATA_DIR})")
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from jax_itm import config
     from jax_itm.data.image_transforms import MAX_PIXELS
     from jax_itm.data.preparation import prepare
-    from jax_itm.data.sources.registry import NAMES
+    from jax_itm.data.sources.registry import DATA_SETS
     from jax_itm.plots.dataset_summary import format_summary
 
     if args.encode and not args.config:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         data_dir = data_dir or data.data_dir
         max_pixels = max_pixels or data.max_pixels
     if not name:
-        raise UserError(f"prepare: name a data set ({', '.join(NAMES)}) or a --config")
+        raise UserError(f"prepare: name a data set ({', '.join(DATA_SETS)}) or a --config")
     beam = _beam_options(args.beam_options, args.beam)
     summary = prepare(
         name, data_dir or DATA_DIR, source or None, args.entities, beam, max_pixels or MAX_PIXELS
@@ -62,5 +62,5 @@ def _beam_options(text: str, beam: bool) -> dict[str, str] | None:
     """The options of a Beam pipeline; None where Beam is not used."""
     pairs = [option.partition("=") for option in text.split(",") if option]
     if any(not value for _, _, value in pairs) or (pairs and not beam):
-        raise UserError(f"--beam_options {text}: must be KEY=VALUE,.. beside --beam")
+        raise UserError(f"--beam_options {text}: must be KEY=VALUE,.. with --beam")
     return {key: value for key, _, value in pairs} if beam else None

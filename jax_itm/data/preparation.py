@@ -19,7 +19,7 @@ from jax_itm.data.prepared import VERSION, describe, open_builder
 from jax_itm.data.sources.entities import with_phrases
 from jax_itm.data.sources.karpathy import PUBLISHED
 from jax_itm.data.sources.raw import Raw
-from jax_itm.data.sources.registry import OF_PICTURES, READERS, WITHOUT_SOURCE, check_name
+from jax_itm.data.sources.registry import DataSet, data_set
 from jax_itm.data.tfds_builder import Builder
 from jax_itm.errors import UserError
 from jax_itm.storage import local_path
@@ -36,8 +36,7 @@ def prepare(
     """Builds a data set in `data_dir`, either completely or not at all; an existing one is kept.
 
     Args:
-        name: "scenes" (generated); "flickr8k", "flickr30k" or "coco" (as they are distributed); "folder"
-            (pictures with captions); "precomp" (SCAN's layout); "uniter" or "bottom_up_tsv" (their features).
+        name: one of `DATA_SETS` in `sources/registry.py`, such as "scenes", which is generated.
         data_dir: the directory of the prepared data sets.
         source: the directory of the raw data or, except for "precomp", its file of captions.
         entities: a directory of Flickr30k Entities, whose phrases are added to the records (`with_phrases`).
@@ -53,10 +52,10 @@ def prepare(
         UserError: the raw data are wrong (without `beam`, all of it is read before a byte is written), the
             set was prepared from another source, or another process is preparing it.
     """
-    check_name(name)
+    known = data_set(name)
     options = {"source": source, "entities": entities}
     raw_files = {option: str(Path(path).resolve()) for option, path in options.items() if path}
-    if name not in READERS:
+    if known.read_source is None:
         for option in raw_files:
             raise UserError(f"--{option} {options[option]}: {name} is generated, it takes no {option}")
     path = local_path(data_dir, "--data_dir") / name / VERSION
@@ -70,15 +69,21 @@ def prepare(
                     f" {metadata.get(option) or 'none'}; choose another --data_dir or remove it"
                 )
     else:
-        _check_raw_files(name, raw_files, options)
+        _check_raw_files(name, known, raw_files, options)
         if beam is not None:
             _check_beam(name, raw_files)
-        _build(name, Path(data_dir), raw_files, beam, max_pixels)
+        raw = _read_raw(name, known, raw_files, beam is None, max_pixels)
+        try:
+            _write(name, raw, Path(data_dir), {"source": None, **raw_files}, beam)
+        except OSError as error:
+            raise UserError(f"--data_dir {data_dir}: cannot be written ({error})") from error
     return describe(name, data_dir) | {"reused": reused}
 
 
-def _check_raw_files(name: str, raw_files: dict[str, str], options: dict[str, str | Path | None]) -> None:
-    if name not in WITHOUT_SOURCE and "source" not in raw_files:
+def _check_raw_files(
+    name: str, known: DataSet, raw_files: dict[str, str], options: dict[str, str | Path | None]
+) -> None:
+    if known.read_alone is None and "source" not in raw_files:
         steps = f": {PUBLISHED[name].steps}; then --source DIR" if name in PUBLISHED else ""
         raise UserError(f"--source: {name} is made from raw files; name their directory{steps}")
     for option, location in raw_files.items():
@@ -93,27 +98,24 @@ def _check_beam(name: str, raw_files: dict[str, str]) -> None:
         raise UserError("--beam: needs the package apache-beam: pip install -e .[beam]")
 
 
-def _build(
-    name: str, data_dir: Path, raw_files: dict[str, str], beam: dict[str, str] | None, max_pixels: int
-) -> None:
-    limit = {"max_pixels": max_pixels} if name in OF_PICTURES else {}
+def _read_raw(name: str, known: DataSet, raw_files: dict[str, str], checked: bool, max_pixels: int) -> Raw:
+    """The raw data; if `checked`, all of it is read once."""
+    limit = {"max_pixels": max_pixels} if known.is_of_pictures else {}
     try:
-        if "source" in raw_files:
-            raw = READERS[name](Path(raw_files["source"]), **limit)
+        if known.read_source and "source" in raw_files:
+            raw = known.read_source(Path(raw_files["source"]), **limit)
         else:
-            raw = WITHOUT_SOURCE[name](**limit)
+            assert known.read_alone  # `_check_raw_files` has asked for a source otherwise
+            raw = known.read_alone(**limit)
         if "entities" in raw_files:
             raw = with_phrases(raw, Path(raw_files["entities"]))
-        if name != "scenes" and beam is None:
+        if known.read_source and checked:
             for read in raw.splits.values():
                 for _ in read():  # reading a record checks it
                     pass
     except OSError as error:
         raise UserError(f"{error.filename or name}: cannot be read ({error.strerror})") from error
-    try:
-        _write(name, raw, data_dir, {"source": None, **raw_files}, beam)
-    except OSError as error:
-        raise UserError(f"--data_dir {data_dir}: cannot be written ({error})") from error
+    return raw
 
 
 def _write(

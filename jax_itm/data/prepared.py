@@ -13,7 +13,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow_datasets as tfds
 
-from jax_itm.data.sources.registry import READERS, check_name
+from jax_itm.data.sources.registry import data_set
 from jax_itm.data.split import Split
 from jax_itm.data.tfds_builder import min_median_max
 from jax_itm.errors import UserError
@@ -97,10 +97,10 @@ def _caption_spreads(images: list[list[str]]) -> dict[str, list[int]]:
 
 def _dataset_path(name: str, data_dir: str | Path) -> Path:
     """The folder of a prepared data set; UserError where there is none."""
-    check_name(name)
+    known = data_set(name)
     path = local_path(data_dir, "--data_dir") / name / VERSION
     if not path.exists():
-        source = " --source DIR" if name in READERS else ""
+        source = " --source DIR" if known.read_source else ""
         raise UserError(
             f"{name} is not prepared in {data_dir}: python -m jax_itm prepare {name}{source}"
             f" --data_dir {data_dir}"

@@ -11,8 +11,8 @@ A matrix that is too large to hold is fed to a `RetrievalCounter`, block by bloc
 scores may lie on devices and are compared there: `RetrievalCounter(.., compare=jax.jit(metrics.compare))`.
 """
 
-from jax_itm.metrics.counter import Counts, RetrievalCounter, compare
-from jax_itm.metrics.ranking import Ranks, summary
+from jax_itm.metrics.counter import RetrievalCounter
+from jax_itm.metrics.ranking import Counts, Ranks, compare, summary
 from jax_itm.metrics.reranking import Candidates, TopCandidates, combine_scores, reranked
 from jax_itm.metrics.retrieval import ranks, recall
 

@@ -2,12 +2,12 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from jax_itm.errors import UserError
-from jax_itm.metrics.ranking import KS, Ranks, mean_summary, summary
+from jax_itm.metrics.ranking import KS, Counts, Ranks, compare, mean_summary, rank, summary
 
 ORDER = "feed the blocks in the order of RetrievalCounter.blocks()"
 
@@ -29,49 +29,6 @@ class Scores(Protocol):
     def __getitem__(self, index: Any, /) -> Any:
         """A part of it."""
         ...
-
-
-class Counts(NamedTuple):
-    """What one block adds to the ranks.
-
-    Attributes:
-        rows: (i,), the negatives of each image that score at least as high as its best positive.
-        columns: (t,), the negatives of each caption that score at least as high as its positive.
-        finite: whether all scores are finite.
-    """
-
-    rows: Any
-    columns: Any
-    finite: Any
-
-
-def compare(
-    scores: Any, best_positive: Any, own_positive: Any, image: Any = None, caption_image: Any = None
-) -> Counts:
-    """Counts the negatives in a block that score at least as high as the positives.
-
-    It works on numpy arrays as it is, and on JAX arrays under `jax.jit`.
-
-    Args:
-        scores: (i, t), images by captions.
-        best_positive: (i,), each image's best score with a caption of its own.
-        own_positive: (t,), each caption's score with its image.
-        image: (i,), the number of each image; only for a block with positives, which must not count.
-        caption_image: (t,), the number of each caption's image; likewise.
-
-    Example:
-        >>> scores = np.array([[0.9, 0.5], [0.9, 0.2]])
-        >>> positive = np.diag(scores)
-        >>> compare(scores, positive, positive, np.arange(2), np.arange(2))[:2]
-        (array([0, 1]), array([1, 1]))
-    """
-    in_row = scores >= best_positive[:, None]
-    in_column = scores >= own_positive[None, :]
-    if image is not None and caption_image is not None:
-        is_negative = image[:, None] != caption_image[None, :]
-        in_row = in_row & is_negative
-        in_column = in_column & is_negative
-    return Counts(in_row.sum(1), in_column.sum(0), (abs(scores) < np.inf).all())
 
 
 class RetrievalCounter:
@@ -180,7 +137,7 @@ class RetrievalCounter:
         if np.any(self._row_scores != row_scores) or np.any(self._column_scores != column_scores):
             added = self._row_scores.sum()
             raise ValueError(f"{added} scores were added, but not each of {row_scores.sum()} once: {ORDER}")
-        return Ranks(1 + self._row_counts, 1 + self._column_counts)
+        return Ranks(rank(self._row_counts), rank(self._column_counts))
 
     def result(self, ks: Sequence[int] = KS) -> dict[str, Any]:
         """The `summary` of the ranks: {"i2t", "t2i", "rsum"}; with several folds the mean of theirs.

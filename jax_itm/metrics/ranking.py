@@ -1,9 +1,10 @@
-"""From ranks to recalls.
+"""The rule of ranks and ties, and from ranks to recalls.
 
     rank = 1 + items strictly better + *other* items exactly equal
 
-so that a tie never helps. Image to text counts the best of an image's captions against all captions of other
-images; text to image has one correct image. Recall@K is the percentage of ranks up to K.
+so that a tie never helps: `compare` counts, `rank` adds the 1. Image to text counts the best of an image's
+captions against all captions of other images; text to image has one correct image. Recall@K is the percentage
+of ranks up to K.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,58 @@ from typing import Any, NamedTuple
 import numpy as np
 
 KS = (1, 5, 10)
+
+
+class Counts(NamedTuple):
+    """What one block adds to the ranks.
+
+    Attributes:
+        rows: (i,), the negatives of each image that score at least as high as its best positive.
+        columns: (t,), the negatives of each caption that score at least as high as its positive.
+        finite: whether all scores are finite.
+    """
+
+    rows: Any
+    columns: Any
+    finite: Any
+
+
+def compare(
+    scores: Any, best_positive: Any, own_positive: Any, image: Any = None, caption_image: Any = None
+) -> Counts:
+    """Counts the negatives in a block that score at least as high as the positives.
+
+    It works on numpy arrays as it is, and on JAX arrays under `jax.jit`.
+
+    Args:
+        scores: (i, t), images by captions.
+        best_positive: (i,), each image's best score with a caption of its own.
+        own_positive: (t,), each caption's score with its image.
+        image: (i,), the number of each image; only for a block with positives, which must not count.
+        caption_image: (t,), the number of each caption's image; likewise.
+
+    Example:
+        >>> scores = np.array([[0.9, 0.5], [0.9, 0.2]])
+        >>> positive = np.diag(scores)
+        >>> compare(scores, positive, positive, np.arange(2), np.arange(2))[:2]
+        (array([0, 1]), array([1, 1]))
+    """
+    in_row = scores >= best_positive[:, None]
+    in_column = scores >= own_positive[None, :]
+    if image is not None and caption_image is not None:
+        is_negative = image[:, None] != caption_image[None, :]
+        in_row = in_row & is_negative
+        in_column = in_column & is_negative
+    return Counts(in_row.sum(1), in_column.sum(0), (abs(scores) < np.inf).all())
+
+
+def rank(not_worse: np.ndarray) -> np.ndarray:
+    """The ranks of items of which `not_worse` negatives score higher or equal.
+
+    >>> rank(np.array([0, 3]))
+    array([1, 4])
+    """
+    return 1 + not_worse
 
 
 class Ranks(NamedTuple):

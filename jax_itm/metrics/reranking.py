@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jax_itm.metrics.ranking import rank
 from jax_itm.metrics.retrieval import Scores
 
 
@@ -14,8 +15,8 @@ class TopCandidates:
     was fed first comes first.
 
     Attributes:
-        captions: int (images, k), and `caption_scores` float64 beside it.
-        images: int (captions, k), and `image_scores` beside it.
+        captions: int (images, k), with `caption_scores` float64.
+        images: int (captions, k), with `image_scores`.
 
     Example:
         >>> top = TopCandidates(images=2, captions=3, k=2)
@@ -82,8 +83,8 @@ def reranked(first_ranks: np.ndarray, is_match: np.ndarray, scores: np.ndarray) 
         array([1, 7])
     """
     best = np.max(np.where(is_match, scores, -np.inf), axis=1)
-    better = np.sum(~is_match & (scores >= best[:, None]), axis=1)
-    return np.where(np.any(is_match, axis=1), 1 + better, first_ranks)
+    not_worse = np.sum(~is_match & (scores >= best[:, None]), axis=1)
+    return np.where(np.any(is_match, axis=1), rank(not_worse), first_ranks)
 
 
 def combine_scores(scores: np.ndarray, first_scores: np.ndarray, weight: float) -> np.ndarray:

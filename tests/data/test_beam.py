@@ -106,7 +106,11 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 def test_refuses(tmp_path, capsys, monkeypatch):
     write_precomp(tmp_path / "raw")
     command = ["prepare", "precomp", "--source", str(tmp_path / "raw"), "--data_dir", f"{tmp_path}/data"]
-    says(capsys, main([*command, "--beam_options", "a=b"]), "--beam_options a=b: must be KEY=VALUE,.. beside")
+    says(
+        capsys,
+        main([*command, "--beam_options", "a=b"]),
+        "--beam_options a=b: must be KEY=VALUE,.. with --beam",
+    )
     says(capsys, main([*command, "--beam", "--beam_options", "a"]), "--beam_options a: must be KEY=VALUE")
     says(capsys, main([*command, "--beam", "--entities", str(tmp_path)]), "--beam: reads only raw files")
     says(

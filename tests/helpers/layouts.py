@@ -11,7 +11,7 @@ import numpy as np
 from jax_itm.data.images import read_picture
 from jax_itm.data.sources.entities import with_phrases
 from jax_itm.data.sources.raw import Raw, Record, caption, image_name
-from jax_itm.data.sources.registry import READERS
+from jax_itm.data.sources.registry import data_set
 from tests.helpers.bottom_up import SIX, TEN, tsv_row, write_tsv
 from tests.helpers.entities import annotate, flickr30k
 from tests.helpers.pictures import karpathy, picture
@@ -78,7 +78,9 @@ class Layout(NamedTuple):
     build: Callable[[Path, Files], Path] = write_files
 
     def read(self, folder: Path) -> Raw:
-        raw = READERS[self.dataset](folder)
+        read = data_set(self.dataset).read_source
+        assert read
+        raw = read(folder)
         return with_phrases(raw, folder / "entities") if (folder / "entities").exists() else raw
 
 

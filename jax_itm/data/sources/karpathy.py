@@ -78,7 +78,7 @@ PUBLISHED = {
 
 
 def read_published(name: str, source: Path, max_pixels: int = MAX_PIXELS) -> Raw:
-    """The pictures of a published set with its captions, in a directory or beside the file of captions.
+    """The pictures of a published set with its captions, in a directory or next to the file of captions.
 
     The captions are Karpathy's JSON (`restval` becomes train) or, where that is absent, the set's own file
     with the lists of its splits' images, one name a line (with or without `.jpg`):

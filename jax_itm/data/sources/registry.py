@@ -1,7 +1,8 @@
-"""The data sets that `prepare` knows, by name, and what reads the raw files of each."""
+"""The data sets that `prepare` knows, by name, and what reads the raw files of each: the one list of them."""
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from jax_itm.data.scenes.render import read_scenes
 from jax_itm.data.sources.bottom_up import read_bottom_up
@@ -13,22 +14,39 @@ from jax_itm.data.sources.raw import Raw
 from jax_itm.data.sources.uniter import read_uniter
 from jax_itm.errors import UserError
 
-# A reader takes the path that --source names; those of pictures also take `max_pixels`.
-READERS: dict[str, Callable[..., Raw]] = {
-    "precomp": read_precomp,
-    "folder": read_folder,
-    "uniter": read_uniter,
-    "bottom_up_tsv": read_bottom_up,
-    **{name: partial(read_published, name) for name in PUBLISHED},
+
+class DataSet(NamedTuple):
+    """How a data set is read.
+
+    Attributes:
+        read_source: reads the path that --source names; None if it takes no source.
+        read_alone: reads or generates it without --source; None if it needs one.
+        is_of_pictures: whether its readers also take `max_pixels`.
+    """
+
+    read_source: Callable[..., Raw] | None
+    read_alone: Callable[..., Raw] | None = None
+    is_of_pictures: bool = False
+
+
+DATA_SETS: dict[str, DataSet] = {
+    "scenes": DataSet(None, read_scenes),  # generated
+    "precomp": DataSet(read_precomp),  # SCAN's layout of region features
+    "folder": DataSet(read_folder, is_of_pictures=True),  # pictures with captions
+    "uniter": DataSet(read_uniter),  # region features of UNITER and IAIS
+    "bottom_up_tsv": DataSet(read_bottom_up),  # region features of bottom-up attention and LXMERT
+    # As they are distributed.
+    **{name: DataSet(partial(read_published, name), is_of_pictures=True) for name in PUBLISHED},
 }
-OF_PICTURES = ("folder", *PUBLISHED)
-# What reads a data set that is prepared without --source.
-WITHOUT_SOURCE: dict[str, Callable[..., Raw]] = {"scenes": read_scenes, "coco": read_coco_captions}
-
-NAMES = ("scenes", *READERS)
+DATA_SETS["coco"] = DATA_SETS["coco"]._replace(read_alone=read_coco_captions)  # by TFDS
 
 
-def check_name(name: str) -> None:
-    """Raises UserError where no data set has this name."""
-    if name not in NAMES:
-        raise UserError(f"data set {name!r}: must be one of {', '.join(NAMES)}")
+def data_set(name: str) -> DataSet:
+    """The data set of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in DATA_SETS:
+        raise UserError(f"data set {name!r}: must be one of {', '.join(DATA_SETS)}")
+    return DATA_SETS[name]

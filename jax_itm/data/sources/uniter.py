@@ -50,7 +50,7 @@ def read_uniter(source: Path) -> Raw:
     in the order above, then .npz files.
 
     An image keeps its most confident boxes: those of a confidence above 0.2, but at least 10 and at most 100.
-    Where UNITER counted them (`nbb_th0.2_max100_min10.json` beside feat_th0.2_max100_min10 or `all`, or
+    Where UNITER counted them (`nbb_th0.2_max100_min10.json` next to feat_th0.2_max100_min10 or `all`, or
     IAIS's `nbb.json`), it keeps that many from the first on instead. Of a database without such a file that
     was cut when it was written (`feat_..`), it keeps all. An image with fewer boxes keeps what it has. Width
     and height of a box are left out, as they follow from its corners.
