@@ -5,7 +5,7 @@ from jax_itm.methods.base import Aux, FirstScorer, HasMaps, Method, PairScorer
 from jax_itm.methods.build import build
 from jax_itm.methods.cross_encoder import CrossEncoder
 from jax_itm.methods.dual_encoder import DualEncoder
-from jax_itm.methods.encoders import example_batch
+from jax_itm.methods.example import example_batch
 from jax_itm.methods.heads import Head, TokensHead, UnetHead
 from jax_itm.methods.terms import TermInputs, TermOutput, loss_term
 

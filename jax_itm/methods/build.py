@@ -12,9 +12,8 @@ from jax_itm.losses import Plan
 from jax_itm.methods.base import Method
 from jax_itm.methods.cross_encoder import CrossEncoder, Durations
 from jax_itm.methods.dual_encoder import DualEncoder
-from jax_itm.methods.encoders import encoder
 from jax_itm.methods.heads import Head, TokensHead, UnetHead
-from jax_itm.models.build import uniter
+from jax_itm.models.build import encoder, uniter
 from jax_itm.models.unet import DualPath
 from jax_itm.types import Config
 

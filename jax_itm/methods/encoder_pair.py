@@ -70,7 +70,7 @@ def _variables(params: Params, stats: PyTree | None) -> dict[str, PyTree]:
 
 
 def _as_encoded(output: Any) -> Encoded:
-    """What an encoder gave; a plain embedding (b, d) is normalised, and is its own only token."""
+    """The output of an encoder; a plain embedding (b, d) is normalised, and is its own only token."""
     if isinstance(output, Encoded):
         return output
     embedding: Float[Array, "b d"] = l2_normalise(jnp.asarray(output, jnp.float32))

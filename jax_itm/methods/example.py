@@ -1,17 +1,14 @@
-"""The encoders that a config describes, and a batch in their shapes."""
+"""A batch in the shapes of a run, to make parameters with."""
 
 import jax.numpy as jnp
 
 from jax_itm.config import Facts
 from jax_itm.data.image_transforms import image_transform_of
-from jax_itm.models.build import encoder
 from jax_itm.types import Batch, Config
-
-__all__ = ["encoder", "example_batch"]
 
 
 def example_batch(config: Config, facts: Facts, rows: int = 1) -> Batch:
-    """A batch of zeros in the shapes of a run, to make parameters with."""
+    """A batch of zeros in the shapes that the config and the facts of a run determine."""
     if config.data.modality == "pixels":
         image = {"pixels": jnp.zeros((rows, *image_transform_of(config, facts).shape, 3), jnp.uint8)}
     else:

@@ -1,4 +1,4 @@
-"""What may stand on a dual encoder's two encoders, and sees tokens instead of one vector an item."""
+"""Heads of a dual encoder: they make new tokens of its encoders' tokens, and one vector of these."""
 
 from typing import Any, Protocol, runtime_checkable
 
