@@ -1,4 +1,4 @@
-"""CDDS's parts on the generated scenes, as in the paper's ablation, beside a plain contrast.
+"""CDDS's parts on the generated scenes, as in the paper's ablation, next to a plain contrast.
 
 python -m jax_itm prepare scenes
 python -m jax_itm study configs/ablation_cdds_scenes.py --jobs 2

@@ -9,7 +9,7 @@ the numbers are, too: there is no other split. CDDS's ablations take the rate th
 and the cross-encoder have one trial. The dual encoders differ in `config.losses` and `config.head` alone, but
 that CDDS, whose step takes longer, and its baseline are narrower and shorter; the long rows show what three
 times the epochs add. The cross-encoder, whose words are its own, is small and starts from random values
-(started from MiniLM it takes hours here); with the first score beside its own it re-ranks the best dual
+(started from MiniLM it takes hours here); with the first score added to its own it re-ranks the best dual
 encoder.
 """
 

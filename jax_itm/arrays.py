@@ -17,7 +17,7 @@ class Encoded(NamedTuple):
     tokens: Float[Array, "b n d"]  # regions, patches or words before pooling
     mask: Bool[Array, "b n"]  # those that took part
     origin: Float[Array, "b n d"] | None = None  # CDDS: the tokens before they were decoupled; else none
-    modality: Float[Array, "b n d"] | None = None  # CDDS: the other component, beside the semantic `tokens`
+    modality: Float[Array, "b n d"] | None = None  # CDDS: the other component; `tokens` is the semantic one
 
 
 def l2_normalise(x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:

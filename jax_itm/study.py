@@ -36,7 +36,7 @@ class Row(NamedTuple):
     fields: Mapping[str, Any] = MappingProxyType({})  # of all its trials
     rerank: Sequence[str] = ()  # earlier rows; of those that ended the best, by mean, is re-ranked
     top_k: int = 10  # of its candidates
-    first_weight: float = 0.0  # of its scores beside this row's
+    first_weight: float = 0.0  # of its scores, which are added to this row's
     isd: bool = False  # a cross-encoder's
     shown: bool = True  # in the table, or only what another row starts from
 

@@ -26,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rerank_from", metavar="RUN", help="rerank: the run that ranks first")
     parser.add_argument("--top_k", type=int, default=50, help="rerank: the number of candidates")
     parser.add_argument(
-        "--first_weight", type=float, default=0.0, help="rerank: weight of the first score beside the new one"
+        "--first_weight",
+        type=float,
+        default=0.0,
+        help="rerank: weight of the first score in the sum with the new",
     )
     parser.add_argument("--isd", action="store_true", help="cross-encoders: ISD of the matched pairs")
     parser.add_argument("--out", help="also write the result to this file, as JSON")

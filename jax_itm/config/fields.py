@@ -73,9 +73,9 @@ def duration(default: str | tuple[str, ...], text: str) -> Field:
     return Field(default, text, duration=True)
 
 
-HEAD_FIELDS: Section = {
+PROJECTION_FIELDS: Section = {
     "hidden": optional_count(
-        0, "width of the MLP beside the projection; 0: regions dim // 2, pretrained none"
+        0, "width of an MLP that is added to the projection; 0: regions dim // 2, pretrained none"
     ),
     "feature_dropout": rate(
         0.0, "fraction of the features dropped in training, the same for all tokens of an item"
@@ -123,7 +123,7 @@ IMAGE: Section = {
         ),
     },
     "size": optional_count(0, "pretrained: height and width in pixels; 0: as its preprocessor says"),
-    **HEAD_FIELDS,
+    **PROJECTION_FIELDS,
     **PRETRAINED_FIELDS,
 }
 
@@ -138,7 +138,7 @@ TEXT: Section = {
     "layers": count(4, "bert: number of layers"),
     "heads": count(4, "bert: attention heads of a layer"),
     "dropout": rate(0.1, "bert and pretrained: dropout inside the layers"),
-    **HEAD_FIELDS,
+    **PROJECTION_FIELDS,
     **PRETRAINED_FIELDS,
 }
 

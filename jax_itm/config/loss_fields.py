@@ -1,6 +1,6 @@
 """The fields of the loss terms and of the two kinds of model.
 
-`config.losses.NAME.weight` switches a term; the fields beside it are its options. Every term also has
+`config.losses.NAME.weight` switches a term; the other fields are its options. Every term also has
 `start` and `ramp`: it is off until `start`, and its weight rises linearly from 0 over `ramp`.
 `register_loss` adds a term of one's own.
 """
@@ -123,16 +123,14 @@ LOSSES: dict[str, Section] = {
 HEAD: Section = {
     "name": Field(
         "none",
-        "what stands on the encoders: none; tokens: tokens of equal length; unet: CDDS's dual-path UNet",
+        "of the encoders: none; tokens: tokens of equal length; unet: CDDS's dual-path UNet",
         choices=("none", "tokens", "unet"),
     ),
     "layers": count(2, "unet: layers of a path", at_most=1000),
     "heads": count(8, "unet: attention heads of a layer"),
     "mlp": count(4, "unet: width of a layer's MLP, in widths of the layer"),
     "noises": optional_count(4, "unet: noise samples a token; 0: none", at_most=1024),
-    "noise_scale": Field(
-        0.1, "unet: of the noise, beside tokens of length sqrt(dim)", at_least=0, at_most=1e6
-    ),
+    "noise_scale": Field(0.1, "unet: of the noise; tokens have length sqrt(dim)", at_least=0, at_most=1e6),
 }
 
 SCORES = ("cosine", "maxmean", "mapped")

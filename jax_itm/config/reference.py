@@ -36,21 +36,14 @@ between the hosts of one run. This page is generated:
 def reference() -> str:
     """The page."""
     parts = [INTRODUCTION, "## Presets\n", _presets(), "## Common fields\n", _table(COMMON)]
-    parts += [f"### `config.{name}`\n\n{_table(section, name)}" for name, section in _sections(COMMON)]
+    parts += [_titled(section, name) for name, section in _sections(COMMON)]
     parts.append("## Loss terms of a dual encoder\n")
-    parts += [
-        f"### `config.losses.{name}`\n\n{_table(term, f'losses.{name}')}" for name, term in LOSSES.items()
-    ]
+    parts += [_titled(term, f"losses.{name}") for name, term in LOSSES.items()]
     score = {"score": model_fields("dual_encoder")["score"]}
     parts += ["### `config.head` and `config.score`\n", _table(HEAD, "head"), _table(score)]
     parts.append("## A cross-encoder\n")
-    parts += [
-        f"### `config.losses.{name}`\n\n{_table(term, f'losses.{name}')}"
-        for name, term in CROSS_LOSSES.items()
-    ]
-    parts += [
-        f"### `config.{name}`\n\n{_table(s, name)}" for name, s in (("mining", MINING), ("uniter", UNITER))
-    ]
+    parts += [_titled(term, f"losses.{name}") for name, term in CROSS_LOSSES.items()]
+    parts += [_titled(MINING, "mining"), _titled(UNITER, "uniter")]
     return "\n".join(parts)
 
 

@@ -1,8 +1,9 @@
 """An encoder on a transformer backbone, pretrained or randomly initialised, and the backbones there are.
 
 A backbone returns the tokens of its last layer; `BackboneEncoder` projects and pools them. The architecture
-of a pretrained backbone (`config.image.arch`, `config.text.arch`) is read from its config.json once, when a
-run starts, and kept with the run. Which published weight is which parameter: `jax_itm/pretrained`.
+of a pretrained backbone is read from its config.json once, when a run starts, and kept with the run's facts
+(`Facts.image_architecture`, `Facts.text_architecture`, jax_itm/config/facts.py). Which published weight is
+which parameter: `jax_itm/pretrained`.
 """
 
 from typing import Any
@@ -17,10 +18,10 @@ from jax_itm.models.layers import ProjectionHead, Tokens, drop_tokens
 from jax_itm.models.pooling import pool
 from jax_itm.models.swin import Swin
 from jax_itm.models.vit import Vit
-from jax_itm.types import Array, Config, Float, Inputs
+from jax_itm.types import Architecture, Array, Float, Inputs
 
 SUMMARIES = ("cls", "clip")  # poolings that take one token
-OTHER_FIELDS = ("kind", "image_transform")  # of an `arch`, beside the fields of the module
+OTHER_FIELDS = ("kind", "image_transform")  # of an architecture, in addition to the fields of the module
 
 BACKBONES = {
     "text": {"bert": Bert, "clip": ClipText, "clip_text_model": ClipText},
@@ -35,12 +36,12 @@ BACKBONES = {
 }
 
 
-def backbone(side: str, arch: Config, **options: Any) -> nn.Module:
-    """The backbone of an architecture, as a run's facts have it.
+def backbone(side: str, arch: Architecture, **options: Any) -> nn.Module:
+    """The module of an architecture.
 
     Args:
         side: "image" or "text".
-        arch: its `kind`, one of `BACKBONES`, and the fields of that module.
+        arch: of the run's facts: its `kind`, one of `BACKBONES`, and the fields of that module.
         options: more fields of the module, such as dtype.
     """
     fields = {name: value for name, value in arch.items() if name not in OTHER_FIELDS}

@@ -61,10 +61,10 @@ def hide_frame(axes: Axes) -> None:
 
 
 def scale_values(axes: Axes, values: Sequence[Number]) -> None:
-    """Scales the y axis so that small and large values can both be read, with plain numbers beside it.
+    """Scales the y axis so that small and large values can both be read, labelled with plain numbers.
 
     Values within a decade, or all near zero, get a linear axis, because a logarithmic one could have no
-    number beside it. Others get one that is linear between -1 and 1 and logarithmic beyond.
+    number as its label. Others get one that is linear between -1 and 1 and logarithmic beyond.
     """
     finite = np.asarray(values, np.float64)
     finite = finite[np.isfinite(finite)]

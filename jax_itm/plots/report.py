@@ -17,7 +17,7 @@ Points = list[tuple[Number, Number]]
 
 
 class Bar(NamedTuple):
-    """One bar beside each recall."""
+    """One bar for each recall."""
 
     label: str  # one that begins with "_" is left out of the legend
     recalls: list[float]
@@ -51,7 +51,7 @@ def name_apart(runs: Sequence[Run]) -> None:
 
 
 def draw(runs: Sequence[Run], out: str) -> None:
-    """Weighted loss terms of the first run, validation rSum, and recalls beside one another.
+    """Weighted loss terms of the first run, validation rSum, and recalls, side by side.
 
     A row of the table has one colour: a curve for each seed, and bars of the means. If runs logged ISD it is
     bars against rSum, with one point for each validation, later ones larger.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jax_itm.types import Config
+from jax_itm.types import Architecture
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -14,7 +14,7 @@ class Family(NamedTuple):
     """How one `model_type` calls its fields and weights.
 
     Attributes:
-        names: from an arch to {published name: path of the parameter in the module}.
+        names: from an architecture to {published name: path of the parameter in the module}.
         prefix: of all names in files that also hold a head.
         unused: beginnings of names that are not read: heads, and what is not learnt.
         fields: our fields of the module -> (name in config.json, default there).
@@ -25,7 +25,7 @@ class Family(NamedTuple):
         cut: paths of tables that may have more rows in the file than in the model, which takes the first.
     """
 
-    names: Callable[[Config], dict[str, str]]
+    names: Callable[[Architecture], dict[str, str]]
     prefix: str
     unused: tuple[str, ...]
     fields: Mapping[str, tuple[str, Any]] = EMPTY

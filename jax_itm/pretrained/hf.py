@@ -1,6 +1,6 @@
 """Encoders as Hugging Face's libraries save them: their architecture, and their weights as parameters.
 
-Which name is which: `hf_families.py`.
+Which name is which: `text_families.py`, `image_families.py`.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from jax_itm.errors import UserError
 from jax_itm.pretrained.family import Family
 from jax_itm.pretrained.hf_families import FAMILIES
 from jax_itm.pretrained.mapper import Weights, map_weights
-from jax_itm.types import Config
+from jax_itm.types import Architecture
 
 # The largest value of a field; a file that says more describes no encoder, but would fill the memory.
 LARGEST = {"layers": 1000, "depths": 1000}
@@ -28,7 +28,7 @@ ACTIVATIONS = {
 
 
 def read_architecture(side: str, description: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """The `arch` of a config: the fields of the encoder that a config.json describes, and its `kind`.
+    """The fields of the encoder that a config.json describes, and its `kind`: `Facts.architecture` of a run.
 
     Args:
         side: "image" or "text".
@@ -78,7 +78,7 @@ def _read_field(ours: str, published: str, value: Any, default: Any, source: str
     return value
 
 
-def _check_heads(arch: Config, family: Family, source: str) -> None:
+def _check_heads(arch: Architecture, family: Family, source: str) -> None:
     width = arch["width"]
     heads = arch["heads"]
     depths = arch.get("depths")
@@ -91,7 +91,11 @@ def _check_heads(arch: Config, family: Family, source: str) -> None:
 
 
 def encoder_parameters(
-    side: str, arch: Config, weights: Weights, shapes: Mapping[str, Any], has_own_projection: bool = False
+    side: str,
+    arch: Architecture,
+    weights: Weights,
+    shapes: Mapping[str, Any],
+    has_own_projection: bool = False,
 ) -> dict[str, np.ndarray]:
     """The parameters of a `BackboneEncoder` that published weights are: {path: float32 array}.
 
@@ -100,7 +104,7 @@ def encoder_parameters(
         arch: what `read_architecture` returned.
         weights: of the directory.
         shapes: the encoder's abstract parameters by path.
-        has_own_projection: whether CLIP's own projection is wanted, beside the backbone.
+        has_own_projection: whether CLIP's own projection is wanted, in addition to the backbone.
 
     Raises:
         UserError: names the weights that are missing, left over, of another shape, or not finite.

@@ -1,7 +1,13 @@
 """All families, by modality and by the `model_type` of Hugging Face's config.json.
 
-A new family is a `Family` in one of the two modules beside this one, an entry here, and an entry in
-`models.pretrained_encoder.BACKBONES`.
+A new family needs
+
+    its names          a `Family` in `text_families.py` or `image_families.py`
+    its `model_type`   an entry here
+    its module         an entry in `BACKBONES` of `models/pretrained_encoder.py`, and the module, if it is new
+    its tokenizer      text: `Tokenizer.from_folder` in `data/tokenizer.py` reads BERT's and CLIP's files
+    its pixels         images: `preprocessor.py` reads preprocessor_config.json
+    a golden file      an entry in `tests/goldens/make_encoders.py`, which is run by hand, with PyTorch
 """
 
 from jax_itm.pretrained.image_families import CLIP_IMAGE, DINOV2, DINOV2_REGISTERS, SWIN, VIT

@@ -11,7 +11,7 @@ from jax_itm.pretrained.family import (
     layer_names,
     leaf_names,
 )
-from jax_itm.types import Config
+from jax_itm.types import Architecture
 
 VIT_ATTENTION = {
     "attention.attention.query": "attention/query/kernel",
@@ -34,7 +34,7 @@ DINOV2_LAYER = VIT_ATTENTION | {
 DINOV2_SCALES = {"layer_scale1.lambda1": "scale_attention", "layer_scale2.lambda1": "scale_mlp"}
 
 
-def vit_names(arch: Config, layer: Mapping[str, str] = VIT_LAYER) -> dict[str, str]:
+def vit_names(arch: Architecture, layer: Mapping[str, str] = VIT_LAYER) -> dict[str, str]:
     """ViT's."""
     modules = {"embeddings.patch_embeddings.projection": "patches/kernel", "layernorm": "norm/scale"}
     return {
@@ -44,7 +44,7 @@ def vit_names(arch: Config, layer: Mapping[str, str] = VIT_LAYER) -> dict[str, s
     }
 
 
-def dinov2_names(arch: Config) -> dict[str, str]:
+def dinov2_names(arch: Architecture) -> dict[str, str]:
     """DINOv2's, with registers or without."""
     registers = {"embeddings.register_tokens": "registers"} if arch["registers"] else {}
     scales = layer_names("encoder.layer", arch["layers"], DINOV2_SCALES)
@@ -91,7 +91,7 @@ SWIN_LAYER = {
 }
 
 
-def swin_names(arch: Config) -> dict[str, str]:
+def swin_names(arch: Architecture) -> dict[str, str]:
     """Swin's; merging is published with the stage before it."""
     modules = {
         "embeddings.patch_embeddings.projection": "patches/kernel",
@@ -130,7 +130,7 @@ SWIN = Family(
 )
 
 
-def clip_image_names(arch: Config) -> dict[str, str]:
+def clip_image_names(arch: Architecture) -> dict[str, str]:
     """CLIP's image encoder's; the first LayerNorm's name is misspelt in the published weights."""
     modules = {"pre_layrnorm": "norm_first/scale", "post_layernorm": "norm/scale"}
     return {

@@ -1,7 +1,7 @@
 """From published weights to parameters: the one mapper of all families.
 
-Which name is which parameter: `hf_families.py`. PyTorch's kernels are (out, in) and (out, in, h, w), Flax's
-(in, out) and (h, w, in, out).
+Which name is which parameter: `text_families.py`, `image_families.py`. PyTorch's kernels are (out, in) and
+(out, in, h, w), Flax's (in, out) and (h, w, in, out).
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import numpy as np
 
 from jax_itm.errors import UserError, listed
 from jax_itm.pretrained.family import Family
-from jax_itm.types import Config
+from jax_itm.types import Architecture
 
 
 class Weights(NamedTuple):
@@ -27,7 +27,7 @@ class Weights(NamedTuple):
 
 
 def map_weights(
-    family: Family, arch: Config, weights: Weights, shapes: Mapping[str, Any]
+    family: Family, arch: Architecture, weights: Weights, shapes: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """The parameters that a family's weights are: {path: float32 array}, every one exactly once.
 

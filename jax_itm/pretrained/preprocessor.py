@@ -35,7 +35,7 @@ DEFAULTS = {"CLIP": CLIP_DEFAULTS, "Bit": CLIP_DEFAULTS, "": VIT_DEFAULTS}  # by
 
 
 def read_preprocessor(folder: Path, side: int = 0) -> dict[str, Any]:
-    """The fields `image_transform`, `scale`, `mean` and `std` of an `arch`, from an encoder's directory.
+    """An architecture's `image_transform`, `scale`, `mean` and `std`, from an encoder's directory.
 
     Pixels p of 0 to 255 become `(p scale - mean) / std`, on the device.
 

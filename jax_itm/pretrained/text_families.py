@@ -9,7 +9,7 @@ from jax_itm.pretrained.family import (
     layer_names,
     leaf_names,
 )
-from jax_itm.types import Config
+from jax_itm.types import Architecture
 
 BERT_LAYER = {
     "attention.self.query": "attention/query/kernel",
@@ -23,7 +23,7 @@ BERT_LAYER = {
 }
 
 
-def bert_names(arch: Config) -> dict[str, str]:
+def bert_names(arch: Architecture) -> dict[str, str]:
     """BERT's, without its pooler."""
     return leaf_names(
         {
@@ -51,7 +51,7 @@ BERT = Family(
 )
 
 
-def pooled_bert_names(arch: Config) -> dict[str, str]:
+def pooled_bert_names(arch: Architecture) -> dict[str, str]:
     """BERT's with its pooler: what UNITER takes of a BERT."""
     return bert_names(arch) | leaf_names({"pooler.dense": "pooler/kernel"})
 
@@ -70,7 +70,7 @@ REGION_MODULES = {
 }
 
 
-def uniter_names(arch: Config) -> dict[str, str]:
+def uniter_names(arch: Architecture) -> dict[str, str]:
     """UNITER's: BERT's below `uniter.`, the regions' parts and the score's head."""
     bert = {f"uniter.{name}": path for name, path in pooled_bert_names(arch).items()}
     return bert | leaf_names(REGION_MODULES)
@@ -91,7 +91,7 @@ UNITER = Family(
 )
 
 
-def clip_text_names(arch: Config) -> dict[str, str]:
+def clip_text_names(arch: Architecture) -> dict[str, str]:
     """CLIP's text encoder's."""
     return leaf_names(
         {

@@ -22,7 +22,7 @@ from jax_itm.train.init_from import read_source
 from jax_itm.train.start_rules import start_from
 from jax_itm.types import Config, Params
 
-MAX_WORDS = 62  # UNITER is trained on 60 word pieces at most, beside [CLS] and [SEP]
+MAX_WORDS = 62  # UNITER is trained on 60 word pieces at most, and [CLS] and [SEP]
 MAX_REGIONS = 100  # .. and on 10 to 100 regions
 CHECKED_SIZES = ("hidden", "layers", "heads")  # that a config and the weights must agree on
 

@@ -21,7 +21,7 @@ from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
 from jax_itm.inference.matcher import load
 from jax_itm.inference.token_cache import SIDES
-from jax_itm.methods.encoders import example_batch
+from jax_itm.methods.example import example_batch
 from jax_itm.models import build
 from jax_itm.pretrained import hf
 from jax_itm.pretrained.files import DESCRIPTION, WEIGHTS, find_directory, read_weights
@@ -38,7 +38,7 @@ BERT_FILES = (DESCRIPTION, "vocab.txt", WEIGHTS)  # of a BERT directory
 def read_source(config: Config, facts: Facts = Facts()) -> Source | None:  # noqa: B008
     """Reads what `config` starts from; None if that is nothing.
 
-    Its facts are `facts`, which the data gave, completed by the architectures of pretrained encoders.
+    Its facts are `facts`, those of the data, completed by the architectures of pretrained encoders.
 
     Raises:
         UserError: neither a run nor a BERT directory, a BERT of other sizes than the model's, or a pretrained

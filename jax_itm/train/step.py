@@ -109,7 +109,7 @@ def check_finite(
 
     Args:
         terms: of the loss, and its sum and gradient norm, which are named only if no term is to blame.
-        step: that gave them.
+        step: whose terms they are.
         last_checkpoint: the step of the newest checkpoint; 0: none.
         reasons: why a term may become infinite, by its name.
         process: that read an input that is not finite; None if all inputs are.

@@ -16,9 +16,11 @@ from jax_itm.config import (
     read,
     to_json,
 )
+from jax_itm.config.loss_fields import LOSSES
 from jax_itm.config.reference import reference
 from jax_itm.durations import steps_of
 from jax_itm.errors import UserError
+from jax_itm.losses import components, dimension, sampling, spatial, triplets
 from tests.helpers.paths import ROOT
 
 CONFIG = "configs/dias_scenes.py"
@@ -145,6 +147,17 @@ def test_options_of_a_config_file():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_default_is_a_value_that_its_field_allows(preset):
     check(default(preset))
+
+
+def test_the_choices_of_a_loss_are_those_of_its_field():
+    """They are listed twice, because a config is read without importing JAX."""
+    assert LOSSES["triplet"]["negatives"].choices == triplets.NEGATIVES
+    assert LOSSES["spatial"]["select_on"].choices == spatial.SELECT_ON
+    assert LOSSES["dimension"]["form"].choices == dimension.FORMS
+    assert LOSSES["dimension"]["phi"].choices == tuple(dimension.PHI)
+    assert LOSSES["decoupling"]["modality_form"].choices == components.MODALITY_FORMS
+    for name, choices in sampling.CHOICES.items():
+        assert LOSSES["sampling"][name].choices == tuple(choices)
 
 
 HOSTILE = (None, -1, 0, 1e9, "", [], (), {}, float("nan"), float("inf"), True, "x" * 10)
