@@ -58,6 +58,6 @@ def facts_from_dict(saved: dict[str, Any]) -> Facts:
     return Facts(
         saved["region_dim"],
         saved["vocab"],
-        ConfigDict(with_tuples(saved["image_architecture"])),
-        ConfigDict(with_tuples(saved["text_architecture"])),
+        ConfigDict(with_tuples(saved["image_architecture"])).lock(),
+        ConfigDict(with_tuples(saved["text_architecture"])).lock(),
     )

@@ -131,7 +131,7 @@ def _read_architecture(config: Config, side: str, folder: Path) -> Architecture:
     arch = hf.read_architecture(side, read_description(folder), str(description_file(folder)))
     if side == "image":
         arch |= read_preprocessor(folder, config.image.size)
-    return ConfigDict(arch)
+    return ConfigDict(arch).lock()
 
 
 def _encoder_tokenizer(config: Config, facts: Facts, folder: Path) -> Tokenizer:

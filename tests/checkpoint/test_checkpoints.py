@@ -19,7 +19,7 @@ from jax_itm.errors import UserError
 
 CONFIG = default("info_nce")
 TOKENIZER = Tokenizer.fit(["a dog", "a log"])
-RUN = Description(CONFIG, Facts(3, 9, text_architecture=ConfigDict({"kind": "bert"})), TOKENIZER)
+RUN = Description(CONFIG, Facts(3, 9, text_architecture=ConfigDict({"kind": "bert"}).lock()), TOKENIZER)
 
 
 def states() -> list[State]:

@@ -63,7 +63,7 @@ def test_a_wrong_override_is_one_line_that_says_what_is_right(override, message)
     ("path", "message"),
     [
         ("configs/nope.py", "nope.py: no such file"),
-        (f"{CONFIG}:vew=pixels", "did you mean 'view'"),
+        (f"{CONFIG}:modalty=pixels", "did you mean 'modality'"),
         ("configs/contrastive_scenes.py:method=infonce", "did you mean 'info_nce'"),
         ("configs/cdds_scenes.py:preset=best", "preset=best: paper or practical"),
         ("configs/cdds_coco.py:without=nose", "without=nose: one of decoupling, modality, fit"),

@@ -3,7 +3,7 @@
 import numpy as np
 
 from jax_itm.checkpoint.checkpoints import Description
-from jax_itm.config import Facts
+from jax_itm.config import Facts, default
 from jax_itm.data.split import Split
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.evaluation.bag_of_words import bag_of_words

@@ -83,7 +83,7 @@ def test_the_figures_and_their_numbers(place, tmp_path, capsys):
         jax_itm.load(str(place / "run")), open_split("precomp", str(place / "data"), "dev", "regions")
     )
     values = " | ".join(f"{value:.3f}" for value in actual.numbers().values())
-    assert f"| tiny | {values} |" in printed and f"| run | {' | '.join(found.numbers())} |" in printed
+    assert f"| tiny | {values} |" in printed and f"| run | {' | '.join(actual.numbers())} |" in printed
     assert actual.s.shape == (16, 16) and 0 < actual.numbers()["kept"] < 0.6
     assert len(actual.values[0]) == 20 * 3  # every region once
     i, j = actual.columns

@@ -8,7 +8,7 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 
-from jax_itm.data.scenes import captions, facts, render
+from jax_itm.data.scenes import captions, render, scene
 from jax_itm.data.scenes.captions import describe
 from jax_itm.data.scenes.drawing import RGB
 from jax_itm.data.scenes.scene import DENIED, truth
@@ -81,7 +81,7 @@ def test_phrases_name_the_object_in_their_box(records):
 
 def test_relations_are_true_of_the_boxes(records):
     """Reads "<phrase> is left of <phrase>" and "left of <phrase> is <phrase>" back."""
-    meaning = {text: kind for kind in facts.RELATIONS for text in captions.WORDS[kind]}
+    meaning = {text: kind for kind in scene.RELATIONS for text in captions.WORDS[kind]}
     relation = "|".join(sorted(meaning, key=len, reverse=True))
     plain = re.compile(rf" (?:{'|'.join(captions.VERBS)}) ({relation}) ")
     fronted = re.compile(rf"(?:^|.* )({relation}) $")
@@ -102,8 +102,8 @@ def test_relations_are_true_of_the_boxes(records):
                 else:
                     continue
                 seen[kind] += 1
-                assert (centres[a] - centres[b]) @ facts.RELATIONS[kind] > 0.1, caption
-    assert min(seen[kind] for kind in facts.RELATIONS) > 15
+                assert (centres[a] - centres[b]) @ scene.RELATIONS[kind] > 0.1, caption
+    assert min(seen[kind] for kind in scene.RELATIONS) > 15
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_relations_are_true_of_the_boxes(records):
     ],
 )
 def test_a_fact_is_clear_where_it_holds_and_denied_where_not(fact, yes, no):
-    fact = facts.Fact(*fact)
-    assert facts.clearness(fact, yes) >= 1 and facts.clearness(fact, no) <= DENIED
+    fact = scene.Fact(*fact)
+    assert scene.clearness(fact, yes) >= 1 and scene.clearness(fact, no) <= DENIED
 
 
 def test_captions_are_true_of_their_image_and_false_of_its_distractors():
