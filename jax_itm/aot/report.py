@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from jax_itm.aot import hlo
 from jax_itm.aot.programs import PARTS, Step, steps
 from jax_itm.config import Facts
-from jax_itm.distributed.topology import Chip
 from jax_itm.errors import UserError
+from jax_itm.platforms import Chip
 from jax_itm.types import Config
 
 MIB = 2**20

@@ -29,7 +29,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from jax_itm.aot.report import report
     from jax_itm.config import Facts
     from jax_itm.distributed.mesh import AXIS, check_batch
-    from jax_itm.distributed.topology import CHIPS, offline_devices, ring_mesh
+    from jax_itm.distributed.topology import offline_devices, ring_mesh
+    from jax_itm.platforms import CHIPS
     from jax_itm.train.init_from import read_source
 
     config = config_lib.read(args.config, overrides)

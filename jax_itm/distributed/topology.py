@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,6 +10,7 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
 from jax_itm.errors import UserError
+from jax_itm.platforms import CHIPS
 
 # libtpu asks for these on a machine without a TPU; any single host will do.
 OFFLINE = {
@@ -19,30 +20,6 @@ OFFLINE = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
 }
 TWO_CORES = ("v4", "v5p")  # generations whose chips have two cores that work as one ("megacore")
-
-
-class Chip(NamedTuple):
-    """A generation of accelerators.
-
-    Attributes:
-        clock: of the cores, in GHz.
-        memory: of a chip, in GiB, as much as a program may use.
-        link: GB/s of one link in one direction.
-    """
-
-    clock: float
-    memory: float
-    link: float
-
-
-# Memory as the compiler allows it, clocks as published, links as in "How to Scale Your Model" (Austin et al.,
-# Google DeepMind, 2025, chapter "TPUs").
-CHIPS = {
-    "v4": Chip(1.05, 31.25, 45.0),
-    "v5e": Chip(1.5, 15.75, 45.0),
-    "v5p": Chip(1.75, 95.0, 90.0),
-    "v6e": Chip(1.75, 31.25, 90.0),
-}
 
 
 def grid_ring(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -126,12 +103,6 @@ def ring_mesh(devices: Sequence[Any], axis: str) -> Mesh:
     Linen needs Auto axes; JAX's default is Explicit since 0.9.
     """
     return Mesh(np.asarray(ring_order(devices)), (axis,), axis_types=(AxisType.Auto,))
-
-
-def device_chip(device: Any) -> Chip | None:
-    """The figures of a TPU, by its kind as JAX names it; None for all else."""
-    kinds = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e"}
-    return CHIPS.get(kinds.get(device.device_kind, ""))
 
 
 def default_devices(count: int | None = None) -> list[Any]:

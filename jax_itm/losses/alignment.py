@@ -14,7 +14,7 @@ from jax.scipy.special import xlogy
 
 from jax_itm.arrays import NEG_INF, AttentionMaps
 from jax_itm.errors import ArgumentError
-from jax_itm.numerics import FULL
+from jax_itm.platforms import FULL
 from jax_itm.types import Array, Bool, Float, Int
 
 DISTRIBUTED_EPS = 1e-6  # as released

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jax_itm.errors import ArgumentError
 from jax_itm.losses.inputs import check_shapes, check_tokens, split
-from jax_itm.numerics import FULL
+from jax_itm.platforms import FULL
 from jax_itm.sharded.collectives import Axis
 from jax_itm.types import Array, Bool, Float, Terms
 

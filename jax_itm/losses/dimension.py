@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jax_itm.errors import ArgumentError
 from jax_itm.losses.inputs import check_shapes, split
-from jax_itm.numerics import full_product
+from jax_itm.platforms import full_product
 from jax_itm.sharded.collectives import Axis, over_rows
 from jax_itm.types import Array, Bool, Float
 

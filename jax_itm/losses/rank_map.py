@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm.losses.columns import ColumnSelection
-from jax_itm.numerics import full_product, is_cpu
+from jax_itm.platforms import full_product, is_cpu
 from jax_itm.sharded.collectives import ONE_DEVICE, BatchAxes, per_row, split_rows
 from jax_itm.types import Array, Bool, Float, Int
 

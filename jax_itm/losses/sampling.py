@@ -19,7 +19,7 @@ from jax_itm.losses import contrastive
 from jax_itm.losses.columns import Moments, column_moments, relatedness, select_both
 from jax_itm.losses.inputs import check_tokens, checked_ids, split
 from jax_itm.losses.rank_map import sample_both
-from jax_itm.numerics import FULL
+from jax_itm.platforms import FULL
 from jax_itm.sharded.collectives import ONE_DEVICE, Axis, BatchAxes, per_row, split_rows
 from jax_itm.sharded.log_sum_exp import log_sum_exp
 from jax_itm.sharded.tiles import PLAN, Matrix, Plan

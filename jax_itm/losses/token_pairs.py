@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jax_itm.arrays import NEG_INF, l2_normalise
 from jax_itm.losses.inputs import check_tokens, split
-from jax_itm.numerics import FULL
+from jax_itm.platforms import FULL
 from jax_itm.sharded.collectives import Axis, per_row
 from jax_itm.types import Array, Bool, Float
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm.arrays import NEG_INF, l2_normalise
-from jax_itm.numerics import full_product
+from jax_itm.platforms import full_product
 from jax_itm.types import Array, Bool, Float
 
 CELLS = 2**22  # cosines held at once: 16 MiB

@@ -12,7 +12,7 @@ from jax_itm.config import SCORES
 from jax_itm.errors import UserError
 from jax_itm.losses.columns import ColumnSelection, Moments, relatedness, select_both
 from jax_itm.losses.token_similarity import TokenSet, maxmean, maxmean_pairs, token_set
-from jax_itm.numerics import full_product
+from jax_itm.platforms import full_product
 from jax_itm.types import Array, Config, Float, Params, PyTree
 
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jax_itm.numerics import FULL
+from jax_itm.platforms import FULL
 from jax_itm.types import Array, Bool, Float
 
 Initializer = nn.initializers.Initializer

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax_itm.arrays import NEG_INF, mean_pool
 from jax_itm.models.layers import TransformerLayer
 from jax_itm.models.recurrent import BiGru
-from jax_itm.numerics import is_cpu
+from jax_itm.platforms import is_cpu
 from jax_itm.types import Array, Bool, Float, Int
 
 

@@ -11,7 +11,7 @@ from jax_itm.arrays import AttentionMaps
 from jax_itm.models.bert import TokenEmbeddings
 from jax_itm.models.image import box_location
 from jax_itm.models.layers import TransformerLayer, maybe_remat
-from jax_itm.numerics import FULL
+from jax_itm.platforms import FULL
 from jax_itm.types import Array, Bool, Float, Inputs, Int
 
 EPS = 1e-12  # of every LayerNorm

@@ -51,15 +51,31 @@ class BatchAxes:
         """Every leaf summed over the devices, inside `on_shards`."""
         return jax.tree.map(lambda x: lax.psum(x, self.names), tree) if self.names else tree
 
-    def gather(self, tree: PyTree) -> Any:
-        """The leaves of all devices one after the other, on every device."""
-        return jax.tree.map(lambda x: lax.all_gather(x, self.names, tiled=True), tree)
-
-    def exchange(self, tree: PyTree) -> Any:
-        """Of leaves that every device has for all rows: all devices' parts of this device's rows, (n, ..)."""
+    def groups(self, size: int) -> list[list[int]] | None:
+        """Groups of `size` devices that follow one another; None for one of all."""
         n = self.devices
-        split = lambda x: x.reshape(n, -1, *x.shape[1:])
-        return jax.tree.map(lambda x: lax.all_to_all(split(x), self.names, 0, 0), tree)
+        return None if size == n else [list(range(start, start + size)) for start in range(0, n, size)]
+
+    def gather(self, tree: PyTree, group: int) -> Any:
+        """The leaves of all devices of a group one after the other, on each of them."""
+        if group == 1:
+            return tree
+        groups = self.groups(group)
+        gather = lambda x: lax.all_gather(x, self.names, tiled=True, axis_index_groups=groups)
+        return jax.tree.map(gather, tree)
+
+    def exchange(self, tree: PyTree, group: int) -> Any:
+        """All parts (g, ..) of this device's rows; each device of the group has one for all its rows."""
+        groups = self.groups(group)
+        split = lambda x: x.reshape(group, -1, *x.shape[1:])
+        exchange = lambda x: lax.all_to_all(split(x), self.names, 0, 0, axis_index_groups=groups)
+        return jax.tree.map(exchange, tree)
+
+    def sum_scatter(self, tree: PyTree, group: int) -> Any:
+        """The sum of the parts of this device's rows; each device of the group has one for all its rows."""
+        groups = self.groups(group)
+        scatter = lambda x: lax.psum_scatter(x, self.names, tiled=True, axis_index_groups=groups)
+        return jax.tree.map(scatter, tree)
 
     def shift(self, tree: PyTree, by: int = 1) -> Any:
         """Every device's leaves, passed on to the device `by` places further round the ring."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_itm.numerics import is_cpu
+from jax_itm.platforms import is_cpu
 from jax_itm.sharded.collectives import after, on_shards
 from jax_itm.sharded.schedule import Accumulator, States, Weight, traverse
 from jax_itm.sharded.tiles import Block, Matrix, Side, Tile
@@ -134,7 +134,7 @@ def tile_gradients(
         one = [jax.tree.map(lambda leaf: leaf[: matrix.tile], block) for block in (row_block, column_block)]
         shape = lambda r, c: work(matrix.scores(r, c)[0], r, c, params, 1.0).sums
         sums = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(shape, *one))
-        accumulator = Accumulator(empty, update, add)
+        accumulator = Accumulator(empty, update, add, additive=True)
         states = traverse(matrix, accumulator, row_block, column_block, (params, sums), symmetric)
         row, column = states.rows, states.columns
         if symmetric:

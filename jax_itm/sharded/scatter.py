@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from jax_itm.numerics import full_product, is_cpu
+from jax_itm.platforms import full_product, is_cpu
 from jax_itm.sharded.collectives import after, on_shards
 from jax_itm.sharded.schedule import slice_rows
 from jax_itm.sharded.tiles import Matrix
@@ -64,8 +64,8 @@ def scatter_selected(
 
         dx = after(mine[2], jnp.zeros_like(y))
         moving = y, _in_order(theirs)
-        if axes.devices > 1 and matrix.gathers((y,)):
-            all_y, all_theirs = axes.gather(moving)
+        if axes.devices > 1 and matrix.group((y,)) == axes.devices:
+            all_y, all_theirs = axes.gather(moving, axes.devices)
             count = len(moving[1][0])
             part = lambda k: (slice_rows(all_y, k * rows, rows), slice_rows(all_theirs, k * count, count))
             return lax.fori_loop(0, axes.devices, lambda k, dx: add(dx, part(k), k), dx), ()

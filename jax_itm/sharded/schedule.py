@@ -1,34 +1,33 @@
-"""Tile schedules: which tiles of the matrix a device visits, in which order, and what devices exchange.
+"""Tile schedules: which tiles of the matrix a device visits, in which order, and what devices send.
 
-`traverse` runs one of three. All give the same result; the symmetric ring visits half the tiles, the other
-two all of them.
+`traverse` runs one of two. Both give the same result; the symmetric ring visits half of the tiles.
 
-    gather            all columns at once, where they are small
-    ring              the columns are passed on from device to device
+    ring              the columns of a group of devices are there at a time, and pass on to the next group
     symmetric ring    the columns are the rows in another role: each pair of tiles is visited once
 
-The ring, on three devices, each with its rows R_k and the columns C_k, which come by with their state c_k
-(say, the maximum of each column so far):
+A group is one device (the least memory), all of them (one collective fetches every column), or some. On three
+devices in groups of one, each with its rows R_k and the columns C_k, which come by:
 
-    step    device 0          device 1          device 2
-    0       R_0 x C_0, c_0    R_1 x C_1, c_1    R_2 x C_2, c_2
-              |  +------------> |  +------------> |  +---> to device 0
-    1       R_0 x C_2, c_2    R_1 x C_0, c_0    R_2 x C_1, c_1
-    2       R_0 x C_1, c_1    R_1 x C_2, c_2    R_2 x C_0, c_0
-              after one more shift every c_k is at home, complete
+    step    device 0     device 1     device 2
+    0       R_0 x C_0    R_1 x C_1    R_2 x C_2
+              |  +-------> |  +-------> |  +---> to device 0
+    1       R_0 x C_2    R_1 x C_0    R_2 x C_1
+    2       R_0 x C_1    R_1 x C_2    R_2 x C_0
 
-So the 3 x 3 matrix of shards is visited along its diagonals, one a step:
+The state of the columns (say, the maximum of each so far) follows one step behind them: while a device works
+on tiles, what the others made of the same columns is under way to it, and is merged with its own part
+afterwards. After the last step the states go home. So the 3 x 3 matrix of shards is visited along diagonals:
 
               C_0  C_1  C_2                         C_0  C_1  C_2
         R_0    0    2    1                     R_0   0/           1
         R_1    1    0    2      symmetric:     R_1    1   0/
         R_2    2    1    0                     R_2         1    0/
 
-In the symmetric ring half of the steps are left out: the tile (R_1, C_0) stands for both (1, 0) and (0, 1),
-and on the diagonal (0/) only tiles on and above it are visited. With an even number of devices two devices
-hold each other's rows at the last step; one takes the even tiles, one the odd.
+In the symmetric ring half of the steps are left out: the tile (R_1, C_0) tells of both (1, 0) and (0, 1), and
+on the diagonal (0/) only tiles on and above it are visited. With an even number of devices two devices meet
+each other at the last step; one takes the even tiles, one the odd.
 
-`scatter.py` has a ring of its own: it adds selected rows one by one, and so has no tiles.
+A second, simpler ring is in `scatter.py`.
 """
 
 from collections.abc import Callable
@@ -60,6 +59,7 @@ class Accumulator(NamedTuple):
         [Block, Block, States, Weight], States
     ]  # (rows, columns, states, weight), all of one tile
     merge: Callable[[PyTree, PyTree], PyTree]  # of two states of the same rows
+    additive: bool = False  # whether merging is adding
 
 
 class TileOrder(NamedTuple):
@@ -81,14 +81,14 @@ def traverse(
     """The states after all tiles of this device's rows with every column, inside `on_shards`.
 
     With `symmetric` both sides are the same rows. The ring visits each unordered pair once (weight 1;
-    diagonal tiles 1/2); gathering visits each pair twice, at 1/2.
+    diagonal tiles 1/2); where all columns are there at once, each pair is visited twice, at 1/2.
 
     One device has all columns already: there `plan.schedule` changes nothing, and the ring has one step.
     """
-    if matrix.axes.devices > 1 and matrix.gathers(columns.x):
-        return _gather(matrix, accumulator, rows, columns, carry, HALF if symmetric else ALL)
-    schedule = _symmetric_ring if symmetric else _ring
-    return schedule(matrix, accumulator, rows, columns, carry)
+    group = matrix.group(columns.x, symmetric)
+    if symmetric and (group == 1 or matrix.axes.devices == 1):
+        return _symmetric_ring(matrix, accumulator, rows, columns, carry)
+    return _ring(matrix, accumulator, rows, columns, carry, HALF if symmetric else ALL, group)
 
 
 def slice_rows(tree: PyTree, start: Array | int, size: int) -> Any:
@@ -133,42 +133,71 @@ def _over_tiles(
     return lax.fori_loop(0, len(rows.id) // height, row_strip, states)
 
 
-def _gather(
-    matrix: Matrix, accumulator: Accumulator, rows: Block, columns: Block, carry: PyTree, order: TileOrder
-) -> States:
-    """All columns at once; their states then return to the devices that own them, and are merged there."""
-    empty, update, merge = accumulator
-    row_states = empty(rows)
-    all_columns = matrix.axes.gather(columns)
-    states = States(row_states, empty(all_columns), carry)
-    tile = matrix.tile
-    tiles_across = len(all_columns.id) // tile
-    most = max(matrix.largest_tile // tile, 1)  # a shard's tiles may be small: as many as fit make one
-    width = tile * max(k for k in range(1, most + 1) if tiles_across % k == 0)
-    states = _over_tiles(update, rows, all_columns, states, (tile, width), order)
-    parts = matrix.axes.exchange(states.columns)  # every device's states of the columns that this one owns
-    first_part = jax.tree.map(lambda x: x[0], parts)
-    other_parts = jax.tree.map(lambda x: x[1:], parts)
-    merged, _ = lax.scan(lambda merged, part: (merge(merged, part), None), first_part, other_parts)
-    return states._replace(columns=merged)
+class _Moving(NamedTuple):
+    """What a step of a ring leaves to the next.
+
+    Attributes:
+        columns: of the device, or group, whose columns are here next.
+        states: of this device's rows; of the columns that were here at the step before.
+    """
+
+    columns: Block
+    states: States
 
 
 def _step(
-    matrix: Matrix, accumulator: Accumulator, rows: Block, order: TileOrder, moving: tuple[Block, States]
-) -> tuple[Block, States]:
-    """One step of a ring: the tiles of the columns that are here, which then go to the next device."""
+    matrix: Matrix, accumulator: Accumulator, rows: Block, order: TileOrder, group: int, moving: _Moving
+) -> _Moving:
+    """One step of a ring: all that is sent is under way while the tiles are worked on."""
+    axes = matrix.axes
     columns, states = moving
-    next_columns = matrix.axes.shift(columns)  # under way while the tiles are worked on
-    size = (matrix.tile, matrix.tile)
-    states = _over_tiles(accumulator.update, rows, columns, states, size, order)
-    return next_columns, states._replace(columns=matrix.axes.shift(states.columns))
+    next_columns = axes.shift(columns, group)
+    arriving = axes.shift(states.columns, group)
+    here = axes.gather(columns, group)
+    size = matrix.tile, matrix.tile_width(group)
+    tile_states = states._replace(columns=accumulator.empty(here))
+    tile_states = _over_tiles(accumulator.update, rows, here, tile_states, size, order)
+    own = _to_owners(matrix, accumulator, tile_states.columns, group)
+    return _Moving(next_columns, tile_states._replace(columns=accumulator.merge(arriving, own)))
 
 
-def _ring(matrix: Matrix, accumulator: Accumulator, rows: Block, columns: Block, carry: PyTree) -> States:
-    """Every block of columns comes by once, and is home again after as many steps as there are devices."""
-    step = lambda _, moving: _step(matrix, accumulator, rows, ALL, moving)
+def _to_owners(matrix: Matrix, accumulator: Accumulator, columns: PyTree, group: int) -> PyTree:
+    """What the devices of a group have of all its columns, merged for each device's own columns."""
+    if group == 1:
+        return columns
+    if accumulator.additive:
+        return matrix.axes.sum_scatter(columns, group)
+    parts = matrix.axes.exchange(columns, group)
+    merge = jax.vmap(accumulator.merge)
+    while group > 1:  # in pairs: as many rounds as the group has binary digits
+        half = group // 2
+        first, second, odd = (
+            jax.tree.map(lambda x, cut=cut: x[cut], parts)
+            for cut in (slice(half), slice(half, 2 * half), slice(2 * half, None))
+        )
+        parts = jax.tree.map(lambda *x: jnp.concatenate(x), merge(first, second), odd)
+        group = group - half
+    return jax.tree.map(lambda x: x[0], parts)
+
+
+def _ring(
+    matrix: Matrix,
+    accumulator: Accumulator,
+    rows: Block,
+    columns: Block,
+    carry: PyTree,
+    order: TileOrder,
+    group: int,
+) -> States:
+    """Every group's columns come by once."""
     states = States(accumulator.empty(rows), accumulator.empty(columns), carry)
-    return lax.fori_loop(0, matrix.axes.devices, step, (columns, states))[1]
+    steps = matrix.axes.devices // group
+    step = lambda _, moving: _step(matrix, accumulator, rows, order, group, moving)
+    moving = _Moving(columns, states)
+    if steps == 1:
+        return step(0, moving).states
+    states = lax.fori_loop(0, steps, step, moving).states
+    return states._replace(columns=matrix.axes.shift(states.columns, group))
 
 
 def _symmetric_ring(
@@ -176,14 +205,14 @@ def _symmetric_ring(
 ) -> States:
     """Half of the ring's steps; the states of the columns, half-way round by then, are sent home."""
     n = matrix.axes.devices
-    step = lambda order, moving: _step(matrix, accumulator, rows, order, moving)
+    step = lambda order, moving: _step(matrix, accumulator, rows, order, 1, moving)
     states = States(accumulator.empty(rows), accumulator.empty(columns), carry)
-    moving = step(TRIANGLE, (columns, states))
+    moving = step(TRIANGLE, _Moving(columns, states))
     if n == 1:
-        return moving[1]
+        return moving.states
     moving = lax.fori_loop(1, (n + 1) // 2, lambda _, moving: step(ALL, moving), moving)
     if n % 2 == 0:  # two devices have each other's rows: one takes the even tiles, one the odd
         takes_odd = matrix.axes.index() < n // 2
         moving = step(TileOrder(lambda i: (i + takes_odd) % 2, 2), moving)
-    states = moving[1]
-    return states._replace(columns=matrix.axes.shift(states.columns, -(n // 2 + 1)))
+    states = moving.states
+    return states._replace(columns=matrix.axes.shift(states.columns, -(n // 2)))

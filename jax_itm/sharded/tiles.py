@@ -14,11 +14,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from jax_itm.errors import ArgumentError
-from jax_itm.numerics import PRODUCT_TYPES, is_cpu
+from jax_itm.platforms import PRODUCT_TYPES, device_memory, is_cpu
 from jax_itm.sharded.collectives import ONE_DEVICE, BatchAxes
 from jax_itm.types import Array, Bool, Float, Int, PyTree
 
-GATHER_BYTES = 16 * 2**20  # the columns of all devices, up to which the schedule "auto" gathers them
+GATHER_BYTES = 16 * 2**20  # the columns of all devices, up to which the schedule "auto" gathers them anywhere
+GATHER_SHARE = 1 / 32  # of an accelerator's memory for the columns of a group; their gradients take as much
 
 
 class Plan(NamedTuple):
@@ -26,8 +27,9 @@ class Plan(NamedTuple):
 
     Attributes:
         schedule: "ring" passes the columns from device to device: memory is a few shards, whatever the batch.
-            "gather" fetches all columns at once, in one collective. "auto" gathers where they are small. On
-            one device all are the same.
+            "gather" fetches all columns at once, in one collective. "auto" takes on accelerators the columns
+            of as many devices at a time as 1/32 of their memory holds, and on CPUs all where they are small.
+            On one device all are the same.
         tile: the largest height and width of a tile; 0 chooses by the kind of device.
         dtype: of the products: "float32", which is full precision on every platform; "tf32", on GPUs what it
             says and on TPUs three bfloat16 passes; or "bfloat16". Sums stay float32.
@@ -129,11 +131,25 @@ class Matrix:
         """Height and width of a tile, as equal as can be."""
         return -(-self.rows // self.tiles)
 
-    def gathers(self, x: tuple[Array, ...]) -> bool:
-        """Whether all columns come at once; `x` are a device's own."""
-        size = self.axes.devices * sum(leaf.size * leaf.dtype.itemsize for leaf in x)
-        schedule = self.plan.schedule
-        return schedule == "gather" or (schedule == "auto" and size <= GATHER_BYTES)
+    def tile_width(self, group: int) -> int:
+        """Width of a tile of a group's columns: where a device's tiles are small, several in one."""
+        most = max(self.largest_tile // self.tile, 1)
+        return self.tile * max(k for k in range(1, most + 1) if self.tiles * group % k == 0)
+
+    def group(self, x: tuple[Array, ...], symmetric: bool = False) -> int:
+        """How many devices' columns are on a device at a time; `x` are a device's own.
+
+        "auto" takes as many as memory allows: fewer steps, each with more work in one piece. A ring in groups
+        of one does half of a symmetric matrix, which is worth more there unless everything is small.
+        """
+        devices = self.axes.devices
+        if self.plan.schedule != "auto":
+            return devices if self.plan.schedule == "gather" else 1
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in x)
+        if is_cpu() or symmetric or devices * size <= GATHER_BYTES:
+            return devices if devices * size <= GATHER_BYTES else 1
+        budget = device_memory() * GATHER_SHARE
+        return max(k for k in range(1, devices + 1) if devices % k == 0 and (k == 1 or k * size <= budget))
 
     def block(self, side: Side) -> Block:
         """A device's own rows of a side, numbered, and padded to whole tiles. Inside `on_shards`."""

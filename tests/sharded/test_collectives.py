@@ -19,8 +19,8 @@ def test_the_order_of_devices_is_that_of_the_rows(axis, kind):
         n = axes.devices
 
         def shards(x, _):
-            everything = axes.gather(x)
-            from_all = axes.exchange(n * axes.index() + jnp.arange(n))
+            everything = axes.gather(x, n)
+            from_all = axes.exchange(n * axes.index() + jnp.arange(n), n)
             return (x[:, None] // (8 // n), axes.shift(x), axes.shift(x, -1), from_all[None]), everything
 
         rows = jax.jit(lambda x: on_shards(axes, shards, x, ()))
@@ -31,6 +31,34 @@ def test_the_order_of_devices_is_that_of_the_rows(axis, kind):
     np.testing.assert_array_equal(earlier, np.roll(np.arange(8), -shard))
     np.testing.assert_array_equal(from_all[:, :, 0], np.arange(n)[None] * n + np.arange(n)[:, None])
     np.testing.assert_array_equal(everything, n * np.arange(8))  # summed over the devices
+
+
+@pytest.mark.parametrize("axis", ["data", ("replica", "data"), ("data", "replica")], ids=str)
+@pytest.mark.parametrize("group", [1, 2])
+def test_a_group_is_of_devices_that_follow_one_another(axis, group):
+    with jax.set_mesh(jax.make_mesh((2, 4), ("replica", "data"), (AxisType.Auto,) * 2)):
+        axes = batch_axes(axis)
+        n = axes.devices
+
+        def shards(x, _):
+            columns = axes.gather(x, group)
+            part = 100 * axes.index() + columns  # what this device has of every column of its group
+            if group == 1:
+                return (columns, part[None], part), ()
+            return (columns, axes.exchange(part, group)[None], axes.sum_scatter(part, group)), ()
+
+        x = jnp.arange(2 * n)  # two rows a device
+        columns, exchanged, summed = jax.device_get(jax.jit(lambda x: on_shards(axes, shards, x, ())[0])(x))
+    for device in range(n):
+        first = device // group * group
+        members = np.arange(first, first + group)
+        own = np.arange(2 * device, 2 * device + 2)
+        np.testing.assert_array_equal(
+            columns.reshape(n, -1)[device], np.arange(2 * first, 2 * first + 2 * group)
+        )
+        parts = 100 * members[:, None] + own
+        np.testing.assert_array_equal(exchanged.reshape(n, group, 2)[device], parts)
+        np.testing.assert_array_equal(summed.reshape(n, 2)[device], parts.sum(axis=0))
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)

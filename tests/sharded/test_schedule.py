@@ -12,7 +12,7 @@ from jax_itm.sharded.schedule import Accumulator, States, traverse
 from jax_itm.sharded.tiles import Matrix, Side
 
 
-def visits(devices, batch, plan, symmetric):
+def visits(devices, batch, plan, symmetric, additive=False):
     """How often, by weight, each row was paired with each column: as row and as column, both (b, b)."""
     mesh = jax.make_mesh((devices,), ("dp",), (AxisType.Auto,), devices=jax.devices()[:devices])
     with jax.set_mesh(mesh):
@@ -27,7 +27,7 @@ def visits(devices, batch, plan, symmetric):
         def shards(side, _):
             block = matrix.block(side)
             empty = lambda block: jnp.zeros((len(block.id), batch))
-            accumulator = Accumulator(empty, update, jnp.add)
+            accumulator = Accumulator(empty, update, jnp.add, additive)
             states = traverse(matrix, accumulator, block, block, jnp.zeros((), int), symmetric)
             return matrix.unpad((states.rows, states.columns)), states.carry
 
@@ -43,6 +43,18 @@ CASES = [(1, 7, 3), (2, 8, 3), (3, 9, 2), (4, 8, 1), (5, 5, 4), (8, 8, 4)]  # de
 @pytest.mark.parametrize(("devices", "batch", "tile"), CASES)
 def test_every_pair_is_visited_once(devices, batch, tile, schedule):
     (rows, columns), _ = visits(devices, batch, Plan(schedule, tile), False)
+    np.testing.assert_array_equal(rows, np.ones((batch, batch)))
+    np.testing.assert_array_equal(columns, np.ones((batch, batch)))
+
+
+@pytest.mark.parametrize("additive", [False, True])
+@pytest.mark.parametrize(
+    ("devices", "group", "tile"), [(4, 2, 3), (6, 3, 1), (6, 2, 4), (8, 4, 2), (6, 6, 2)]
+)
+def test_in_groups_every_pair_is_visited_once(monkeypatch, devices, group, tile, additive):
+    monkeypatch.setattr(Matrix, "group", lambda *_: group)
+    batch = 3 * devices
+    (rows, columns), _ = visits(devices, batch, Plan("auto", tile), False, additive)
     np.testing.assert_array_equal(rows, np.ones((batch, batch)))
     np.testing.assert_array_equal(columns, np.ones((batch, batch)))
 

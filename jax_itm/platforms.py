@@ -1,4 +1,4 @@
-"""On what kind of device a program will run, and with how many digits its products are taken.
+"""What differs between platforms: the figures of accelerators, and how many digits products have there.
 
 Unless a product says otherwise, a TPU takes one of float32 numbers in a single bfloat16 pass (8 bits of
 mantissa) and a GPU in TF32 (11 bits). Everything that decides a score, a rank or a statistic says otherwise.
@@ -34,6 +34,34 @@ PRODUCT_TYPES = {
 }
 
 
+class Chip(NamedTuple):
+    """A generation of accelerators.
+
+    Attributes:
+        kind: as JAX names its devices.
+        memory: of a device, in GiB, as much as a program may use.
+        clock: of the cores, in GHz; 0 where the compiler estimates no cycles.
+        link: GB/s of one link in one direction.
+    """
+
+    kind: str
+    memory: float
+    clock: float
+    link: float
+
+
+# Memory as the compiler allows it, clocks as published, links of TPUs as in "How to Scale Your Model" (Austin
+# et al., Google DeepMind, 2025, chapter "TPUs").
+CHIPS = {
+    "v4": Chip("TPU v4", 31.25, 1.05, 45.0),
+    "v5e": Chip("TPU v5 lite", 15.75, 1.5, 45.0),
+    "v5p": Chip("TPU v5", 95.0, 1.75, 90.0),
+    "v6e": Chip("TPU v6 lite", 31.25, 1.75, 90.0),
+    "h100": Chip("NVIDIA H100 80GB HBM3", 79.0, 0.0, 450.0),
+}
+SMALLEST_MEMORY = 15.75  # in GiB, of an accelerator that is not in the table
+
+
 def platform() -> str:
     """The platform of the mesh that is set, "cpu", "gpu" or "tpu"; without a mesh, of JAX's default device.
 
@@ -48,6 +76,15 @@ def platform() -> str:
 def is_cpu() -> bool:
     """Whether the program will run on CPUs."""
     return platform() == "cpu"
+
+
+def device_memory() -> float:
+    """Bytes of memory that a program may use on a device of the mesh that is set, an accelerator's."""
+    mesh = jax.sharding.get_abstract_mesh()
+    device = None if mesh.empty else mesh.abstract_device
+    kind = jax.devices()[0].device_kind if device is None else device.device_kind
+    known = (chip.memory for chip in CHIPS.values() if chip.kind == kind)
+    return next(known, SMALLEST_MEMORY) * 2**30
 
 
 def full_product(a: Array, b: Array) -> Array:
