@@ -150,8 +150,7 @@ class DualEncoder:
         parts = self.micro_batches
         sides = {side: batch[side] for side in SIDES}
         if parts == 1:
-            # Key 0, so that one part equals micro-batch 0.
-            return self._encode_pair(params, sides, jax.random.fold_in(rng, 0))
+            return self._encode_pair(params, sides, jax.random.fold_in(rng, 0))  # so it equals micro-batch 0
         if with_stats := [side for side in SIDES if side in params.get("stats", {})]:
             raise ArgumentError(
                 f"micro_batches={parts}: the {with_stats[0]} encoder has batch statistics, which would be of"
@@ -203,15 +202,14 @@ class DualEncoder:
         rng: PRNGKeyArray,
         step: Array,
     ) -> dict[str, TermOutput]:
-        image, text, _ = encoded
         stats = params.get("stats", {}).get("losses", {})
         traversal = {"axis": self.axis, "plan": self.plan}
         sampled = sampled_once(encoded, image_ids, self.options.sampling, params["loss"], rng, **traversal)
 
         def output_of(name: str) -> TermOutput:
             inputs = TermInputs(
-                image=image,
-                text=text,
+                image=encoded.image,
+                text=encoded.text,
                 image_ids=image_ids,
                 options=self.options[name],
                 params=params["loss"].get(name, {}),
