@@ -25,6 +25,7 @@ from jax_itm.cli import (
     study,
     train,
 )
+from jax_itm.distributed.offline import without_tpu
 from jax_itm.errors import UserError
 
 
@@ -63,6 +64,7 @@ COMMANDS: dict[str, Command] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; a UserError becomes one line and its exit status."""
+    without_tpu()
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     takes_fields = bool(getattr(args, "config", None))

@@ -1,6 +1,5 @@
 """Where the chips of a TPU slice stand: a ring through neighbours, and slices that this machine lacks."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,16 +8,10 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
+from jax_itm.distributed.offline import without_tpu
 from jax_itm.errors import UserError
 from jax_itm.platforms import CHIPS
 
-# libtpu asks for these on a machine without a TPU; any single host will do.
-OFFLINE = {
-    "TPU_SKIP_MDS_QUERY": "1",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-}
 TWO_CORES = ("v4", "v5p")  # generations whose chips have two cores that work as one ("megacore")
 
 
@@ -85,8 +78,7 @@ def offline_devices(name: str) -> list[Any]:
     if generation not in CHIPS or ":" not in name:
         known = ", ".join(CHIPS)
         raise UserError(f"--topology {name}: must be a generation ({known}) and a shape, such as v5e:4x8")
-    for variable, value in OFFLINE.items():
-        os.environ.setdefault(variable, value)
+    without_tpu()
     options = {"chip_config_name": "megacore"} if generation in TWO_CORES else {}
     try:
         slice_ = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
