@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -81,6 +82,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"jax_itm: {error}", file=sys.stderr)
         return error.status if isinstance(error, UserError) else 2
+    except RuntimeError as error:  # JAX's own kind of it
+        if args.debug or "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(f"jax_itm: {_out_of_memory(str(error))}", file=sys.stderr)
+        return 2
+
+
+def _out_of_memory(message: str) -> str:
+    """What to do where a program does not fit into a device, in one line."""
+    used = re.search(r"Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm", message)
+    amount = f" ({used[1]} of {used[2]})" if used else ""
+    return (
+        f"a device has too little memory{amount}: set config.remat=True, config.micro_batches=2 or more,"
+        " config.fsdp=True, or a smaller config.batch_size; python -m jax_itm compile tells beforehand"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

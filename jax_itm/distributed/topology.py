@@ -75,8 +75,9 @@ def offline_devices(name: str) -> list[Any]:
         UserError: the generation is unknown, the compiler does not know the slice, or there is no compiler.
     """
     generation = name.split(":")[0]
-    if generation not in CHIPS or ":" not in name:
-        known = ", ".join(CHIPS)
+    tpus = [chip for chip, figures in CHIPS.items() if figures.kind.startswith("TPU")]
+    if generation not in tpus or ":" not in name:
+        known = ", ".join(tpus)
         raise UserError(f"--topology {name}: must be a generation ({known}) and a shape, such as v5e:4x8")
     without_tpu()
     options = {"chip_config_name": "megacore"} if generation in TWO_CORES else {}
