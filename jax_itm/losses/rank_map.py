@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm.losses.columns import ColumnSelection
-from jax_itm.platforms import full_product, is_cpu
+from jax_itm.platforms import full_product
 from jax_itm.sharded.collectives import ONE_DEVICE, BatchAxes, per_row, split_rows
 from jax_itm.types import Array, Bool, Float, Int
 
@@ -15,42 +15,16 @@ class Ordered(NamedTuple):
     """One modality's tokens, sorted column by column."""
 
     values: Float[Array, "b n d"]  # ascending, the true ones first; zeros behind them
-    rank: Int[Array, "b n d"]  # where each token stands among the values of its column
-    token: Int[Array, "b n d"]  # which token stands there: the inverse order
+    rank: Int[Array, "b n d"]  # the place of each token in its column
     count: Int[Array, "b"]  # of true tokens
 
 
 def ordered(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Ordered:
     """Sorts every column: two sorts, of which the second only inverts an order. Ranks have no gradient."""
     real = mask[..., None]
-    token = jnp.argsort(jax.lax.stop_gradient(jnp.where(real, tokens, jnp.inf)), axis=1)
-    rank = jnp.argsort(token, axis=1)
-    values = permuted(jnp.where(real, tokens, 0), rank, token)
-    return Ordered(values, rank, token, jnp.sum(mask, axis=1))
-
-
-def permuted(
-    x: Float[Array, "b n d"], order: Int[Array, "b n d"], inverse: Int[Array, "b n d"]
-) -> Float[Array, "b n d"]:
-    """`x` along axis 1 with every value moved to the place that `order` has for it.
-
-    The inverse order reads where each comes from: on CPUs that is a gather. Accelerators gather single
-    numbers slowly, and forwards as well as backwards they sort.
-    """
-    if is_cpu():
-        return jnp.take_along_axis(x, inverse, axis=1)
-    return _sorted_by(x, order, inverse)
-
-
-@jax.custom_vjp
-def _sorted_by(x: Array, order: Array, inverse: Array) -> Array:
-    return jax.lax.sort((order, x), dimension=1, num_keys=1)[1]
-
-
-_sorted_by.defvjp(
-    lambda x, order, inverse: (_sorted_by(x, order, inverse), (order, inverse)),
-    lambda saved, cotangent: (_sorted_by(cotangent, saved[1], saved[0]), None, None),
-)
+    place = jnp.argsort(jax.lax.stop_gradient(jnp.where(real, tokens, jnp.inf)), axis=1)
+    values = jnp.take_along_axis(jnp.where(real, tokens, 0), place, axis=1)
+    return Ordered(values, jnp.argsort(place, axis=1), jnp.sum(mask, axis=1))
 
 
 def sample(own: Ordered, other: Ordered, weights: Float[Array, "d d"]) -> Float[Array, "b n d"]:
@@ -71,7 +45,7 @@ def sample(own: Ordered, other: Ordered, weights: Float[Array, "d d"]) -> Float[
     at = lambda k: jnp.take_along_axis(g, k[..., None], axis=1)
     share = (u - low)[..., None]
     in_order = (1 - share) * at(low) + share * at(high)
-    return permuted(in_order, own.token, own.rank)
+    return jnp.take_along_axis(in_order, own.rank, axis=1)
 
 
 def sample_both(

@@ -102,3 +102,11 @@ def test_gpo_gathers_nothing(mesh):
         text = jax.jit(jax.value_and_grad(pooled, (0, 1))).lower(params, x).compile().as_text()
     assert sizes(text, "sort")  # what is looked for would be found
     assert max(sizes(text, "gather", "scatter"), default=0) < 64 * 256
+
+
+def test_distribution_sampling_compiles(mesh):
+    """With sorts in place of its gathers, libtpu 0.0.42 crashes (a cycle in its algebraic simplifier)."""
+    shape = (32, 6, 128)
+    mask = jnp.ones(shape[:2], bool)
+    fn = lambda v, t: losses.distribution_sampling(v, mask, t, mask, thresholds=jnp.ones(2))
+    assert precisions(compiled(mesh, fn, shape, shape).as_text()) == {"highest"}
