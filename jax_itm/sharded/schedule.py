@@ -37,6 +37,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jax_itm.platforms import is_cpu
 from jax_itm.sharded.tiles import Block, Matrix
 from jax_itm.types import Array, PyTree
 
@@ -148,17 +149,25 @@ class _Moving(NamedTuple):
 def _step(
     matrix: Matrix, accumulator: Accumulator, rows: Block, order: TileOrder, group: int, moving: _Moving
 ) -> _Moving:
-    """One step of a ring: all that is sent is under way while the tiles are worked on."""
+    """One step of a ring: all that is sent is under way while the tiles are worked on.
+
+    CPUs send nothing while they work: there single devices continue the state that arrives, which saves the
+    memory of a second one.
+    """
     axes = matrix.axes
     columns, states = moving
-    next_columns = axes.shift(columns, group)
-    arriving = axes.shift(states.columns, group)
+    only_step = group == axes.devices
     here = axes.gather(columns, group)
+    next_columns = columns if only_step else axes.shift(columns, group)
+    arriving = states.columns if only_step else axes.shift(states.columns, group)
+    continues = group == 1 and (is_cpu() or only_step)
+    tile_states = states._replace(columns=arriving if continues else accumulator.empty(here))
     size = matrix.tile, matrix.tile_width(group)
-    tile_states = states._replace(columns=accumulator.empty(here))
     tile_states = _over_tiles(accumulator.update, rows, here, tile_states, size, order)
-    own = _to_owners(matrix, accumulator, tile_states.columns, group)
-    return _Moving(next_columns, tile_states._replace(columns=accumulator.merge(arriving, own)))
+    result = _to_owners(matrix, accumulator, tile_states.columns, group)
+    if not (continues or only_step):
+        result = accumulator.merge(arriving, result)
+    return _Moving(next_columns, tile_states._replace(columns=result))
 
 
 def _to_owners(matrix: Matrix, accumulator: Accumulator, columns: PyTree, group: int) -> PyTree:

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import AxisType
 
 from jax_itm.losses import Plan
+from jax_itm.sharded import schedule
 from jax_itm.sharded.collectives import batch_axes, on_shards
 from jax_itm.sharded.schedule import Accumulator, States, traverse
 from jax_itm.sharded.tiles import Matrix, Side
@@ -45,6 +46,17 @@ def test_every_pair_is_visited_once(devices, batch, tile, schedule):
     (rows, columns), _ = visits(devices, batch, Plan(schedule, tile), False)
     np.testing.assert_array_equal(rows, np.ones((batch, batch)))
     np.testing.assert_array_equal(columns, np.ones((batch, batch)))
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize(("devices", "batch", "tile"), CASES)
+def test_as_on_accelerators_every_pair_is_visited_once(monkeypatch, devices, batch, tile, symmetric):
+    """There the states of columns follow a step behind, and are merged with what was made meanwhile."""
+    monkeypatch.setattr(schedule, "is_cpu", lambda: False)
+    (rows, columns), _ = visits(devices, batch, Plan("ring", tile), symmetric)
+    together = [rows + columns] if symmetric else [rows, columns]
+    for visited in together:
+        np.testing.assert_array_equal(visited, np.ones((batch, batch)))
 
 
 @pytest.mark.parametrize("additive", [False, True])
