@@ -29,7 +29,7 @@ kind, at, delay, faulty_process = fault.split(":")
 is_faulty = process == faulty_process
 batches = itertools.count()
 
-def read(run, outcome, original=loop.read):
+def fetch_and_check(run, outcome, original=loop.fetch_and_check):
     if is_faulty and kind.isdigit() and outcome and outcome.step == int(at):
         threading.Timer(float(delay), os.kill, (os.getpid(), int(kind))).start()
     return original(run, outcome)
@@ -57,7 +57,7 @@ def heartbeat(original=matcher.heartbeat):
     if command[0] == "evaluate" and is_faulty and kind.isdigit() and next(batches) == int(at):
         os.kill(os.getpid(), int(kind))
 
-loop.read = read
+loop.fetch_and_check = fetch_and_check
 loop.training_batches = training_batches
 step.train_step = train_step
 matcher.heartbeat = heartbeat

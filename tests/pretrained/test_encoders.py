@@ -158,7 +158,7 @@ def test_a_run_on_pixels_starts_from_a_vit(tmp_path):
     config = default("vsepp")
     config.image.update({"name": "pretrained", "path": str(tmp_path), "frozen": True, "drop": 0.0})
     config.dim, config.batch_size, config.data.modality = 8, 4, "pixels"
-    with pytest.raises(UserError, match=r"config\.image\.name='pretrained': starting a run"):
+    with pytest.raises(UserError, match=r"config\.image\.name='pretrained': architecture unknown"):
         build(config, Facts(vocab=9))
     check(config)
     start = read_source(config)
@@ -471,7 +471,7 @@ def test_configs_that_do_not_fit(tmp_path, fields, said):
 
 
 def test_a_config_that_no_run_started(tmp_path):
-    with pytest.raises(UserError, match=r"config\.text\.name='pretrained': starting a run"):
+    with pytest.raises(UserError, match=r"config\.text\.name='pretrained': architecture unknown"):
         build(settings(tmp_path), Facts(vocab=20))
 
 
