@@ -87,12 +87,17 @@ def _read_file(path: str, overrides: list[tuple[str, str]]) -> Config:
             import_modules(_parsed(text))
     config = call(path, "get_config", "--config ")
     import_modules(config.imports)
-    if "head" in config:  # a dual encoder, which any registered term may join
+    _add_new_terms(config)
+    return config
+
+
+def _add_new_terms(config: Config) -> None:
+    """Gives a dual encoder, which any registered term may join, the fields of terms it does not know yet."""
+    if "head" in config and "losses" in config:
         with config.unlocked():
             for name, section in LOSSES.items():
                 if name not in config.losses:
                     config.losses[name] = defaults(section)
-    return config
 
 
 def _with_overrides(config: Config, overrides: list[tuple[str, str]]) -> Config:
@@ -233,6 +238,7 @@ def from_dict(saved: dict[str, Any]) -> Config:
     if "preset" not in config:
         raise UserError("config: saved by another version of jax_itm: it has no field config.preset")
     import_modules(config.get("imports", ()))
+    _add_new_terms(config)  # those that this process has registered since
     wanted = fields(config).keys()
     saved_fields = flatten(config).keys()
     if wanted != saved_fields:

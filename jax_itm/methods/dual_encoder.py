@@ -20,7 +20,7 @@ from jax_itm.methods.sampling import sampled_once
 from jax_itm.methods.scores import Score, make_score
 from jax_itm.methods.terms import TERMS, InitialArrays, Term, TermInputs, TermOutput, loss_options
 from jax_itm.sharded.collectives import Axis
-from jax_itm.types import Array, Batch, Float, Inputs, Params, PRNGKeyArray, PyTree, Terms
+from jax_itm.types import Array, Batch, Float, Params, PRNGKeyArray, PyTree, Terms
 
 
 class DualEncoder:
@@ -225,15 +225,15 @@ class DualEncoder:
 
         return {name: output_of(name) for name in self.active}
 
-    def encode(self, params: Params, side: str, inputs: Inputs) -> Encoded:
+    def encode(self, params: Params, side: str, inputs: PyTree) -> Encoded:
         """One side ("image" or "text") as in evaluation: deterministic, with the head."""
         return self._with_head(params, side, self.encoders.encode(params, side, inputs), None)
 
-    def encode_image(self, params: Params, image: Inputs) -> PyTree:
+    def encode_image(self, params: Params, image: PyTree) -> PyTree:
         """What `score` needs of images."""
         return self.scoring.encode(params, "image", self.encode(params, "image", image))
 
-    def encode_text(self, params: Params, text: Inputs) -> PyTree:
+    def encode_text(self, params: Params, text: PyTree) -> PyTree:
         """What `score` needs of texts."""
         return self.scoring.encode(params, "text", self.encode(params, "text", text))
 

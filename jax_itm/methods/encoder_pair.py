@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm.arrays import Encoded, l2_normalise
-from jax_itm.types import Array, Batch, Float, Inputs, Params, PRNGKeyArray, PyTree
+from jax_itm.types import Array, Batch, Float, Params, PRNGKeyArray, PyTree
 
 SIDES = ("image", "text")
 
@@ -42,14 +42,14 @@ class EncoderPair:
         stats = {side: v["batch_stats"] for side, v in variables.items() if "batch_stats" in v}
         return params, stats
 
-    def encode(self, params: Params, side: str, inputs: Inputs) -> Encoded:
+    def encode(self, params: Params, side: str, inputs: PyTree) -> Encoded:
         """One side as in evaluation."""
         stats = params.get("stats", {}).get(side)
         with jax.default_matmul_precision(self.precision):
             return _as_encoded(self.modules[side].apply(_variables(params[side], stats), inputs))
 
     def encode_training(
-        self, params: Params, side: str, inputs: Inputs, rng: PRNGKeyArray
+        self, params: Params, side: str, inputs: PyTree, rng: PRNGKeyArray
     ) -> tuple[Encoded, PyTree | None]:
         """One side as in training -> (encoded, new batch statistics where there are any)."""
         module = self.modules[side]

@@ -79,3 +79,17 @@ def test_a_term_that_the_file_does_not_know_gets_its_defaults(folder, monkeypatc
 def test_what_cannot_be_imported_is_one_line(folder, imports, message):
     with pytest.raises(UserError, match=message):
         read(str(folder / "run.py"), [f"--config.imports={imports}", "--config.losses.my_term.weight=1"])
+
+
+def test_a_saved_run_is_read_where_another_term_is_registered():
+    from jax_itm.config import default, from_json, to_json
+    from jax_itm.config.fields import weight
+    from jax_itm.config.loss_fields import LOSSES
+
+    saved = to_json(default("info_nce"))
+    LOSSES["registered_later"] = {"weight": weight(0.0, "of the term")}
+    try:
+        assert from_json(saved).losses.registered_later.weight == 0.0
+    finally:
+        del LOSSES["registered_later"]
+    assert "registered_later" not in from_json(saved).losses
