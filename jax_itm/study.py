@@ -67,7 +67,9 @@ class Runner:
     """Runs tasks in folders below `out`, `jobs` at once, each on its share of the cores."""
 
     def __init__(self, study: Study, out: str | Path, jobs: int = 1):
-        self.study, self.out, self.jobs = study, Path(out), jobs
+        self.study = study
+        self.out = Path(out)
+        self.jobs = jobs
         self.done = read_lines(self.out / "runs.jsonl")
         self._lock = threading.Lock()
         self._cores: SimpleQueue[set[int]] = SimpleQueue()
@@ -122,7 +124,8 @@ class Runner:
 
     def commands(self, task: Task) -> tuple[list[str], list[str]]:
         """What a person would type: `train` and `evaluate` of one task."""
-        row, workdir = task.row, self.out / task.key
+        row = task.row
+        workdir = self.out / task.key
         start = [sys.executable, "-m", "jax_itm"]
         fields = {**row.fields, **row.trials[task.trial], "seed": task.seed, "name": row.name}
         config = re.sub(r"\{([^}]+)\}", lambda m: str(self._of_seed(m[1], task.seed)), row.config)
@@ -145,7 +148,8 @@ class Runner:
         return next(row for row in self.study.rows if row.name == name)
 
     def _ended(self, name: str) -> bool:
-        row, first = self._named(name), self.study.seeds[0]
+        row = self._named(name)
+        first = self.study.seeds[0]
         trials = [Task(row, trial, first) for trial in range(len(row.trials))]
         known = lambda tasks: all(task.key in self.done for task in tasks)
         return known(trials) and known(self.tasks(row))

@@ -29,10 +29,33 @@ settings.load_profile("suite")
 # Folders, files and tests, below tests/, that take more than a few seconds: `-m fast` leaves them out, and
 # `-m slow` selects them. A test may also be marked with @pytest.mark.slow.
 SLOW = (
+    "aot/",
+    "config/test_load.py::test_every_field",
+    "data/",
     "distributed/",
     "end_to_end/",
+    "evaluation/",
+    "inference/",
     "launch/",
+    "losses/",
+    "methods/",
+    "models/test_batch_norm.py",
+    "models/test_encoders.py",
+    "plots/",
+    "pretrained/",
     "robustness/",
+    "test_study.py",
+    "train/",
+)
+# Of these, one each that is quick and tells most: a loss against its loop and over devices, a step of training.
+FAST = (
+    "losses/test_errors.py",
+    "losses/test_objectives.py",
+    "losses/test_attention_alignment.py",
+    "methods/test_dual_encoder.py::test_one_sgd_step_is_equal_on_one_and_eight_devices[sigmoid",
+    "methods/test_terms.py::test_a_term_of_weight_0",
+    "data/test_batches.py",
+    "data/test_tokenizer.py",
 )
 
 
@@ -40,7 +63,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks every test as fast or slow."""
     for item in items:
         name = item.nodeid.removeprefix("tests/")
-        is_slow = name.startswith(SLOW) or item.get_closest_marker("slow") is not None
+        is_slow = name.startswith(SLOW) and not name.startswith(FAST)
+        is_slow = is_slow or item.get_closest_marker("slow") is not None
         item.add_marker(pytest.mark.slow if is_slow else pytest.mark.fast)
 
 

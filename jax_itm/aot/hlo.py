@@ -92,7 +92,8 @@ def _instruction(name: str, text: str) -> Instruction:
         for end, letter in enumerate(text, start=1):
             depth += (letter == "(") - (letter == ")")
             if depth == 0:
-                type_, rest = text[:end], text[end + 1 :]
+                type_ = text[:end]
+                rest = text[end + 1 :]
                 break
     opcode, _, attributes = rest.partition("(")
     return Instruction(name, type_, opcode, attributes)

@@ -7,7 +7,8 @@ switched on or off, and any option changed, on top of any preset.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-DUAL, CROSS = "dual_encoder", "cross_encoder"
+DUAL = "dual_encoder"
+CROSS = "cross_encoder"
 
 
 class Preset(NamedTuple):

@@ -57,7 +57,8 @@ def ring_order(devices: Sequence[Any]) -> list[Any]:
     cells = [tuple(getattr(device, "coords", ())) for device in devices]
     if not cells[0] or len(set(cells)) < len(cells):
         return list(devices)
-    low, high = np.min(cells, axis=0), np.max(cells, axis=0)
+    low = np.min(cells, axis=0)
+    high = np.max(cells, axis=0)
     shape = tuple(int(side) for side in high - low + 1)
     if np.prod(shape) != len(cells):
         return list(devices)

@@ -32,7 +32,8 @@ def divergence(
 
     Infinite where Q is exactly 0 and P is not; `rows` counts those with any true column.
     """
-    p, q = jnp.where(mask, p, 1.0), jnp.where(mask, q, 1.0)
+    p = jnp.where(mask, p, 1.0)
+    q = jnp.where(mask, q, 1.0)
     each = jnp.where(mask, xlogy(p, p) - xlogy(p, q + eps), 0)
     rows = jnp.sum(jnp.any(mask, axis=2), axis=1)
     return jnp.sum(each, axis=(1, 2)) / jnp.maximum(rows, 1)
@@ -196,5 +197,6 @@ def annotated_isd(
     """
     real = jnp.any(phrases, axis=2) & jnp.any(boxes, axis=2)
     keep = lambda groups: groups & real[:, :, None]
-    texts, images = pooled(maps.own, keep(phrases)), pooled(maps.other, keep(boxes))
+    texts = pooled(maps.own, keep(phrases))
+    images = pooled(maps.other, keep(boxes))
     return symmetric_divergence(texts, images, square(real)), jnp.sum(real, axis=1) >= 2

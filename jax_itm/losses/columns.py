@@ -89,7 +89,8 @@ def column_moments(tokens: Float[Array, "b n d"], mask: Bool[Array, "b n"], axis
 
 def relatedness(image: Moments, text: Moments) -> Float[Array, "d d"]:
     """`log s_ij = -KL(C^v_i, C^t_j)` of Gaussian columns: equation (5)."""
-    v, t = image.variance[:, None] + 1e-6, text.variance[None, :] + 1e-6
+    v = image.variance[:, None] + 1e-6
+    t = text.variance[None, :] + 1e-6
     apart = image.mean[:, None] - text.mean[None, :]
     return -0.5 * (jnp.log(t / v) + (v + apart**2) / t - 1)
 

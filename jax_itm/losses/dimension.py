@@ -175,7 +175,8 @@ def _per_dimension(c: Float[Array, "d d"], form: str, phi: str, eps: float) -> F
         return (1 - diagonal) ** 2 + 5e-3 * (jnp.sum(c * c, axis=1) - diagonal**2)
     p = PHI[phi](c)
     own = _diagonal(p)
-    by_row, by_column = own / (jnp.sum(p, axis=1) + eps), own / (jnp.sum(p, axis=0) + eps)
+    by_row = own / (jnp.sum(p, axis=1) + eps)
+    by_column = own / (jnp.sum(p, axis=0) + eps)
     if form == "infonce":
         return -jnp.log(by_row + eps) - jnp.log(by_column + eps)
     return -(by_row + by_column)

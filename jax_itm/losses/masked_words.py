@@ -59,7 +59,8 @@ def hide_words(
     A `share` of the true words; never [CLS], [SEP] or padding.
     """
     keys = jax.random.split(key, 3)
-    ids, mask = text["ids"], text["mask"]
+    ids = text["ids"]
+    mask = text["mask"]
     position = jnp.arange(ids.shape[1])[None]
     last = jnp.sum(mask, axis=1, keepdims=True) - 1
     chosen = (position > 0) & (position < last) & (jax.random.uniform(keys[0], ids.shape) < share)

@@ -37,7 +37,8 @@ def sample(own: Ordered, other: Ordered, weights: Float[Array, "d d"]) -> Float[
     Within each row of the batch, that is the matched pair. What stands at padded tokens means nothing.
     """
     g = full_product(other.values, weights.T)
-    r, w = own.count[:, None], other.count[:, None]
+    r = own.count[:, None]
+    w = other.count[:, None]
     u = (jnp.arange(own.values.shape[1]) + 0.5) / jnp.maximum(r, 1) * w - 0.5
     u = jnp.clip(u, 0, jnp.maximum(w - 1, 0))
     low = jnp.floor(u).astype(jnp.int32)
@@ -63,7 +64,8 @@ def sample_both(
     weights = selected[0].weights, selected[1].weights
 
     def pair(v: Array, v_mask: Array, t: Array, t_mask: Array, *weights: Array) -> tuple[Array, Array]:
-        image, text = ordered(v, v_mask), ordered(t, t_mask)
+        image = ordered(v, v_mask)
+        text = ordered(t, t_mask)
         return sample(image, text, weights[0]), sample(text, image, weights[1])
 
     sides = image, image_mask, text, text_mask

@@ -197,7 +197,8 @@ def _moments_of_s(
                 "key: the schedule 'random_features' draws tokens, and needs a jax.random.key"
             )
         of_image, of_text = jax.random.split(key)
-        v_mask, t_mask = random_tokens(axes, of_image, v_mask), random_tokens(axes, of_text, t_mask)
+        v_mask = random_tokens(axes, of_image, v_mask)
+        t_mask = random_tokens(axes, of_text, t_mask)
     elif options.schedule == "precomputed":
         v, t = jax.lax.stop_gradient((v, t) if origin is None else split_rows(axes, origin))
     return column_moments(v, v_mask, axis=axes.names), column_moments(t, t_mask, axis=axes.names)
@@ -234,8 +235,10 @@ def contrast(
         pooled = lambda x: l2_normalise(mean_pool(x, mask))
         shared = {"scale": scale, "image_ids": image_ids, "axis": axes.names, "plan": plan}
         return contrastive.info_nce(pooled(sampled), pooled(tokens), **shared)
-    x, s = l2_normalise(sampled), l2_normalise(tokens)
-    own, real = scale * jnp.sum(x * s, axis=-1), mask.astype(x.dtype)
+    x = l2_normalise(sampled)
+    s = l2_normalise(tokens)
+    own = scale * jnp.sum(x * s, axis=-1)
+    real = mask.astype(x.dtype)
     if options.level == "patch_image":
         scores = scale * jnp.einsum("bnd,bmd->bnm", x, s, precision=FULL)
         seen = mask[:, None, :] & mask[:, :, None]

@@ -120,7 +120,8 @@ def spatial_terms(
             raise ArgumentError(f"{name}={value!r}: must be one of {', '.join(choices)}")
     batch = pairs(images, texts, image_ids, axis)
     matrix = batch.matrix(plan).of(PRODUCTS)
-    v, t = batch.images, batch.texts
+    v = batch.images
+    t = batch.texts
     limits = ()
     if select_on != "none":
         alpha = jnp.broadcast_to(jnp.asarray(alpha, v.dtype), (2,))

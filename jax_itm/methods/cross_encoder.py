@@ -214,7 +214,8 @@ class CrossEncoder:
         def part(inputs: tuple[Array, Array, Bool[Array, "a k"], Array]) -> tuple[Array, ...]:
             of_text, of_image, real, index = inputs
             rows = lambda tree, at: jax.tree.map(lambda x: x[at.ravel()], tree)
-            text, image = rows(texts, of_text), rows(images, of_image)
+            text = rows(texts, of_text)
+            image = rows(images, of_image)
             rngs = {"dropout": jax.random.fold_in(rng, index)}
             matched: Matched = self._apply(params, "match", text, image, train=True, rngs=rngs)
             scores = matched.score.reshape(of_text.shape)

@@ -99,10 +99,13 @@ def dimension(inputs: TermInputs) -> TermOutput:
     """DIAS's L_dim on pooled embeddings, attended tokens or a running correlation."""
     options = inputs.options
     if options.samples == "attended":
-        image, text = inputs.image, inputs.text
+        image = inputs.image
+        text = inputs.text
         images, texts, mask = losses.attended_pairs(image.tokens, image.mask, text.tokens, text.mask)
     else:
-        images, texts, mask = inputs.image.embedding, inputs.text.embedding, None
+        images = inputs.image.embedding
+        texts = inputs.text.embedding
+        mask = None
     correlation = losses.dimension_correlation(images, texts, mask, axis=inputs.axis)
     stats: dict[str, Array] = {}
     if options.samples == "running":

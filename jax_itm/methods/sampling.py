@@ -43,12 +43,14 @@ def sampled_once(
                 " uses_params_of=lambda options: 'sampling'"
             )
         image, text, _ = encoded
-        v, t = image.tokens, text.tokens
+        v = image.tokens
+        t = text.tokens
         origin = None
         if image.origin is not None and text.origin is not None:
             origin = image.origin, text.origin
         else:  # no head has made the tokens' columns comparable
-            v, t = losses.equal_length(v), losses.equal_length(t)
+            v = losses.equal_length(v)
+            t = losses.equal_length(t)
         return losses.sample_distributions(
             v,
             image.mask,

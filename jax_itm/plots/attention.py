@@ -97,7 +97,8 @@ def draw(runs: Sequence[Attention], split: Split, caption: int, out: str) -> Non
 
 
 def _draw_regions(axes: Axes, split: Split, image: int) -> None:
-    height, width = 1, 1
+    height = 1
+    width = 1
     if "image" in split.features:
         picture = split.picture(image)
         height, width = picture.shape[:2]

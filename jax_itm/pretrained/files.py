@@ -10,7 +10,8 @@ import numpy as np
 from jax_itm.data.sources.raw import read_table
 from jax_itm.errors import UserError, listed
 
-DESCRIPTION, WEIGHTS = "config.json", "model.safetensors"
+DESCRIPTION = "config.json"
+WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"  # of weights in several files
 SAFE_TORCH = (2, 6)  # older versions let a file run code in spite of `weights_only` (CVE-2025-32434)
 

@@ -207,7 +207,8 @@ def on_shards(
     if not axes.names:
         return run(sharded, replicated)
     specs = (axes.spec, PartitionSpec())
-    sharded, replicated = split_rows(axes, sharded), split_rows(ONE_DEVICE, replicated)
+    sharded = split_rows(axes, sharded)
+    replicated = split_rows(ONE_DEVICE, replicated)
     # Our VJPs call this forwards only, so the bookkeeping of replication for gradients is not needed.
     run = jax.shard_map(run, in_specs=specs, out_specs=specs, axis_names=_free(), check_vma=False)
     return run(sharded, replicated)

@@ -77,7 +77,8 @@ def _log_sum_exp_backward(matrix: Matrix, saved: Any, cotangents: Any) -> Any:
         (jnp.where(jnp.isfinite(side), side, MISSING), cotangent)
         for side, cotangent in zip(lse, cotangents, strict=True)
     )
-    rows, columns = Side((v,), image_ids, constants=row), Side((t,), image_ids, constants=column)
+    rows = Side((v,), image_ids, constants=row)
+    columns = Side((t,), image_ids, constants=column)
     _, dv, dt = tile_gradients(matrix, work, rows, columns, scale, cheap=True)
     # Each logit is scale * (v . t), so d/d scale = sum(v * dv) / scale, and needs no traversal of its own.
     dscale = (jnp.sum(v * dv.x[0]) / factor(scale)).astype(scale.dtype)

@@ -64,7 +64,8 @@ def select_negatives(
 def _select_by_priority(
     matrix: Matrix, priority_fn: PriorityFunction | None, v: Array, t: Array, image_ids: Array, params: PyTree
 ) -> tuple[Selected, Selected]:
-    lowest, zero = np.asarray(-np.inf, v.dtype), np.zeros((), v.dtype)
+    lowest = np.asarray(-np.inf, v.dtype)
+    zero = np.zeros((), v.dtype)
 
     def reduce(tile: Tile, axis: int, params: PyTree) -> tuple[Array, ...]:
         scores = tile.scores[0]
@@ -116,7 +117,8 @@ def _select_backward(
 
 def _selected_gradients(matrix: Matrix, saved: Any, row: Array, column: Array) -> tuple[Array, Array]:
     v, t, of_row, of_column = saved
-    of_rows, of_columns = Selection(of_row, row), Selection(of_column, column)
+    of_rows = Selection(of_row, row)
+    of_columns = Selection(of_column, column)
     dv = scatter_selected(matrix, t, of_rows, of_columns)
     v = after(dv, v)  # run the two ring passes in sequence
     return dv, scatter_selected(matrix, v, of_columns, of_rows)

@@ -51,7 +51,8 @@ def scatter_selected(
 
     def shards(split: tuple[Any, ...], _: Any) -> tuple[Array, tuple]:
         y, mine, theirs = split
-        axes, rows = matrix.axes, len(y)
+        axes = matrix.axes
+        rows = len(y)
         me = axes.index()
         mine = _in_order(mine)  # so that the selected rows of one shard stand together
 
@@ -90,9 +91,11 @@ def _in_order(selection: Selection) -> tuple[Array, Array, Array]:
 
 def _add_rows(dx: Float[Array, "r d"], y: Float[Array, "r d"], edges: _Edges) -> Float[Array, "r d"]:
     """Adds the edges that count to `dx`, a chunk at a time."""
-    rows, chunk = len(y), min(CHUNK, len(edges.to))
+    rows = len(y)
+    chunk = min(CHUNK, len(edges.to))
     # `place` rises, so that counting finds where the edges begin and end. A binary search would be a loop.
-    first, last = jnp.sum(edges.place < 0), jnp.sum(edges.place < rows)
+    first = jnp.sum(edges.place < 0)
+    last = jnp.sum(edges.place < rows)
     add = _add_by_index if is_cpu() else _add_by_product
 
     def add_chunk(k: Array, dx: Array) -> Array:

@@ -153,7 +153,8 @@ class Matrix:
 
     def block(self, side: Side) -> Block:
         """A device's own rows of a side, numbered, and padded to whole tiles. Inside `on_shards`."""
-        rows, padded = self.rows, self.tile * self.tiles
+        rows = self.rows
+        padded = self.tile * self.tiles
         number = jnp.arange(padded, dtype=jnp.int32)
         row_id = jnp.where(number < rows, self.axes.index() * rows + number, -1).astype(jnp.int32)
         pad = lambda x: jnp.pad(x, [(0, padded - rows)] + [(0, 0)] * (x.ndim - 1))
@@ -167,7 +168,8 @@ class Matrix:
     def scores(self, rows: Block, columns: Block) -> tuple[Tile, tuple, tuple]:
         """The tile of these rows and columns, and the embeddings that were multiplied."""
         products = self.products
-        x, y = products.mix(rows.x), products.mix(columns.x)
+        x = products.mix(rows.x)
+        y = products.mix(columns.x)
         pairs = products.learnt + products.constant
         scores = tuple(self.dot(x[i], y[j], (1, 1)) for i, j in pairs)
         negative = rows.image_ids[:, None] != columns.image_ids[None, :]
@@ -180,6 +182,7 @@ class Matrix:
         precise = a.dtype
         cast, precision = PRODUCT_TYPES[self.plan.dtype]
         if cast is not None:
-            a, b = a.astype(cast), b.astype(cast)
+            a = a.astype(cast)
+            b = b.astype(cast)
         contract = (((axes[0],), (axes[1],)), ((), ()))
         return lax.dot_general(a, b, contract, precision=precision, preferred_element_type=precise)
