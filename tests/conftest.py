@@ -47,7 +47,7 @@ SLOW = (
     "test_study.py",
     "train/",
 )
-# Of these, one each that is quick and tells most: a loss against its loop and over devices, a step of training.
+# Of these, what is quick and tells most: losses against loops and over devices, a step of training.
 FAST = (
     "losses/test_errors.py",
     "losses/test_objectives.py",
