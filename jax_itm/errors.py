@@ -1,5 +1,6 @@
 """The one error that a user meets, and how names are listed in it."""
 
+import re
 from collections.abc import Iterable
 
 MAX_MESSAGE = 1000  # characters of an error message
@@ -42,3 +43,12 @@ def listed(names: Iterable[str], most: int = 6) -> str:
     names = sorted(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def memory_shortage(message: str) -> str:
+    """How much memory a program needs of how much there is, "21.2G of 15.75G", in a TPU compiler's error.
+
+    "" if the message does not say.
+    """
+    used = re.search(r"Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm", message)
+    return f"{used[1]} of {used[2]}" if used else ""

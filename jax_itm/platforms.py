@@ -41,23 +41,20 @@ class Chip(NamedTuple):
         kind: as JAX names its devices.
         memory: of a device, in GiB, as much as a program may use.
         clock: of the cores, in GHz; 0 where the compiler estimates no cycles.
-        link: GB/s of one link in one direction.
     """
 
     kind: str
     memory: float
     clock: float
-    link: float
 
 
-# Memory as the compiler allows it, clocks as published, links of TPUs as in "How to Scale Your Model" (Austin
-# et al., Google DeepMind, 2025, chapter "TPUs").
+# Memory as the compiler allows it, clocks as published.
 CHIPS = {
-    "v4": Chip("TPU v4", 31.25, 1.05, 45.0),
-    "v5e": Chip("TPU v5 lite", 15.75, 1.5, 45.0),
-    "v5p": Chip("TPU v5", 95.0, 1.75, 90.0),
-    "v6e": Chip("TPU v6 lite", 31.25, 1.75, 90.0),
-    "h100": Chip("NVIDIA H100 80GB HBM3", 79.0, 0.0, 450.0),
+    "v4": Chip("TPU v4", 31.25, 1.05),
+    "v5e": Chip("TPU v5 lite", 15.75, 1.5),
+    "v5p": Chip("TPU v5", 95.0, 1.75),
+    "v6e": Chip("TPU v6 lite", 31.25, 1.75),
+    "h100": Chip("NVIDIA H100 80GB HBM3", 79.0, 0.0),
 }
 SMALLEST_MEMORY = 15.75  # in GiB, of an accelerator that is not in the table
 
@@ -67,10 +64,14 @@ def platform() -> str:
 
     A program may be compiled for devices that this machine does not have: then only the mesh knows.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    device = None if mesh.empty else mesh.abstract_device
-    name = jax.default_backend() if device is None else device.platform
+    name = _device().platform
     return "gpu" if name in ("cuda", "rocm") else name
+
+
+def _device() -> Any:
+    """A device of the mesh that is set, or JAX's default one; it has a `platform` and a `device_kind`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return (None if mesh.empty else mesh.abstract_device) or jax.devices()[0]
 
 
 def is_cpu() -> bool:
@@ -80,9 +81,7 @@ def is_cpu() -> bool:
 
 def device_memory() -> float:
     """Bytes of memory that a program may use on a device of the mesh that is set, an accelerator's."""
-    mesh = jax.sharding.get_abstract_mesh()
-    device = None if mesh.empty else mesh.abstract_device
-    kind = jax.devices()[0].device_kind if device is None else device.device_kind
+    kind = _device().device_kind
     known = (chip.memory for chip in CHIPS.values() if chip.kind == kind)
     return next(known, SMALLEST_MEMORY) * 2**30
 

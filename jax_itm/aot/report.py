@@ -1,6 +1,5 @@
 """What a run needs on a slice of chips that this machine lacks: memory, estimated time, collectives."""
 
-import re
 import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +11,7 @@ from jax.sharding import Mesh
 from jax_itm.aot import hlo
 from jax_itm.aot.programs import PARTS, Step, steps
 from jax_itm.config import Facts
-from jax_itm.errors import UserError
+from jax_itm.errors import UserError, memory_shortage
 from jax_itm.platforms import Chip
 from jax_itm.types import Config
 
@@ -78,8 +77,8 @@ def compile_step(step: Step, mesh: Mesh, chip: Chip) -> Compiled:
 
 
 def _excess(message: str) -> str:
-    used = re.search(r"Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm", message)
-    return f"needs {used[1]} of {used[2]}" if used else " ".join(message.split())[:120]
+    shortage = memory_shortage(message)
+    return f"needs {shortage}" if shortage else " ".join(message.split())[:120]
 
 
 def report(config: Config, facts: Facts, mesh: Mesh, chip: Chip, epoch_examples: int) -> Iterator[str]:

@@ -25,6 +25,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     import os
 
     os.environ["JAX_PLATFORMS"] = "cpu"  # the compiler alone: a TPU or GPU that is here stays free
+    import jax
+
+    jax.config.update("jax_enable_compilation_cache", False)  # it cannot take programs for other machines
     from jax_itm import config as config_lib
     from jax_itm.aot.report import report
     from jax_itm.config import Facts

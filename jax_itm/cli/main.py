@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from jax_itm.cli import (
     train,
 )
 from jax_itm.distributed.offline import without_tpu
-from jax_itm.errors import UserError
+from jax_itm.errors import UserError, memory_shortage
 
 
 class Command(Protocol):
@@ -91,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _out_of_memory(message: str) -> str:
     """What to do where a program does not fit into a device, in one line."""
-    used = re.search(r"Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm", message)
-    amount = f" ({used[1]} of {used[2]})" if used else ""
+    shortage = memory_shortage(message)
+    amount = f" ({shortage})" if shortage else ""
     return (
         f"a device has too little memory{amount}: set config.remat=True, config.micro_batches=2 or more,"
         " config.fsdp=True, or a smaller config.batch_size; python -m jax_itm compile tells beforehand"

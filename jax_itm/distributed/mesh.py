@@ -5,7 +5,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jax_itm.distributed.topology import default_devices, ring_mesh
+from jax_itm.distributed.topology import ring_mesh
 from jax_itm.errors import UserError
 from jax_itm.types import Array, PyTree
 
@@ -15,7 +15,8 @@ MIN_SHARDED_SIZE = 2**12  # elements; sharding a smaller array saves nothing
 
 def make_mesh(devices: int | None = None) -> Mesh:
     """A mesh with one axis over the first `devices` devices, by default over all of them, in a ring."""
-    return ring_mesh(default_devices(devices), AXIS)
+    available = jax.devices()
+    return ring_mesh(available[: devices or len(available)], AXIS)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

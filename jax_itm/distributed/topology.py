@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
@@ -97,9 +96,3 @@ def ring_mesh(devices: Sequence[Any], axis: str) -> Mesh:
     Linen needs Auto axes; JAX's default is Explicit since 0.9.
     """
     return Mesh(np.asarray(ring_order(devices)), (axis,), axis_types=(AxisType.Auto,))
-
-
-def default_devices(count: int | None = None) -> list[Any]:
-    """The first `count` devices that JAX has here, by default all."""
-    available = jax.devices()
-    return available[: count or len(available)]

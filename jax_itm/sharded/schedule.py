@@ -87,7 +87,7 @@ def traverse(
     One device has all columns already: there `plan.schedule` changes nothing, and the ring has one step.
     """
     group = matrix.group(columns.x, symmetric)
-    if symmetric and (group == 1 or matrix.axes.devices == 1):
+    if symmetric and group == 1:
         return _symmetric_ring(matrix, accumulator, rows, columns, carry)
     return _ring(matrix, accumulator, rows, columns, carry, HALF if symmetric else ALL, group)
 

@@ -146,8 +146,10 @@ class Matrix:
         if self.plan.schedule != "auto":
             return devices if self.plan.schedule == "gather" else 1
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in x)
-        if is_cpu() or symmetric or devices * size <= GATHER_BYTES:
-            return devices if devices * size <= GATHER_BYTES else 1
+        if devices * size <= GATHER_BYTES:
+            return devices
+        if is_cpu() or symmetric:
+            return 1
         budget = device_memory() * GATHER_SHARE
         return max(k for k in range(1, devices + 1) if devices % k == 0 and (k == 1 or k * size <= budget))
 

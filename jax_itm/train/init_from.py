@@ -56,7 +56,7 @@ def _read_run(config: Config, facts: Facts) -> Source:
     run = load(config.start)
     for side in SIDES:
         theirs = run.config[side].name
-        if config[side].name == "pretrained" != theirs:
+        if config[side].name == "pretrained" and theirs != "pretrained":
             raise UserError(f"{name}: its {side} encoder is {theirs!r}, but config.{side}.name='pretrained'")
     facts = run.facts._replace(region_dim=facts.region_dim)
     return Source(name, flatten_dict(run.params, sep="/"), True, run.tokenizer, facts)
