@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jax_itm.models.layers import Tokens, TransformerLayer, drop_tokens, maybe_remat
+from jax_itm.models.repeated import in_turn
 from jax_itm.types import Array, Float, Inputs, Int
 
 
@@ -121,8 +122,8 @@ class Bert(nn.Module):
             name="embeddings",
         )
         x = nn.Dropout(self.dropout, deterministic=not train)(embeddings(text["ids"]))
-        for index in range(self.layers):
-            layer = maybe_remat(TransformerLayer, self.remat)(
+        layers = [
+            maybe_remat(TransformerLayer, self.remat)(
                 self.heads,
                 self.mlp or 4 * self.width,
                 dropout=self.dropout,
@@ -132,7 +133,9 @@ class Bert(nn.Module):
                 act=self.act,
                 name=f"layer_{index}",
             )
-            x = layer(x, mask, train)
+            for index in range(self.layers)
+        ]
+        x, _ = in_turn(layers, x, mask, train)
         return Tokens(x, mask)
 
 
@@ -188,8 +191,8 @@ class ClipText(nn.Module):
             name="embeddings",
         )
         x = embeddings(text["ids"])
-        for index in range(self.layers):
-            layer = maybe_remat(TransformerLayer, self.remat)(
+        layers = [
+            maybe_remat(TransformerLayer, self.remat)(
                 self.heads,
                 self.mlp or 4 * self.width,
                 dropout=self.dropout,
@@ -199,5 +202,7 @@ class ClipText(nn.Module):
                 causal=True,
                 name=f"layer_{index}",
             )
-            x = layer(x, text["mask"], train)
+            for index in range(self.layers)
+        ]
+        x, _ = in_turn(layers, x, text["mask"], train)
         return Tokens(nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm")(x), text["mask"])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jax_itm.arrays import Encoded, l2_normalise, mean_pool
 from jax_itm.models.layers import TransformerLayer, maybe_remat
+from jax_itm.models.repeated import in_turn, side_by_side
 from jax_itm.types import Array, Bool, Float, PRNGKeyArray
 
 
@@ -106,29 +107,33 @@ class Unet(nn.Module):
             noise: z noises `E_n(delta)`, over which the components are averaged; None for none.
         """
         x = tokens.astype(self.dtype)
-        outputs = []
-        for k in range(self.layers):
-            layer = maybe_remat(TransformerLayer, self.remat)(
+        layers = [
+            maybe_remat(TransformerLayer, self.remat)(
                 self.heads,
                 self.mlp * x.shape[-1],
                 dtype=self.dtype,
                 zero_init_residual=True,
                 name=f"encoder_{k}",
             )
-            x = layer(x, mask, False)
-            outputs.append(x)
+            for k in range(self.layers)
+        ]
+        x, outputs = in_turn(layers, x, mask, False)
         samples = 1 if noise is None else noise.shape[1]
         repeat = lambda x: jnp.broadcast_to(x[:, None], (len(x), samples, *x.shape[1:]))
         noisy = _merge_samples(repeat(x) if noise is None else repeat(x) + noise)
         skips = [_merge_samples(repeat(x)) for x in reversed(outputs)]
         masks = _merge_samples(repeat(mask))
+        decoders = [
+            Decoder(self.heads, self.mlp, self.remat, self.dtype, name=name)
+            for name in ("semantic", "modality")
+        ]
 
-        def decode(name: str) -> Float[Array, "b n d"]:
-            decoder = Decoder(self.heads, self.mlp, self.remat, self.dtype, name=name)
-            component = decoder(noisy, skips, masks).astype(jnp.float32)
+        def mean(component: Float[Array, "bz n d"]) -> Float[Array, "b n d"]:
+            component = component.astype(jnp.float32)
             return jnp.mean(component.reshape(-1, samples, *component.shape[1:]), axis=1)
 
-        return decode("semantic"), decode("modality")
+        semantic, modality = map(mean, side_by_side(decoders, noisy, skips, masks))
+        return semantic, modality
 
 
 class DualPath(nn.Module):

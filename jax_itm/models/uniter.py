@@ -11,6 +11,7 @@ from jax_itm.arrays import AttentionMaps
 from jax_itm.models.bert import TokenEmbeddings
 from jax_itm.models.image import box_location
 from jax_itm.models.layers import TransformerLayer, maybe_remat
+from jax_itm.models.repeated import in_turn
 from jax_itm.platforms import FULL
 from jax_itm.types import Array, Bool, Float, Inputs, Int
 
@@ -235,10 +236,8 @@ class Uniter(nn.Module):
         """
         x = self.drop(jnp.concatenate([text.x, image.x], axis=1), deterministic=not train)
         mask = jnp.concatenate([text.mask, image.mask], axis=1)
-        last = x
-        for layer in self.layer:
-            last = x
-            x = layer(x, mask, train)
+        last, _ = in_turn(self.layer[:-1], x, mask, train)
+        x = self.layer[-1](last, mask, train)
         pooled = jnp.tanh(self.pooler(x[:, 0])).astype(jnp.float32)
         return Matched(self.rank_output(pooled)[:, 0], last, x)
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_itm.models.layers import Tokens, TransformerLayer, drop_tokens, maybe_remat
+from jax_itm.models.repeated import in_turn
 from jax_itm.types import Array, Float, Inputs
 
 
@@ -107,8 +108,8 @@ class Vit(nn.Module):
         if train:
             learnt = jnp.arange(x.shape[1]) < int(self.class_token) + self.registers
             mask = drop_tokens(self, mask, self.drop) | learnt
-        for index in range(self.layers):
-            layer = maybe_remat(TransformerLayer, self.remat)(
+        layers = [
+            maybe_remat(TransformerLayer, self.remat)(
                 self.heads,
                 self.mlp or 4 * self.width,
                 norm_eps=self.norm_eps,
@@ -117,7 +118,9 @@ class Vit(nn.Module):
                 layer_scale=self.layer_scale,
                 name=f"layer_{index}",
             )
-            x = layer(x, mask, train)
+            for index in range(self.layers)
+        ]
+        x, _ = in_turn(layers, x, mask, train)
         return Tokens(nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm")(x), mask)
 
     def _embed_patches(self, pixels: Array) -> Float[Array, "b n width"]:

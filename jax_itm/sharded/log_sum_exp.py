@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_itm.sharded.reductions import Summary, TileGradients, fold, tile_gradients
+from jax_itm.sharded.reductions import Summary, TileGradients, fold_keeping, tile_gradients
 from jax_itm.sharded.schedule import Weight
 from jax_itm.sharded.tiles import Block, Matrix, Side, Tile
 from jax_itm.types import Array, Float, Int
@@ -24,7 +24,8 @@ def log_sum_exp(
 ) -> tuple[Array, Array]:
     """log sum exp (scale * score) over the negatives of every row and of every column, each (b,).
 
-    -inf where there is no negative. Summed online; the backward pass forms each tile again.
+    -inf where there is no negative. Summed online; the backward pass forms each tile again, unless
+    `matrix.keeps_scores`.
     """
     row: Array
     column: Array
@@ -47,22 +48,29 @@ def _log_sum_exp_merge(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _log_sum_exp(matrix: Matrix, v: Array, t: Array, image_ids: Array, scale: Array) -> tuple[Array, Array]:
+    return _summed(matrix, v, t, image_ids, scale, keep=False)[0]
+
+
+def _summed(
+    matrix: Matrix, v: Array, t: Array, image_ids: Array, scale: Array, keep: bool
+) -> tuple[tuple[Array, Array], Array | None]:
     empty = np.asarray(-np.inf, v.dtype), np.zeros((), v.dtype)
     summary = Summary(empty, _log_sum_exp_reduce, _log_sum_exp_merge)
-    sides = fold(matrix, summary, Side((v,), image_ids), Side((t,), image_ids), scale)
-    row, column = (top + jnp.log(sums) for top, sums in sides)
-    return row, column
+    sides = Side((v,), image_ids), Side((t,), image_ids)
+    *lse, kept = fold_keeping(matrix, summary, *sides, scale, keep=keep)
+    row, column = (top + jnp.log(sums) for top, sums in lse)
+    return (row, column), kept
 
 
 def _log_sum_exp_forward(
     matrix: Matrix, v: Array, t: Array, image_ids: Array, scale: Array
 ) -> tuple[tuple[Array, Array], Any]:
-    lse: Any = _log_sum_exp(matrix, v, t, image_ids, scale)
-    return lse, (v, t, image_ids, scale, lse)
+    lse, kept = _summed(matrix, v, t, image_ids, scale, matrix.keeps_scores)
+    return lse, (v, t, image_ids, scale, lse, kept)
 
 
 def _log_sum_exp_backward(matrix: Matrix, saved: Any, cotangents: Any) -> Any:
-    v, t, image_ids, scale, lse = saved
+    v, t, image_ids, scale, lse, kept = saved
     factor = lambda scale: jnp.where(scale == 0, 1, scale)  # at scale 0 `dv` and `dt` come undivided by it
 
     def work(tile: Tile, rows: Block, columns: Block, scale: Array, weight: Weight) -> TileGradients:
@@ -79,7 +87,7 @@ def _log_sum_exp_backward(matrix: Matrix, saved: Any, cotangents: Any) -> Any:
     )
     rows = Side((v,), image_ids, constants=row)
     columns = Side((t,), image_ids, constants=column)
-    _, dv, dt = tile_gradients(matrix, work, rows, columns, scale, cheap=True)
+    _, dv, dt = tile_gradients(matrix, work, rows, columns, scale, cheap=True, kept=kept)
     # Each logit is scale * (v . t), so d/d scale = sum(v * dv) / scale, and needs no traversal of its own.
     dscale = (jnp.sum(v * dv.x[0]) / factor(scale)).astype(scale.dtype)
     dv, dt = (jnp.where(scale == 0, 0, side.x[0]) for side in (dv, dt))  # type: ignore[union-attr]

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jax_itm.platforms import is_cpu
 from jax_itm.sharded.collectives import after, on_shards
@@ -48,15 +49,32 @@ def fold(
             and the two results are equal.
         params: given to `reduce`; they get no gradient.
     """
+    row, column, _ = fold_keeping(matrix, summary, rows, columns, params, keep=False)
+    return row, column
+
+
+def fold_keeping(
+    matrix: Matrix,
+    summary: Summary,
+    rows: Side,
+    columns: Side | None,
+    params: PyTree = (),
+    *,
+    keep: bool,
+) -> tuple[Any, Any, Array | None]:
+    """As `fold`, and with `keep` also every device's strip (rows, b) of the first product's scores."""
     symmetric = columns is None
 
     def update(rows: Block, columns: Block, states: States, weight: Weight) -> States:
         tile, _, _ = matrix.scores(rows, columns)
-        row = summary.merge(states.rows, summary.reduce(tile, 1, states.carry))
-        column = summary.merge(states.columns, summary.reduce(tile, 0, states.carry))
+        params, strip = states.carry
+        row = summary.merge(states.rows, summary.reduce(tile, 1, params))
+        column = summary.merge(states.columns, summary.reduce(tile, 0, params))
         if symmetric:  # a tile that is its own mirror image, or visited twice, counts for its rows only
             column = jax.tree.map(lambda new, old: jnp.where(weight == 1, new, old), column, states.columns)
-        return States(row, column, states.carry)
+        if keep:
+            strip = lax.dynamic_update_slice(strip, tile.scores[0], matrix.place(tile))
+        return States(row, column, (params, strip))
 
     def empty(block: Block) -> PyTree:
         full = lambda x: jnp.broadcast_to(x, (len(block.id), *jnp.shape(x)))
@@ -65,11 +83,12 @@ def fold(
     def shards(sides: tuple[Side, Side | None], params: PyTree) -> tuple[Any, tuple]:
         row_block, column_block = _blocks(matrix, sides)
         accumulator = Accumulator(empty, update, summary.merge)
-        states = traverse(matrix, accumulator, row_block, column_block, params, symmetric)
+        strip = lax.empty((matrix.rows, matrix.batch), rows.x[0].dtype) if keep else None
+        states = traverse(matrix, accumulator, row_block, column_block, (params, strip), symmetric)
         row, column = states.rows, states.columns
         if symmetric:
             row = column = summary.merge(row, column)
-        return matrix.unpad((row, column)), ()
+        return (*matrix.unpad((row, column)), states.carry[1]), ()
 
     return on_shards(matrix.axes, shards, (rows, columns), params)[0]
 
@@ -96,6 +115,7 @@ def tile_gradients(
     params: PyTree,
     *,
     cheap: bool = False,
+    kept: Array | None = None,
 ) -> tuple[Any, Side, Side | None]:
     """Sums of `work` over all tiles, and the gradients of both sides.
 
@@ -106,6 +126,7 @@ def tile_gradients(
         columns: the columns, or None as in `fold`.
         params: given to `work`; replicated.
         cheap: the cotangents are quickly had from the scores, and may be worked out twice.
+        kept: the scores of every device's rows, from `fold_keeping`; None: they are formed again.
 
     Returns:
         The sums; the gradients of `rows` (of both their roles where `columns` is None) and of `columns`.
@@ -113,15 +134,15 @@ def tile_gradients(
     symmetric = columns is None
 
     def update(rows: Block, columns: Block, states: States, weight: Weight) -> States:
-        tile, x, y = matrix.scores(rows, columns)
-        params, sums = states.carry
+        params, sums, strip = states.carry
+        tile, x, y = matrix.scores(rows, columns, strip)
         here = work(tile, rows, columns, params, weight)
         (dx, row), (dy, column) = states.rows, states.columns
         dx, dy = list(dx), list(dy)
         for (i, j), cotangent in zip(matrix.products.learnt, here.scores, strict=True):
             dx[i] += matrix.dot(cotangent, y[j], (1, 0))
             dy[j] += _transposed_dot(matrix, cotangent, x[i], cheap)
-        carry = params, add(sums, here.sums)
+        carry = params, add(sums, here.sums), strip
         return States((tuple(dx), add(row, here.rows)), (tuple(dy), add(column, here.columns)), carry)
 
     def empty(block: Block) -> PyTree:
@@ -129,13 +150,14 @@ def tile_gradients(
         known = jax.tree.leaves((block.per_row, block.constants))
         return after(known[0], zeros) if known else zeros  # often of an earlier traversal: wait for it
 
-    def shards(sides: tuple[Side, Side | None], params: PyTree) -> tuple[Any, PyTree]:
+    def shards(split: tuple[Any, Array | None], params: PyTree) -> tuple[Any, PyTree]:
+        sides, strip = split
         row_block, column_block = _blocks(matrix, sides)
         one = [jax.tree.map(lambda leaf: leaf[: matrix.tile], block) for block in (row_block, column_block)]
         shape = lambda r, c: work(matrix.scores(r, c)[0], r, c, params, 1.0).sums
         sums = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(shape, *one))
         accumulator = Accumulator(empty, update, add, additive=True)
-        states = traverse(matrix, accumulator, row_block, column_block, (params, sums), symmetric)
+        states = traverse(matrix, accumulator, row_block, column_block, (params, sums, strip), symmetric)
         row, column = states.rows, states.columns
         if symmetric:
             row, column = add(row, column), None
@@ -145,7 +167,7 @@ def tile_gradients(
             column = unmix(column_block, column[0]), column[1]
         return matrix.unpad((row, column)), states.carry[1]
 
-    (row, column), sums = on_shards(matrix.axes, shards, (rows, columns), params)
+    (row, column), sums = on_shards(matrix.axes, shards, ((rows, columns), kept), params)
     of = lambda gradient: Side(gradient[0], None, gradient[1], None)  # type: ignore[arg-type]
     return sums, of(row), None if column is None else of(column)
 
@@ -154,7 +176,7 @@ def _transposed_dot(matrix: Matrix, cotangent: Array, x: Array, cheap: bool) -> 
     if cheap and is_cpu():
         # XLA's product with a transposed left side takes a fifth longer there than this, which works the
         # cotangents out anew in the other order.
-        return matrix.dot(jax.lax.optimization_barrier(cotangent.T), x, (1, 0))
+        return matrix.dot(lax.optimization_barrier(cotangent.T), x, (1, 0))
     return matrix.dot(cotangent, x, (0, 0))
 
 

@@ -20,6 +20,7 @@ from jax_itm.types import Array, Bool, Float, Int, PyTree
 
 GATHER_BYTES = 16 * 2**20  # the columns of all devices, up to which the schedule "auto" gathers them anywhere
 GATHER_SHARE = 1 / 32  # of an accelerator's memory for the columns of a group; their gradients take as much
+KEEP_SHARE = 1 / 16  # of an accelerator's memory for the scores of a device's rows
 
 
 class Plan(NamedTuple):
@@ -28,8 +29,9 @@ class Plan(NamedTuple):
     Attributes:
         schedule: "ring" passes the columns from device to device: memory is a few shards, whatever the batch.
             "gather" fetches all columns at once, in one collective. "auto" takes on accelerators the columns
-            of as many devices at a time as 1/32 of their memory holds, and on CPUs all where they are small.
-            On one device all are the same.
+            of as many devices at a time as 1/32 of their memory holds, and keeps the scores that a backward
+            pass needs again where 1/16 holds them; on CPUs it takes all columns where they are small. On one
+            device the ring and the gather are the same.
         tile: the largest height and width of a tile; 0 chooses by the kind of device.
         dtype: of the products: "float32", which is full precision on every platform; "tf32", on GPUs what it
             says and on TPUs three bfloat16 passes; or "bfloat16". Sums stay float32.
@@ -153,6 +155,20 @@ class Matrix:
         budget = device_memory() * GATHER_SHARE
         return max(k for k in range(1, devices + 1) if devices % k == 0 and (k == 1 or k * size <= budget))
 
+    @property
+    def keeps_scores(self) -> bool:
+        """Whether scores that are needed again are kept, and not formed again from their embeddings.
+
+        One product of four less for InfoNCE, for as much memory as the device's strip of the matrix takes.
+        """
+        if self.plan.schedule != "auto" or is_cpu() or self.tile * self.tiles > self.rows:
+            return False
+        return self.rows * self.batch * 4 <= device_memory() * KEEP_SHARE
+
+    def place(self, tile: "Tile") -> tuple[Array, Array]:
+        """Where a tile stands in the strip (rows, batch) of this device's rows."""
+        return tile.row[0] - self.axes.index() * self.rows, tile.column[0]
+
     def block(self, side: Side) -> Block:
         """A device's own rows of a side, numbered, and padded to whole tiles. Inside `on_shards`."""
         rows = self.rows
@@ -167,17 +183,24 @@ class Matrix:
         """The leaves without the rows that `block` added."""
         return jax.tree.map(lambda leaf: leaf[: self.rows], tree)
 
-    def scores(self, rows: Block, columns: Block) -> tuple[Tile, tuple, tuple]:
-        """The tile of these rows and columns, and the embeddings that were multiplied."""
+    def scores(self, rows: Block, columns: Block, kept: Array | None = None) -> tuple[Tile, tuple, tuple]:
+        """The tile of these rows and columns, and the embeddings that were multiplied.
+
+        `kept` is the strip (rows, batch) of scores, where it was kept.
+        """
         products = self.products
         x = products.mix(rows.x)
         y = products.mix(columns.x)
         pairs = products.learnt + products.constant
-        scores = tuple(self.dot(x[i], y[j], (1, 1)) for i, j in pairs)
         negative = rows.image_ids[:, None] != columns.image_ids[None, :]
         if self.tile * self.tiles > self.rows:
             negative &= (rows.id >= 0)[:, None] & (columns.id >= 0)[None, :]
-        return Tile(scores, negative, rows.id, columns.id), x, y
+        tile = Tile((), negative, rows.id, columns.id)
+        if kept is None:
+            scores = tuple(self.dot(x[i], y[j], (1, 1)) for i, j in pairs)
+        else:
+            scores = (lax.dynamic_slice(kept, self.place(tile), negative.shape),)
+        return tile._replace(scores=scores), x, y
 
     def dot(self, a: Array, b: Array, axes: tuple[int, int]) -> Array:
         """A product over axis `axes[0]` of a and `axes[1]` of b, summed in the dtype of `a`."""

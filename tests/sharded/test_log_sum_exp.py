@@ -9,6 +9,7 @@ from jax.sharding import AxisType
 from jax_itm.losses import Plan
 from jax_itm.losses.inputs import pairs
 from jax_itm.sharded.log_sum_exp import log_sum_exp
+from jax_itm.sharded.tiles import Matrix
 
 IDS = jnp.asarray([0, 0, 1, 2, 3, 4, 5, 6])
 
@@ -20,14 +21,16 @@ def plain(v, t, scale):
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 @pytest.mark.parametrize("scale", [0.0, -2.0, 5.0])
-def test_gradients_are_those_of_plain_jax_at_any_scale(scale, kind):
+@pytest.mark.parametrize("kept", [False, True])
+def test_gradients_are_those_of_plain_jax_at_any_scale(kept, scale, kind, monkeypatch):
+    monkeypatch.setattr(Matrix, "keeps_scores", kept)  # where scores are kept, tiles divide the rows
     v, t = jax.random.normal(jax.random.key(0), (2, 8, 4))
     weights = jax.random.normal(jax.random.key(1), (2, 8))
 
     def ours(v, t, scale):
         batch = pairs(v, t, IDS, "dp")
         arrays = batch.images, batch.texts, batch.image_ids
-        row, column = log_sum_exp(batch.matrix(Plan("ring", 3)), *arrays, scale)
+        row, column = log_sum_exp(batch.matrix(Plan("ring", 2 if kept else 3)), *arrays, scale)
         return jnp.vdot(row, weights[0]) + jnp.vdot(column, weights[1])
 
     reference = lambda *x: sum(jnp.vdot(a, b) for a, b in zip(plain(*x), weights, strict=True))
