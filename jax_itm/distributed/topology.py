@@ -14,37 +14,18 @@ from jax_itm.platforms import CHIPS
 TWO_CORES = ("v4", "v5p")  # generations whose chips have two cores that work as one ("megacore")
 
 
-def grid_ring(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """The cells of a grid in an order in which each is next to the one before, and the last to the first.
+def snake(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The cells of a grid row by row, every other row backwards: each is next to the one before.
 
-    Where all sides are odd there is no such ring: then the last is not next to the first.
+    The last is as many cells from the first as there are rows, less one, on links that the others do not use
+    in that direction; on a torus it is next to it. There are orders without that way home, but whole rows of
+    a snake are a rectangle, and on v5e and v6e the compiler has no way for collectives of other groups.
     """
     rows, *rest = shape
     if not rest:
         return [(row,) for row in range(rows)]
-    line = _snake(tuple(rest))
-    if rows % 2 and len(line) % 2 == 0:  # its sides change places
-        turned = grid_ring((len(line), rows))
-        return [(row, *line[column]) for column, row in turned]
-    if rows % 2 or len(line) == 1:
-        return _snake(shape)
-    # Through all columns but the first, row by row there and back; then home along the first.
-    there = [(row, column) for row in range(rows) for column in _turn(range(1, len(line)), row)]
-    back = [(row, 0) for row in reversed(range(rows))]
-    return [(row, *line[column]) for row, column in back[-1:] + there + back[:-1]]
-
-
-def _snake(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """The cells row by row, every other row backwards."""
-    rows, *rest = shape
-    if not rest:
-        return [(row,) for row in range(rows)]
-    line = _snake(tuple(rest))
-    return [(row, *cell) for row in range(rows) for cell in _turn(line, row)]
-
-
-def _turn(line: Sequence[Any], row: int) -> Sequence[Any]:
-    return line[::-1] if row % 2 else line
+    line = snake(tuple(rest))
+    return [(row, *cell) for row in range(rows) for cell in (line[::-1] if row % 2 else line)]
 
 
 def ring_order(devices: Sequence[Any]) -> list[Any]:
@@ -61,8 +42,9 @@ def ring_order(devices: Sequence[Any]) -> list[Any]:
     shape = tuple(int(side) for side in high - low + 1)
     if np.prod(shape) != len(cells):
         return list(devices)
-    at = {tuple(int(x) for x in np.subtract(cell, low)): k for k, cell in enumerate(cells)}
-    return [devices[at[cell]] for cell in grid_ring(shape)]
+    axes = sorted(range(len(shape)), key=lambda axis: shape[axis])  # few long rows: a short way home
+    at = {tuple(int(cell[axis] - low[axis]) for axis in axes): k for k, cell in enumerate(cells)}
+    return [devices[at[cell]] for cell in snake(tuple(shape[axis] for axis in axes))]
 
 
 def offline_devices(name: str) -> list[Any]:

@@ -17,10 +17,12 @@ from jax_itm.distributed.mesh import per_device, shard_local_batch
 from jax_itm.distributed.watchdog import StopSignal, heartbeat, others_may_be_lost, watchdog
 from jax_itm.evaluation.evaluate import evaluate
 from jax_itm.evaluation.isd import isd
+from jax_itm.methods import example_batch
 from jax_itm.methods.base import HasMaps
 from jax_itm.storage import as_path
 from jax_itm.train import step as step_lib
 from jax_itm.train.logger import Clock, CollapseAlarm, Logger
+from jax_itm.train.memory import shortage
 from jax_itm.train.run import Run, build
 from jax_itm.train.step import Status, check_finite
 from jax_itm.types import Batch, Config, Terms
@@ -197,8 +199,10 @@ def announce(run: Run, log: Logger) -> None:
     """Says what is about to be trained."""
     parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
     log.message(f"{parameters:,} parameters, {run.mesh.size} devices, {run.total_steps} steps")
-    if run.warning:
-        log.message(f"warning: {run.warning}")
+    shapes = jax.eval_shape(lambda: example_batch(run.config, run.model.facts, run.config.batch_size))
+    lacking = shortage(run.model.method, run.state, shapes, run.mesh)
+    for warning in filter(None, (run.warning, lacking)):
+        log.message(f"warning: {warning}")
 
 
 def log_step(run: Run, outcome: DeviceOutcome, clock: Clock, alarm: CollapseAlarm, log: Logger) -> None:
