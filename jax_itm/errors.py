@@ -50,5 +50,8 @@ def memory_shortage(message: str) -> str:
 
     "" if the message does not say.
     """
-    used = re.search(r"Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm", message)
+    amount = r"([\d.]+[KMGT]?)"
+    used = re.search(rf"Used {amount} of {amount} hbm", message) or re.search(
+        rf"HLO temporaries \({amount}\) exceeds available HBM \({amount}\)", message
+    )
     return f"{used[1]} of {used[2]}" if used else ""

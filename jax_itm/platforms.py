@@ -40,7 +40,7 @@ class Chip(NamedTuple):
     Attributes:
         kind: as JAX names its devices.
         memory: of a device, in GiB, as much as a program may use.
-        clock: of the cores, in GHz; 0 where the compiler estimates no cycles.
+        clock: of the cores, in GHz; 0 where the compiler estimates no cycles, as for GPUs.
     """
 
     kind: str

@@ -33,7 +33,7 @@ class Compiled(NamedTuple):
         name: of the program.
         state: bytes of its arguments on one device: the state, or the parameters, and the batch.
         temporary: bytes beside them.
-        milliseconds: estimated, of each part.
+        milliseconds: estimated, of each part; {} where the compiler estimates none.
         collectives: what devices send.
         seconds: that compiling took.
         excess: what does not fit, in the compiler's words; "" if it fits.
@@ -70,8 +70,8 @@ def compile_step(step: Step, mesh: Mesh, chip: Chip) -> Compiled:
         step.name,
         memory.argument_size_in_bytes,
         memory.temp_size_in_bytes,
-        {part: count / chip.clock / 1e6 for part, count in cycles.items()},
-        hlo.collectives(program, [tuple(device.coords) for device in mesh.devices.flat]),
+        {part: count / chip.clock / 1e6 for part, count in cycles.items()} if chip.clock else {},
+        hlo.collectives(program, [tuple(getattr(device, "coords", ())) for device in mesh.devices.flat]),
         time.monotonic() - start,
     )
 
@@ -83,8 +83,11 @@ def _excess(message: str) -> str:
 
 def report(config: Config, facts: Facts, mesh: Mesh, chip: Chip, epoch_examples: int) -> Iterator[str]:
     """The lines of the report: a table of the programs, the collectives of a training step, and advice."""
-    yield f"{mesh.size} chips of {chip.memory} GiB; {_versions()}"
-    yield "Times are the compiler's estimates, without collectives, gathers, sorts and latency: nothing ran."
+    yield f"{mesh.size} chips of {chip.memory} GiB; jax {jax.__version__}, {_compiler(chip)}"
+    if chip.clock:
+        yield "Times are the compiler's estimates, without collectives, gathers, sorts, latency: nothing ran."
+    else:
+        yield "The compiler for GPUs estimates no times: nothing ran."
     yield ""
     columns = ["state MiB", "temporary MiB", *(f"{part} ms" for part in (*PARTS, "other"))]
     yield f"| program | {' | '.join(columns)} | compiled in s |"
@@ -107,9 +110,9 @@ def _row(compiled: Compiled) -> str:
     if compiled.excess:
         cells = [compiled.excess] + ["-"] * (len(PARTS) + 2)
     else:
-        times = [compiled.milliseconds[part] for part in (*PARTS, "other")]
         cells = [f"{compiled.state / MIB:,.0f}", f"{compiled.temporary / MIB:,.0f}"]
-        cells += [f"{milliseconds:.2f}" for milliseconds in times]
+        times = compiled.milliseconds
+        cells += [f"{times[part]:.2f}" if times else "-" for part in (*PARTS, "other")]
     return f"| {compiled.name} | {' | '.join(cells)} | {compiled.seconds:.0f} |"
 
 
@@ -145,9 +148,9 @@ def _remedy(config: Config, facts: Facts, mesh: Mesh, chip: Chip, epoch_examples
     return "It fits with none of remat, micro_batches, fsdp: choose a smaller batch_size, or more chips."
 
 
-def _versions() -> str:
+def _compiler(chip: Chip) -> str:
+    package = "libtpu" if chip.kind.startswith("TPU") else "jax-cuda13-plugin"
     try:
-        compiler = f"libtpu {version('libtpu')}"
+        return f"{package} {version(package)}"
     except PackageNotFoundError:
-        compiler = "libtpu of an unknown version"
-    return f"jax {jax.__version__}, {compiler}"
+        return f"{package} of an unknown version"

@@ -1,15 +1,17 @@
-"""python -m jax_itm compile: what a run needs on TPUs that one does not have."""
+"""python -m jax_itm compile: what a run needs on TPUs and GPUs that one does not have."""
 
 import argparse
 
-HELP = "compile a run for TPUs that this machine lacks: memory, estimated time, collectives"
+HELP = "compile a run for TPUs or GPUs that this machine lacks: memory, estimated time, collectives"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="the run's config")
     parser.add_argument(
-        "--topology", default="v5e:4x8", help="generation and shape of the slice: v5e:4x8, v5p:2x2x4, v6e:4x4"
+        "--topology",
+        default="v5e:4x8",
+        help="generation and shape of the slice: v5e:4x8, v5p:2x2x4, v6e:4x4; or GPUs: h100:8, h100:2x8",
     )
     parser.add_argument(
         "--region_dim", type=int, default=2048, help="features of a region, for a run on regions"

@@ -1,5 +1,6 @@
-"""Where the chips of a TPU slice stand: a ring through neighbours, and slices that this machine lacks."""
+"""Where the chips of a TPU slice stand: a path through neighbours, and machines that this one is not."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
+from jax_itm.distributed.gpus import EXTRA, GPUS
 from jax_itm.distributed.offline import without_tpu
 from jax_itm.errors import UserError
 from jax_itm.platforms import CHIPS
@@ -48,28 +50,36 @@ def ring_order(devices: Sequence[Any]) -> list[Any]:
 
 
 def offline_devices(name: str) -> list[Any]:
-    """The devices of a TPU slice that this machine lacks, to compile programs for.
+    """The devices of a slice, or of GPU hosts, that this machine lacks, to compile programs for.
 
     Args:
-        name: generation and shape, "v5e:4x8" or "v5p:2x2x4".
+        name: generation and shape of a TPU slice, "v5e:4x8" or "v5p:2x2x4"; or a GPU and how many of them,
+            "h100:8", with several hosts "h100:2x8".
 
     Raises:
         UserError: the generation is unknown, the compiler does not know the slice, or there is no compiler.
     """
-    generation = name.split(":")[0]
-    tpus = [chip for chip, figures in CHIPS.items() if figures.kind.startswith("TPU")]
-    if generation not in tpus or ":" not in name:
-        known = ", ".join(tpus)
-        raise UserError(f"--topology {name}: must be a generation ({known}) and a shape, such as v5e:4x8")
+    generation, _, shape = name.partition(":")
+    if generation not in CHIPS or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", shape):
+        known = ", ".join(CHIPS)
+        raise UserError(
+            f"--topology {name}: must be a generation ({known}) and a shape, such as v5e:4x8 or h100:8"
+        )
     without_tpu()
-    options = {"chip_config_name": "megacore"} if generation in TWO_CORES else {}
+    options: dict[str, Any] = {"platform": "tpu", "topology_name": name}
+    if generation in TWO_CORES:
+        options["chip_config_name"] = "megacore"
+    if generation in GPUS:
+        hosts = shape if "x" in shape else f"1x{shape}"
+        options = {"platform": "cuda", "topology_name": "", "target_config": GPUS[generation]}
+        options["topology"] = f"1x{hosts}"  # slices, hosts of a slice, devices of a host
     try:
-        slice_ = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
+        return list(topologies.get_topology_desc(**options).devices)
     except Exception as error:  # of many types, from the library that is loaded here
         reason = " ".join(str(error).split())[:200]
-        where = "the compiler comes with pip install -e .[aot]"
+        extra = EXTRA if generation in GPUS else "aot"
+        where = f"the compiler comes with pip install -e .[{extra}]"
         raise UserError(f"--topology {name}: {reason} ({where})") from error
-    return list(slice_.devices)
 
 
 def ring_mesh(devices: Sequence[Any], axis: str) -> Mesh:
