@@ -33,13 +33,13 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from jax_itm import config as config_lib
     from jax_itm.aot.report import report
     from jax_itm.config import Facts
-    from jax_itm.distributed.mesh import AXIS, check_batch
-    from jax_itm.distributed.topology import offline_devices, ring_mesh
+    from jax_itm.distributed.mesh import check_batch, mesh_over
+    from jax_itm.distributed.topology import offline_devices
     from jax_itm.platforms import CHIPS
     from jax_itm.train.init_from import read_source
 
     config = config_lib.read(args.config, overrides)
-    mesh = ring_mesh(offline_devices(args.topology), AXIS)
+    mesh = mesh_over(offline_devices(args.topology))
     check_batch(config.batch_size, mesh.size, "config.batch_size", config.micro_batches)
     facts = Facts(region_dim=args.region_dim, vocab=args.vocab)
     config.start = ""  # other values in the same shapes

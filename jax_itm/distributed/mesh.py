@@ -1,11 +1,13 @@
 """The mesh, the shardings used on it, and arrays between the host and the devices."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jax_itm.distributed.topology import ring_mesh
 from jax_itm.errors import UserError
 from jax_itm.types import Array, PyTree
 
@@ -14,9 +16,20 @@ MIN_SHARDED_SIZE = 2**12  # elements; sharding a smaller array saves nothing
 
 
 def make_mesh(devices: int | None = None) -> Mesh:
-    """A mesh with one axis over the first `devices` devices, by default over all of them, in a ring."""
+    """A mesh with one axis over the first `devices` devices, by default over all of them."""
     available = jax.devices()
-    return ring_mesh(available[: devices or len(available)], AXIS)
+    return mesh_over(available[: devices or len(available)])
+
+
+def mesh_over(devices: Sequence[Any], axis: str = AXIS) -> Mesh:
+    """A mesh with one Auto axis over the devices, in the order in which JAX lists them: row by row of a slice.
+
+    Linen needs Auto axes; JAX's default is Explicit since 0.9. In a snake all neighbours of a ring would be
+    one link apart, not only those of a row. But the compiler has no way for collectives over parts of a v5e
+    or v6e in that order, such as it makes where 8 lists of candidates are split over 32 chips, and stops. The
+    way back from the end of a row uses links that no other step of the ring does.
+    """
+    return Mesh(np.asarray(devices), (axis,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

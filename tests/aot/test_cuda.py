@@ -12,7 +12,8 @@ from jax_itm import losses
 from jax_itm.aot import hlo
 from jax_itm.aot.report import report
 from jax_itm.config import Facts
-from jax_itm.distributed.topology import offline_devices, ring_mesh
+from jax_itm.distributed.mesh import mesh_over
+from jax_itm.distributed.topology import offline_devices
 from jax_itm.platforms import CHIPS
 
 pytest.importorskip(
@@ -22,7 +23,7 @@ pytest.importorskip(
 
 @pytest.fixture(scope="module")
 def mesh():
-    return ring_mesh(offline_devices("h100:8"), "data")
+    return mesh_over(offline_devices("h100:8"))
 
 
 @pytest.mark.parametrize("schedule", ["ring", "gather"])

@@ -9,7 +9,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jax_itm import losses
 from jax_itm.aot import hlo
-from jax_itm.distributed.topology import offline_devices, ring_mesh
+from jax_itm.distributed.mesh import mesh_over
+from jax_itm.distributed.topology import offline_devices
 from jax_itm.models import Gpo
 
 pytest.importorskip("libtpu", reason="the TPU compiler is not installed: pip install -e .[aot]")
@@ -37,7 +38,7 @@ def optimised():
 
 @pytest.fixture(scope="module")
 def mesh():
-    return ring_mesh(offline_devices("v5e:2x2"), "data")
+    return mesh_over(offline_devices("v5e:2x2"))
 
 
 def compiled(mesh, fn, *shapes):

@@ -18,7 +18,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax_itm import losses
 from jax_itm.aot import hlo
 from jax_itm.arrays import l2_normalise
-from jax_itm.distributed.topology import offline_devices, ring_mesh
+from jax_itm.distributed.mesh import mesh_over
+from jax_itm.distributed.topology import offline_devices
 from jax_itm.platforms import CHIPS
 from jax_itm.sharded.collectives import batch_axes
 from jax_itm.sharded.tiles import Matrix
@@ -82,7 +83,7 @@ if __name__ == "__main__":
     )
     print("| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |")
     for name in args.topology:
-        mesh = ring_mesh(offline_devices(name), "data")
+        mesh = mesh_over(offline_devices(name))
         for batch, dim in zip(args.batch, args.dim, strict=True):
             for form in args.forms:
                 group = group_of(mesh, form, batch, dim)
