@@ -42,6 +42,7 @@ def setting(name: str, arg: str):
     config.data.tokenizer = "wordpiece"  # fitted where no run with UNITER's own is started from
     config.image.boxes = True  # it reads them: data without are refused
     config.dtype = "bfloat16"
+    config.remat = True  # the base needs 22 GiB of a chip of 16 without, on 32 of them
     config.evaluate.every, config.evaluate.batch_size, config.evaluate.images = "1000 steps", 400, 200
     optimizer(config, lr=5e-5, warmup="500 steps")
     return config, chosen["size"]

@@ -22,7 +22,7 @@ def make_mesh(devices: int | None = None) -> Mesh:
 
 
 def mesh_over(devices: Sequence[Any], axis: str = AXIS) -> Mesh:
-    """A mesh with one Auto axis over the devices, in the order in which JAX lists them: row by row of a slice.
+    """A mesh with one Auto axis over the devices, in the order that JAX lists them: row by row of a slice.
 
     Linen needs Auto axes; JAX's default is Explicit since 0.9. In a snake all neighbours of a ring would be
     one link apart, not only those of a row. But the compiler has no way for collectives over parts of a v5e

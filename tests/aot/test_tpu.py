@@ -12,6 +12,7 @@ from jax_itm.aot import hlo
 from jax_itm.distributed.mesh import mesh_over
 from jax_itm.distributed.topology import offline_devices
 from jax_itm.models import Gpo
+from jax_itm.sharded import tiles
 
 pytest.importorskip("libtpu", reason="the TPU compiler is not installed: pip install -e .[aot]")
 
@@ -22,18 +23,6 @@ LOSSES = {
     "hardest": lambda v, t, plan: losses.triplet(v, t, negatives="hardest", plan=plan),
     "dias": lambda v, t, plan: losses.dias(v, t, negatives="hardest", plan=plan),
 }
-
-
-@pytest.fixture(autouse=True)
-def optimised():
-    """As users compile: the tests' environment does without optimisations. TPU programs are not cached."""
-    options = {"jax_disable_most_optimizations": False, "jax_enable_compilation_cache": False}
-    before = {name: jax.config.values[name] for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +67,28 @@ def test_a_loss_on_four_chips(mesh, name, schedule):
     assert program.memory_analysis().temp_size_in_bytes < parts * {"ring": 4, "gather": 12}[schedule] * 2**20
     assert not sizes(text, "scatter")
     assert max(sizes(text, "gather"), default=0) < ROWS // 4 * DIM
+
+
+@pytest.mark.parametrize("slice_", ["v5e:4x4", "v6e:4x4"])
+def test_columns_of_groups_of_chips(slice_, monkeypatch):
+    """On these the compiler has collectives for parts that are rectangles, and ends with others."""
+    columns = (ROWS // 16 * DIM * 4) * 4
+    monkeypatch.setattr(tiles, "GATHER_BYTES", 0)
+    monkeypatch.setattr(tiles, "device_memory", lambda: columns / tiles.GATHER_SHARE)
+    loss = lambda v, t: losses.info_nce(v, t, scale=20.0)
+    text = compiled(mesh_over(offline_devices(slice_)), loss, (ROWS, DIM), (ROWS, DIM)).as_text()
+    kinds = {row.kind for row in hlo.collectives(hlo.parse(text), [])}
+    assert {"collective-permute", "all-gather"} <= kinds
+
+
+def test_kept_scores_save_a_product(mesh, monkeypatch):
+    loss = lambda v, t: losses.info_nce(v, t, scale=20.0)
+    cycles = []
+    for share in (tiles.KEEP_SHARE, 0):
+        monkeypatch.setattr(tiles, "KEEP_SHARE", share)
+        program = compiled(mesh, lambda v, t: loss(v, t), (4 * ROWS, DIM), (4 * ROWS, DIM))
+        cycles.append(hlo.cycles_by(hlo.parse(program.as_text()), {})["other"])
+    assert cycles[0] < 0.9 * cycles[1]  # three products of four, and the reading of what was kept
 
 
 @pytest.mark.parametrize(

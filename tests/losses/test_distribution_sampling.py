@@ -11,18 +11,15 @@ from jax_itm.losses import Sampling
 from jax_itm.losses.columns import ColumnSelection, Moments, column_moments, relatedness, select_columns
 from jax_itm.losses.rank_map import sample_both
 from jax_itm.losses.sampling import contrast
+from tests.helpers.compiling import optimised
 
 B, R, W, D = 8, 5, 7, 6
 
 
 @pytest.fixture(autouse=True)
 def exact():
-    """Float64, compiled with optimisations: without them XLA 0.10.2 miscompiles these sorts on some CPUs."""
-    quick = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", False)
-    with jax.enable_x64(True):
+    with optimised(), jax.enable_x64(True):
         yield
-    jax.config.update("jax_disable_most_optimizations", quick)
 
 
 def tokens(seed=0):

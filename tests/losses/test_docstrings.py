@@ -4,22 +4,19 @@ import doctest
 import inspect
 import re
 
-import jax
 import pytest
 
 from jax_itm import losses
+from tests.helpers.compiling import optimised
 
 FUNCTIONS = [name for name in losses.__all__ if inspect.isfunction(inspect.unwrap(getattr(losses, name)))]
 SAME_ARGUMENTS = {"triplet_terms", "spatial_terms", "decoupling_terms", "sample_distributions"}
 
 
 @pytest.fixture(autouse=True)
-def optimised():
-    """Compiled with optimisations: without them XLA 0.10.2 miscompiles sorts on some CPUs."""
-    quick = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", quick)
+def as_users_compile():
+    with optimised():
+        yield
 
 
 def run(text, name):

@@ -12,6 +12,7 @@ from jax_itm import losses
 from jax_itm.arrays import AttentionMaps
 from jax_itm.losses import Components, Sampling, alignment, columns, masked_words, mining, sampling
 from tests.goldens.presets import load
+from tests.helpers.compiling import optimised
 
 CASES = load(Path(__file__).parents[1] / "goldens" / "presets.npz")
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
@@ -19,12 +20,9 @@ FLOAT32 = {"rtol": 2e-5, "atol": 2e-5}
 
 
 @pytest.fixture(autouse=True)
-def exact():
-    """Compiled with optimisations: without them XLA 0.10.2 miscompiles sorts on some CPUs."""
-    quick = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", quick)
+def as_users_compile():
+    with optimised():
+        yield
 
 
 def named(start):

@@ -37,7 +37,9 @@ def selections(rows, k, seed):
 @pytest.mark.parametrize(
     ("devices", "rows", "k"), [(1, 7, 1), (1, 300, 2), (2, 8, 3), (3, 9, 1), (8, 640, 2)], ids=str
 )
-def test_scatter_is_segment_sum(devices, rows, k, schedule):
+@pytest.mark.parametrize("cpu", [True, False])  # accelerators multiply by matrices of 0 and 1
+def test_scatter_is_segment_sum(devices, rows, k, schedule, cpu, monkeypatch):
+    monkeypatch.setattr("jax_itm.sharded.scatter.is_cpu", lambda: cpu)
     with jax.enable_x64(True):
         y, mine, theirs = selections(rows, k, devices)
         mesh = jax.make_mesh((devices,), ("dp",), (AxisType.Auto,), devices=jax.devices()[:devices])
