@@ -79,6 +79,12 @@ def is_cpu() -> bool:
     return platform() == "cpu"
 
 
+def is_one_cpu() -> bool:
+    """Whether the program will run on a single CPU device, so that rows may be reordered freely."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return is_cpu() and (mesh.empty or mesh.size == 1)
+
+
 def device_memory() -> float:
     """Bytes of memory that a program may use on a device of the mesh that is set, an accelerator's."""
     kind = _device().device_kind

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax_itm.arrays import NEG_INF, mean_pool
 from jax_itm.models.layers import TransformerLayer
 from jax_itm.models.recurrent import BiGru
-from jax_itm.platforms import is_cpu
+from jax_itm.platforms import is_cpu, is_one_cpu
 from jax_itm.types import Array, Bool, Float, Int
 
 
@@ -31,13 +31,18 @@ def descending_rank(x: Float[Array, "b n d"]) -> Int[Array, "b n d"]:
     its backward pass, took 3 to 11 times as long for n from 16 to 196 (BENCHMARKS.md).
     """
     x = jax.lax.stop_gradient(x)
-    index = jnp.arange(x.shape[1])[:, None]
+    return jax.vmap(lambda item: _rank_in_item(item, item.shape[0]))(x)
 
-    def count(j, rank):
-        other = jax.lax.dynamic_slice_in_dim(x, j, 1, axis=1)
+
+def _rank_in_item(x: Float[Array, "n d"], count: int | Int[Array, ""]) -> Int[Array, "n d"]:
+    """`descending_rank` of one item; `count` is how many of the first values are compared with."""
+    index = jnp.arange(len(x))[:, None]
+
+    def add(j: Array, rank: Array) -> Array:
+        other = jax.lax.dynamic_slice_in_dim(x, j, 1)
         return rank + ((other > x) | ((other == x) & (j < index)))
 
-    return jax.lax.fori_loop(0, x.shape[1], count, jnp.zeros(x.shape, jnp.int32))
+    return jax.lax.fori_loop(0, count, add, jnp.zeros(x.shape, jnp.int32))
 
 
 def pool_by_rank(
@@ -52,8 +57,50 @@ def pool_by_rank(
     x = jnp.where(mask[..., None], x, NEG_INF)
     if not is_cpu():
         return pool_sorted(x, weights)
+    if is_one_cpu():
+        last = jnp.max(jnp.where(mask, jnp.arange(1, x.shape[1] + 1), 1), axis=1)
+        return pool_item_by_item(x, weights, last)
     weight = jnp.take_along_axis(weights[..., None], descending_rank(x), axis=1)
     return jnp.sum(jnp.where(weight > 0, x * weight, 0), axis=1)
+
+
+@jax.custom_vjp
+def pool_item_by_item(
+    x: Float[Array, "b n d"], weights: Float[Array, "b n"], last: Int[Array, "b"]
+) -> Float[Array, "b d"]:
+    """`pool_by_rank` of true tokens on one CPU: an item stays in the cache, and its padding is not counted.
+
+    Args:
+        x: the tokens; padding is NEG_INF.
+        weights: of the ranks; 0 from the number of an item's true tokens on.
+        last: how many of an item's first tokens hold all true ones.
+    """
+    return _pool_item_by_item_forward(x, weights, last)[0]
+
+
+def _pool_item_by_item_forward(x: Array, weights: Array, last: Array) -> tuple[Array, tuple[Array, ...]]:
+    def item(inputs: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        x, weights, last = inputs
+        rank = _rank_in_item(x, last)
+        weight = weights[rank]
+        return jnp.sum(jnp.where(weight > 0, x * weight, 0), axis=0), rank
+
+    pooled, rank = jax.lax.map(item, (x, weights, last))
+    return pooled, (x, weights, last, rank)
+
+
+def _pool_item_by_item_backward(saved: tuple[Array, ...], cotangent: Array) -> tuple[Array, Array, None]:
+    def item(inputs: tuple[Array, ...]) -> tuple[Array, Array]:
+        x, weights, last, rank, cotangent = inputs
+        of_rank = lambda k: jnp.sum(jnp.where(rank == k, x * cotangent, 0))
+        add = lambda k, sums: sums.at[k].set(of_rank(k))  # a sum a rank, where a scatter adds one by one
+        of_weights = jax.lax.fori_loop(0, last, add, jnp.zeros_like(weights))
+        return weights[rank] * cotangent, jnp.where(weights > 0, of_weights, 0)
+
+    return *jax.lax.map(item, (*saved, cotangent)), None
+
+
+pool_item_by_item.defvjp(_pool_item_by_item_forward, _pool_item_by_item_backward)
 
 
 @jax.custom_vjp

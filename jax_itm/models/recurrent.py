@@ -7,7 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jax_itm.models.packed_gru import Weights, pack, packed_gru
+from jax_itm.platforms import is_one_cpu
 from jax_itm.types import Array, Bool, Float
+
+PACKED_FROM = 128  # narrower states take no time, and packing would be compiled for nothing
 
 
 class Cell(NamedTuple):
@@ -49,11 +53,46 @@ def run_cells(cells: Sequence[Cell], mask: Bool[Array, "b n"]) -> list[Float[Arr
     return [jnp.moveaxis(ordered(cell, x), 0, 1) for cell, x in zip(cells, states, strict=True)]
 
 
+class Direction(NamedTuple):
+    """A GRU's weights, in the compute type, and whether it runs from the last position to the first."""
+
+    weights: Weights
+    reverse: bool
+
+    def cell(self, x: Float[Array, "b n f"]) -> Cell:
+        """Ready to be scanned: the input products of all steps are one product."""
+        gates = x @ self.weights.kernel + self.weights.bias
+        return Cell(
+            jnp.moveaxis(gates, 1, 0), self.weights.recurrent, self.weights.recurrent_bias, self.reverse
+        )
+
+
+def run_directions(
+    directions: Sequence[Direction], x: Float[Array, "b n f"], mask: Bool[Array, "b n"]
+) -> list[Float[Array, "b n hidden"]]:
+    """The states of every direction after each position: packed on a single CPU, elsewhere scanned."""
+    if is_one_cpu() and len(directions[0].weights.recurrent) >= PACKED_FROM:
+        return [packed_gru(x, weights, pack(mask, reverse)) for weights, reverse in directions]
+    return run_cells([direction.cell(x) for direction in directions], mask)
+
+
+class Linear(nn.Module):
+    """The parameters of an `nn.Dense`."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, size: int) -> tuple[Float[Array, "f g"], Float[Array, "g"]]:
+        """Kernel and bias for inputs of this size."""
+        kernel = self.param("kernel", nn.linear.default_kernel_init, (size, self.features))
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+
+
 class Gru(nn.Module):
     """A GRU over axis 1 (Cho et al., 2014, in cuDNN's form) that steps over masked positions.
 
     A masked step leaves the state as it was: a padded or dropped word is as if it were not there, in
-    either direction. The input products of all steps are one matrix product before the scan.
+    either direction.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -73,22 +112,22 @@ class Gru(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
-    def cell(self, x: Float[Array, "b n f"]) -> Cell:
-        """The parameters, and all steps' products of the input, ready for `run_cells`."""
+    def direction(self, features: int) -> Direction:
+        """The parameters, for inputs of this size."""
         size = self.hidden
-        gates = nn.Dense(3 * size, dtype=self.dtype, name="input")(x)
+        kernel, bias = Linear(3 * size, name="input")(features)
         recurrent = self.param("recurrent", nn.initializers.orthogonal(), (size, 3 * size))
-        bias = self.param("recurrent_bias", nn.initializers.zeros, (3 * size,))
-        gates = jnp.moveaxis(gates, 1, 0)
-        return Cell(gates, recurrent.astype(self.dtype), bias.astype(self.dtype), self.reverse)
+        recurrent_bias = self.param("recurrent_bias", nn.initializers.zeros, (3 * size,))
+        weights = Weights(kernel, bias, recurrent, recurrent_bias)
+        return Direction(jax.tree.map(lambda x: x.astype(self.dtype), weights), self.reverse)
 
     def __call__(self, x: Float[Array, "b n f"], mask: Bool[Array, "b n"]) -> Float[Array, "b n hidden"]:
         """The state after each step; zeros before the first true one."""
-        return run_cells([self.cell(x)], mask)[0]
+        return run_directions([self.direction(x.shape[2])], x.astype(self.dtype), mask)[0]
 
 
 class BiGru(nn.Module):
-    """Two GRUs, forward and backward, averaged; both run in one scan.
+    """Two GRUs, forward and backward, averaged.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -108,7 +147,9 @@ class BiGru(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b n f"], mask: Bool[Array, "b n"]) -> Float[Array, "b n hidden"]:
         """The mean of the two directions' states at each step."""
-        forward = Gru(self.hidden, dtype=self.dtype, name="forward").cell(x)
-        backward = Gru(self.hidden, reverse=True, dtype=self.dtype, name="backward").cell(x)
-        of_forward, of_backward = run_cells([forward, backward], mask)
+        directions = [
+            Gru(self.hidden, dtype=self.dtype, name="forward").direction(x.shape[2]),
+            Gru(self.hidden, reverse=True, dtype=self.dtype, name="backward").direction(x.shape[2]),
+        ]
+        of_forward, of_backward = run_directions(directions, x.astype(self.dtype), mask)
         return (of_forward + of_backward) / 2

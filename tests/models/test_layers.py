@@ -7,7 +7,9 @@ import pytest
 
 from jax_itm.arrays import NEG_INF, mean_pool
 from jax_itm.models import Gpo, Gru, HremPooling, RegionEncoder, TransformerLayer, max_pool
+from jax_itm.models.packed_gru import Weights, pack, packed_gru
 from jax_itm.models.pooling import descending_rank, pool_by_rank, pool_sorted, sinusoidal, top_mean
+from jax_itm.models.recurrent import Direction, run_cells
 
 B, N, D = 4, 6, 5
 X = jax.random.normal(jax.random.key(0), (B, N, D))
@@ -44,6 +46,27 @@ def test_gru_is_that_of_the_loop(reverse):
     for b in range(B):
         expected = loop_gru(params, np.asarray(X[b]), MASK[b], reverse)
         np.testing.assert_allclose(actual[b], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("rows, steps", [(1, 1), (4, 6), (37, 9)])
+def test_a_packed_gru_is_the_scanned_one(rows, steps, reverse):
+    keys = iter(jax.random.split(jax.random.key(2), 9))
+    x = jax.random.normal(next(keys), (rows, steps, 5))
+    cotangent = jax.random.normal(next(keys), (rows, steps, 3))
+    mask = jax.random.bernoulli(next(keys), 0.6, (rows, steps)).at[1:2].set(False)  # one without a word
+    weights = Weights(*(jax.random.normal(next(keys), shape) for shape in ((5, 9), (9,), (3, 9), (9,))))
+
+    def scanned(x, weights):
+        return run_cells([Direction(weights, reverse).cell(x)], mask)[0]
+
+    def packed(x, weights):
+        return packed_gru(x, weights, pack(mask, reverse))
+
+    (expected, backward), (actual, packed_backward) = (jax.vjp(run, x, weights) for run in (scanned, packed))
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    for a, b in zip(*map(jax.tree.leaves, (packed_backward(cotangent), backward(cotangent))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_mean_and_max_see_true_tokens_alone():
