@@ -47,7 +47,7 @@ class Study(NamedTuple):
     rows: Sequence[Row]
     split: str  # on which a row's trial is chosen, and the numbers are shown
     seeds: Sequence[int] = (0, 1, 2)  # trials are run on the first
-    protocol: str = "full"  # of the evaluation, or "folds"
+    protocol: str = "full"  # of the evaluation (protocols.py)
 
 
 class Task(NamedTuple):

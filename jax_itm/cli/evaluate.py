@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jax_itm.cli.options import add_data_dir, add_processes, cluster_of
 from jax_itm.errors import UserError
+from jax_itm.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from jax_itm.inference.matcher import Matcher
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="another prepared data set (default: the run's)")
     add_data_dir(parser, "where the data set was prepared (default: as in the run's config)")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--protocol", choices=("full", "folds"), default="full")
+    parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="full")
     parser.add_argument("--mode", choices=("exhaustive", "rerank"), default="exhaustive")
     parser.add_argument("--score", default="", help="cdds: maxmean, pooled or mapped (default: the run's)")
     parser.add_argument("--rerank_from", metavar="RUN", help="rerank: the run that ranks first")
@@ -68,8 +69,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 def _check(args: argparse.Namespace) -> None:
     if (args.mode == "rerank") != bool(args.rerank_from):
         raise UserError("--mode rerank and --rerank_from RUN: each needs the other")
-    if args.mode == "rerank" and args.protocol != "full":
-        raise UserError("--mode rerank: only with --protocol full")
+    if args.mode == "rerank" and PROTOCOLS[args.protocol].folds > 1:
+        raise UserError("--mode rerank: only with --protocol full or coco_5k")
     if args.mode != "rerank" and args.first_weight:
         raise UserError("--first_weight: only with --mode rerank")
 
@@ -79,7 +80,7 @@ def _evaluate(args: argparse.Namespace, matcher: "Matcher") -> dict[str, Any]:
     import jax_itm
     from jax_itm.data.prepared import open_split
     from jax_itm.evaluation.bag_of_words import bag_of_words
-    from jax_itm.evaluation.evaluate import evaluate
+    from jax_itm.evaluation.evaluate import evaluate, split_folds
     from jax_itm.evaluation.isd import isd
     from jax_itm.evaluation.rerank import rerank
 
@@ -87,6 +88,7 @@ def _evaluate(args: argparse.Namespace, matcher: "Matcher") -> dict[str, Any]:
     data_dir = args.data_dir or data.data_dir
     split = open_split(args.data or data.name, data_dir, args.split, data.modality)
     # Before the evaluation, which may take hours: these refuse what they cannot do at once.
+    split_folds(split, args.protocol)
     extra = {}
     if args.isd:
         extra["isd"] = isd(matcher, split)

@@ -8,6 +8,8 @@ values it may take, whether it may change when a run resumes, and whether it may
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from jax_itm.protocols import PROTOCOLS
+
 FLOAT32_MAX = 3.4e38
 
 
@@ -206,7 +208,11 @@ OPTIMIZER: Section = {
 EVALUATE: Section = {
     "every": duration("1 epochs", "between validations"),
     "batch_size": count(250, "items encoded at a time", resume=True),
-    "protocol": Field("full", "full, or the mean of five equal folds of images", choices=("full", "folds")),
+    "protocol": Field(
+        "full",
+        "full; folds: the mean of five equal folds of images; coco_5k, coco_1k: these, of COCO's size alone",
+        choices=tuple(PROTOCOLS),
+    ),
     "images": optional_count(0, "validate on the first so many images; 0: all"),
 }
 

@@ -12,9 +12,8 @@ from jax_itm.errors import UserError
 from jax_itm.inference.matcher import Matcher
 from jax_itm.inference.token_cache import attach_tokens, cached_sides
 from jax_itm.metrics import RetrievalCounter, compare
+from jax_itm.protocols import folds_of
 from jax_itm.types import Config, PyTree
-
-FOLDS = {"full": 1, "folds": 5}  # of each protocol
 
 _compare_on_devices = jax.jit(compare)
 
@@ -38,20 +37,17 @@ def evaluate(matcher: Matcher, split: Split, protocol: str = "full") -> dict[str
         matcher: the run.
         split: an opened split (`data.prepared.open_split`).
         protocol: "full", every image against every caption; "folds", the mean of five equal folds of the
-            images (COCO 1K).
+            images; "coco_5k" and "coco_1k", the same two, of splits of the published size alone.
 
     Returns:
         {"protocol": {..}, "i2t": {"r1", "r5", "r10", "medr", ..}, "t2i": {..}, "rsum", "cost": {"pairs",
         "seconds"}}. Recalls are percentages; the seconds are those of encoding and scoring.
 
     Raises:
-        UserError: the split is not what the run was trained on, a score is not finite, or the images cannot
-            be divided into equal folds.
-        ValueError: another protocol.
+        UserError: the split is not what the run was trained on, a score is not finite, or the split is not of
+            a size that the protocol takes.
     """
-    if protocol not in FOLDS:
-        raise ValueError(f"protocol {protocol!r}: must be one of {', '.join(map(repr, FOLDS))}")
-    folds = FOLDS[protocol]
+    folds = split_folds(split, protocol)
     start = time.perf_counter()
     encoded = encode_split(matcher, split)
     result = count(matcher, encoded, split.caption_image, folds).result()
@@ -62,6 +58,11 @@ def evaluate(matcher: Matcher, split: Split, protocol: str = "full") -> dict[str
         **result,
         "cost": cost,
     }
+
+
+def split_folds(split: Split, protocol: str) -> int:
+    """The number of folds of a split under a protocol; UserError if the protocol does not take the split."""
+    return folds_of(protocol, len(split), len(split.caption_image), f"{split.name}/{split.split}")
 
 
 def count(

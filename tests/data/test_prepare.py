@@ -53,6 +53,22 @@ def test_precomp_repeated_rows_are_one_image(tmp_path):
     assert not split.has_boxes and not split.record(0)["boxes"].any()
 
 
+def test_precomp_testall_is_a_split_and_other_files_are_named(tmp_path):
+    write_precomp(tmp_path / "raw", ("train", "test", "testall", "test_5k", "restval"), images=3)
+    (tmp_path / "raw" / "dev_caps.txt").write_text("no features\n")
+    (tmp_path / "raw" / "readme.txt").write_text("not of a split\n")
+    summary = prepare("precomp", tmp_path / "data", tmp_path / "raw")
+    assert list(summary["splits"]) == ["train", "test", "testall"]
+    assert open_split("precomp", tmp_path / "data", "testall", "regions").captions()[0].startswith("testall")
+    notes = summary["notes"]
+    assert "dev_caps.txt: not taken, no dev_ims.npy" in notes
+    expected = {
+        f"{split}_{end}" for split in ("restval", "test_5k") for end in ("ims.npy", "caps.txt", "ids.txt")
+    }
+    assert {note.split(":")[0] for note in notes} == expected | {"dev_caps.txt"}
+    assert all("the splits are train, dev" in note for note in notes if not note.startswith("dev"))
+
+
 def test_precomp_one_caption_an_image(tmp_path):
     write_precomp(tmp_path / "raw", ("test",), images=10, each=1)
     facts = prepare("precomp", tmp_path / "data", tmp_path / "raw")

@@ -45,6 +45,11 @@ def test_table_has_the_numbers_the_baseline_and_the_protocol():
     )
 
 
+def test_a_mean_of_folds_says_of_how_many_images():
+    folded = RESULT | {"protocol": RESULT["protocol"] | {"images": 1010, "folds": 5}}
+    assert "1,010 images, 2,500 captions, mean of 5 folds of 202 images" in table([folded]).splitlines()[-1]
+
+
 def test_each_form_of_isd_is_a_column_if_a_result_has_it():
     with_isd = RESULT | {"isd": {"singular": 0.5, "isda": 0.25}}
     lines = table([with_isd, seeded(4, run="no maps")]).splitlines()
