@@ -126,7 +126,7 @@ class Checkpoints:
             except UserError as error:
                 damages.append(str(error))
                 continue
-            return Intact(step, "; ".join([*damages, f"resuming from step {step}"]) if damages else "")
+            return Intact(step, "; ".join(damages))
         raise UserError(f"{self.workdir}: all checkpoints are damaged: {'; '.join(damages)}")
 
     def delete_after(self, step: int) -> None:

@@ -73,7 +73,7 @@ def convert_clip(source: str, workdir: str, config: Config | None = None) -> str
         config: of the run; by default InfoNCE's defaults. Its encoders are set here.
 
     Returns:
-        What was converted, in a line.
+        What was converted and what was not, in lines.
 
     Raises:
         UserError: a file is missing or wrong, or there is a run already.
@@ -103,10 +103,11 @@ def convert_clip(source: str, workdir: str, config: Config | None = None) -> str
     _write(params, Description(run, facts, encoders.tokenizer), workdir)
     image = facts.image_architecture
     text = facts.text_architecture
-    return (
+    line = (
         f"clip in {workdir}: {image.layers} layers of {image.width} over patches of {image.patch},"
         f" {text.layers} of {text.width} over {text.vocab:,} words, embeddings of {run.dim}"
     )
+    return "\n  ".join([line, *encoders.notes])
 
 
 def _clip_default(positions: int) -> Config:

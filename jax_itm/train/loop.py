@@ -197,8 +197,8 @@ def announce(run: Run, log: Logger) -> None:
     """Says what is about to be trained."""
     parameters = sum(leaf.size for leaf in jax.tree.leaves(run.state.params))
     log.message(f"{parameters:,} parameters, {run.mesh.size} devices, {run.total_steps} steps")
-    if run.warning:
-        log.message(f"warning: {run.warning}")
+    for message in run.messages:
+        log.message(message)
 
 
 def log_step(run: Run, outcome: DeviceOutcome, clock: Clock, alarm: CollapseAlarm, log: Logger) -> None:

@@ -77,7 +77,7 @@ class Run:
         state: after `state.step` updates.
         matcher: evaluates the state.
         checkpoints: of the work directory.
-        warning: what is wrong with newer, deleted checkpoints; "" if nothing is.
+        messages: what to say before the first step, a line each: where the run resumes, what it starts from.
     """
 
     config: Config
@@ -87,7 +87,7 @@ class Run:
     state: State
     matcher: Matcher
     checkpoints: Checkpoints
-    warning: str
+    messages: tuple[str, ...]
 
     @property
     def total_steps(self) -> int:
@@ -116,16 +116,15 @@ def build(config: Config, workdir: str, mesh: Mesh) -> Run:
     check_batch(config.batch_size, mesh.size, "config.batch_size", config.micro_batches)
     data = open_data(config)
     if has_checkpoint(workdir):
-        model, state, warning = restore(config, workdir, mesh, data)
+        model, state, messages = restore(config, workdir, mesh, data)
     else:
-        model, state = init(config, mesh, data)
-        warning = ""
+        model, state, messages = init(config, mesh, data)
     description = Description(config, model.facts, model.tokenizer)
     data = Data(*attach_tokens(description, state.params, data, required=True))
     matcher = Matcher(description, model.method, mesh)
     checkpoints = Checkpoints(workdir, create=True)
     checkpoints.delete_after(int(state.step))
-    return Run(config, mesh, data, model, state, matcher, checkpoints, warning)
+    return Run(config, mesh, data, model, state, matcher, checkpoints, messages)
 
 
 def open_data(config: Config) -> Data:
@@ -139,7 +138,21 @@ def open_data(config: Config) -> Data:
     return splits
 
 
-def init(config: Config, mesh: Mesh, data: Data) -> tuple[Model, State]:
+class Start(NamedTuple):
+    """What a run starts or resumes with.
+
+    Attributes:
+        model: the method and its optimizer.
+        state: of training.
+        messages: what to say of it, a line each.
+    """
+
+    model: Model
+    state: State
+    messages: tuple[str, ...]
+
+
+def init(config: Config, mesh: Mesh, data: Data) -> Start:
     """The model and the state before the first step of a new run."""
     source = read_source(config, data.facts)
     if source and source.tokenizer:
@@ -153,11 +166,12 @@ def init(config: Config, mesh: Mesh, data: Data) -> tuple[Model, State]:
     params = jax.jit(model.method.init)(jax.random.key(config.seed), example_batch(config, facts))
     if source:
         params = start_from(params, source)
-    return model, init_state(params, model.optimizer, config.ema > 0, mesh, config.fsdp)
+    state = init_state(params, model.optimizer, config.ema > 0, mesh, config.fsdp)
+    return Start(model, state, source.notes if source else ())
 
 
-def restore(config: Config, workdir: str, mesh: Mesh, data: Data) -> tuple[Model, State, str]:
-    """The model and the state of the run in `workdir`, and a warning if newer checkpoints are damaged."""
+def restore(config: Config, workdir: str, mesh: Mesh, data: Data) -> Start:
+    """The model and the state of the run in `workdir`; a message if newer checkpoints are damaged."""
     checkpoints = Checkpoints(workdir)
     step, warning = checkpoints.newest_intact()
     saved = checkpoints.read_description(step)
@@ -170,7 +184,8 @@ def restore(config: Config, workdir: str, mesh: Mesh, data: Data) -> tuple[Model
     model = build_model(config, saved.facts, saved.tokenizer, mesh, data.epoch_examples)
     state = checkpoints.restore_state(step, model.abstract_state)
     checkpoints.close()
-    return model, state, warning
+    resumed = f"resuming from step {step:,} of {workdir}"
+    return Start(model, state, (f"warning: {warning}", resumed) if warning else (resumed,))
 
 
 def check_resumable(config: Config, saved: Config, workdir: str) -> None:

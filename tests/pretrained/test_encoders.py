@@ -97,6 +97,56 @@ def test_an_untrained_clip_is_clip(tmp_path, capsys):
         read_source(settings(tmp_path / "bert", pooling="clip"))
 
 
+def clip_with(folder: Path, **arrays) -> None:
+    """CLIP's directory with its tokenizer and more arrays."""
+    clip_files(written("clip", folder), folder, "vocab.json", "merges.txt")
+    (folder / "preprocessor_config.json").write_text('{"size": 32, "crop_size": 32}')
+    file = folder / "model.safetensors"
+    state = {name: x for name, x in load_file(file).items() if name != "logit_scale"}
+    save_file(state | {name.replace("__", "."): x for name, x in arrays.items()}, file)
+
+
+@pytest.mark.parametrize(("published", "scale"), [(np.log(37.0), 37.0), ([np.log(250.0)], 100.0)])
+def test_a_clip_starts_at_its_own_scale(tmp_path, capsys, published, scale):
+    """At 1 / 0.07 its scores would be a seventh as sharp; the limit is the run's."""
+    ids = np.arange(9)[None]
+    clip_with(tmp_path, logit_scale=np.array(published, np.float32), text_model__embeddings__position_ids=ids)
+    run = str(tmp_path / "run")
+    assert main(["convert", "clip", str(tmp_path), run]) == 0
+    said = capsys.readouterr().out
+    assert (
+        f"scores start at its own scale, x{scale:g}" in said
+        and "not used: text_model.embeddings.position_ids\n" in said
+    )
+    start = jax_itm.load(run).params["loss"]["info_nce"]["log_scale"]
+    np.testing.assert_allclose(np.exp(start), scale, rtol=1e-4)
+
+
+def test_a_clip_without_a_scale_or_with_a_wrong_one(tmp_path):
+    clip_with(tmp_path)
+    config = default("info_nce")
+    for side in ("image", "text"):
+        config[side].update({"name": "pretrained", "path": str(tmp_path), "pooling": "clip"})
+    config.dim, config.data.max_words, config.data.modality = 24, 9, "pixels"
+    assert "loss/info_nce/log_scale" not in read_source(config).params
+    clip_with(tmp_path, logit_scale=np.float32([1, 2]))
+    with pytest.raises(UserError, match="logit_scale is not one finite number"):
+        read_source(config)
+    config.losses.info_nce.learn_temperature = False  # then there is nothing to start, and a line says so
+    assert read_source(config).notes == (f"{tmp_path}: not used: logit_scale",)
+
+
+def test_weights_that_a_run_does_not_use_are_named(tmp_path):
+    written("bert", tmp_path)
+    file = tmp_path / "model.safetensors"
+    state = {name: x for name, x in load_file(file).items() if not name.startswith(("cls.", "bert.pooler."))}
+    save_file(state, file)
+    assert read_source(settings(tmp_path), Facts(region_dim=6)).notes == ()
+    save_file({**state, "qa_outputs.bias": np.ones(2), "pooler.dense.bias": np.ones(8)}, file)
+    [note] = read_source(settings(tmp_path), Facts(region_dim=6)).notes
+    assert note == f"{tmp_path}: not used: pooler.dense.bias, qa_outputs.bias"
+
+
 @pytest.mark.parametrize("name", ["vit", "dinov2", "dinov2_with_registers", "clip", "swin"])
 def test_image_encoders_are_the_reference(tmp_path, name):
     actual, params = written(name, tmp_path), None
