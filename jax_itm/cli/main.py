@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{unknown[0]}: not an option of {args.command}")
     # Pillow warns of pictures that are refused right afterwards.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit", RuntimeWarning)
+    warnings.filterwarnings("ignore", ".*EXIF", UserWarning)  # of pictures that show without it
     logging.set_verbosity(logging.ERROR)  # Orbax warns of what is intended here, such as restoring a part
     try:
         return COMMANDS[args.command].run(args, rest)

@@ -14,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from jax_itm.data.rgb import displayed_size
 from jax_itm.data.sources.raw import Raw, Record
 
 
@@ -125,7 +126,7 @@ def sizes_of(example: Record) -> dict[str, int]:
     sizes = {"regions": len(example["regions"])} if "regions" in example else {}
     if "image" in example:
         with Image.open(io.BytesIO(example["image"])) as picture:
-            sizes |= {"width": picture.width, "height": picture.height}
+            sizes |= dict(zip(("width", "height"), displayed_size(picture), strict=True))
     return sizes
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,8 +115,9 @@ def read_published(name: str, source: Path, max_pixels: int = MAX_PIXELS) -> Raw
     splits = collect(table, entries)
     counts = {split: len(images) for split, images in splits.items()}
     notes = [*_cut_captions(splits), *differing_counts(counts, published)]
-    reads = picture_readers(base, splits, layout.folders, max_pixels, by_name=True)
-    return Raw(reads, ("image",), captions=by_image(splits), kind=kind, notes=tuple(notes))
+    tally: Counter[str] = Counter()
+    reads = picture_readers(base, splits, layout.folders, max_pixels, tally, by_name=True)
+    return Raw(reads, ("image",), captions=by_image(splits), kind=kind, notes=tuple(notes), tally=tally)
 
 
 def _find(base: Path, names: Sequence[str]) -> Path | None:
