@@ -269,7 +269,47 @@ FOLDER_FAULTS = {
     "no captions": ({"a.csv": "path,caption\n"}, r"a\.csv: no captions"),
     "columns": ({"a.csv": "file,text\n0.jpg,A\n"}, r"a\.csv:1: needs the columns path and caption"),
     "empty": ({"a.csv": "path,caption\n0.jpg,A\n1.jpg,\n"}, r"a\.csv:3: empty caption"),
-    "short row": ({"a.csv": "path,caption\n0.jpg\n"}, r"a\.csv:2: empty caption"),
+    "short row": ({"a.csv": "path,caption\n0.jpg\n"}, r"a\.csv:2: 1 cells, but 2 columns"),
+    "row without a split": ({"a.csv": "path,caption,split\n0.jpg,A\n"}, r"a\.csv:2: 2 cells, but 3 columns"),
+    "a comma": (
+        {"a.csv": 'split,path,caption\n,0.jpg,"Yes, A"\n,1.jpg,A man, a hat and a dog\n'},
+        r"a\.csv:3: 4 cells, but 3 columns; a caption with a comma stands in quotes",
+    ),
+    "a comma first": ({"a.csv": "caption,path\nA dog, a cat,0.jpg\n"}, r"a\.csv:2: 3 cells, but 2"),
+    "column twice": ({"a.csv": "path,caption,caption\n0.jpg,A,B\n"}, "has the column 'caption' twice"),
+    "split misspelt": (
+        {"a.csv": "path,caption,Spilt\n0.jpg,A,val\n"},
+        r"a\.csv:1: no column 'Spilt'; did you mean 'split'",
+    ),
+    "jsonl split misspelt": (
+        {"a.jsonl": '{"path": "0.jpg", "caption": "A"}\n{"path": "1.jpg", "caption": "B", "splits": "val"}'},
+        r"a\.jsonl:2: no column 'splits'; did you mean 'split'",
+    ),
+    "jsonl name twice": (
+        {"a.jsonl": '{"path": "0.jpg", "caption": "A", "caption": "B"}'},
+        r"a\.jsonl:1: not JSON \(the name 'caption' twice",
+    ),
+    "jsonl split": (
+        {"a.jsonl": '{"path": "0.jpg", "caption": "A", "split": true}'},
+        r"a\.jsonl:1: split is True, must be text",
+    ),
+    "jsonl null": (
+        {"a.jsonl": '{"path": null, "caption": "A"}'},
+        r"a\.jsonl:1: an image's name is None, must be text",
+    ),
+    "json split": ({"a.json": json.dumps(karpathy(split=None))}, r"images\[1\]: split is None, must be text"),
+    "one picture in two splits": (
+        {"a.csv": "path,caption,split\nimages/0.jpg,A,val\n./images//0.jpg,B,test\n"},
+        r"a\.csv:3: images/0\.jpg is in the split 'val' already",
+    ),
+    "one file in two splits": (
+        {"a.csv": "path,caption,split\nimages/0.jpg,A,val\n0.jpg,B,test\n"},
+        r"0\.jpg: is the same as images/0\.jpg: both are .*raw/images/0\.jpg",
+    ),
+    "one file twice": (
+        {"a.csv": "path,caption\n1.jpg,A\nimages/1.jpg,B\n"},
+        r"images/1\.jpg: is the same as 1\.jpg",
+    ),
     "no path": ({"a.csv": "path,caption\n,A\n"}, r"a\.csv:2: empty path"),
     "open quote": ({"a.csv": 'path,caption\n0.jpg,"A\n'}, r"a\.csv:2: not CSV"),
     "two splits": (
@@ -308,6 +348,24 @@ FOLDER_FAULTS = {
         r"a\.json: images\[1\]: empty caption",
     ),
 }
+
+
+def test_missing_splits_are_train_and_other_columns_are_named(tmp_path):
+    folder = write_folder(tmp_path / "raw")
+    rows = [
+        {"path": "0.jpg", "caption": "A", "split": None, "id": 7},
+        {"path": "./1.jpg", "caption": "B", "split": ""},
+        {"path": "1.jpg", "caption": "C", "url": "x"},
+        {"path": "2.jpg", "caption": "D", "split": "val"},
+    ]
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = prepare("folder", tmp_path / "data", folder)
+    assert summary["splits"] == {"train": {"images": 2, "captions": 3}, "val": {"images": 1, "captions": 1}}
+    assert summary["notes"] == ["a.jsonl: not used: id, url"]
+    assert open_split("folder", tmp_path / "data", "train", "pixels").captions() == ["A", "B", "C"]
+    (folder / "a.jsonl").unlink()
+    (folder / "a.csv").write_text("year,path,caption\n1999,0.jpg,A\n\n1999,1.jpg,B\n")
+    assert prepare("folder", tmp_path / "csv", folder)["notes"] == ["a.csv: not used: year"]
 
 
 @pytest.mark.parametrize("fault", FOLDER_FAULTS)

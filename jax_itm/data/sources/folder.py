@@ -15,7 +15,7 @@ from PIL import Image
 from jax_itm.data.image_transforms import MAX_PIXELS
 from jax_itm.data.images import IMAGE_FORMATS, read_picture
 from jax_itm.data.rgb import orientation
-from jax_itm.data.sources.captions import Splits, by_image, read_captions
+from jax_itm.data.sources.captions import Splits, by_image, check_distinct, read_captions
 from jax_itm.data.sources.raw import Raw, Read, Record
 from jax_itm.errors import UserError
 
@@ -36,10 +36,10 @@ def read_folder(source: Path, max_pixels: int = MAX_PIXELS) -> Raw:
         UserError: what `read_captions` refuses, or a picture that is missing, unreadable, larger than
             `max_pixels`, or outside the directory.
     """
-    table, splits = read_captions(source)
+    table, splits, notes = read_captions(source)
     tally: Counter[str] = Counter()
     reads = picture_readers(table.parent, splits, FOLDERS, max_pixels, tally)
-    return Raw(reads, ("image",), captions=by_image(splits), tally=tally)
+    return Raw(reads, ("image",), captions=by_image(splits), notes=notes, tally=tally)
 
 
 def picture_readers(
@@ -61,7 +61,7 @@ def picture_readers(
         by_name: whether a picture may be there under its name alone, without the folders of its path.
 
     Raises:
-        UserError: pictures are missing; it names the first of them, and says how many.
+        UserError: pictures are missing; it names the first of them, and says how many. Or two are one file.
     """
     paths = [path for images in splits.values() for path in images]
     files = {path: find_picture(base, path, folders, by_name) for path in paths}
@@ -72,6 +72,7 @@ def picture_readers(
             f"{base / missing[0]}: no such image in {where} of {base}"
             f" ({len(missing):,} of {len(files):,} are missing)"
         )
+    check_distinct({path: os.path.normpath(file) for path, file in files.items() if file})
     read = partial(_read_image, max_pixels=max_pixels, tally=tally)
     return {split: partial(_records, images, files, read) for split, images in splits.items()}
 

@@ -17,6 +17,7 @@ KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datase
 # Captions an image of val and test, as published results count: 25,000 of COCO's 25,010.
 MAX_CAPTIONS = 5
 KAGGLE = ("results.csv", "captions.txt")
+KAGGLE_COLUMNS = (["image_name", "comment_number", "comment"], ["image", "caption"])
 
 
 @dataclass(frozen=True)
@@ -160,9 +161,15 @@ def _tokens(path: Path) -> Iterator[tuple[str, str]]:
 
 def _kaggle(path: Path) -> Iterator[tuple[str, str]]:
     """Kaggle's files, whose first line names the columns."""
-    for number, line in enumerate(read_lines(path)[1:], start=2):
-        # One line of results.csv, of 2199200615.jpg, lacks its second bar.
-        match = re.fullmatch(r"([^|,]*[^|,\s])\s*\|\s*\d+\s*\|?\s*(\S.*)", line)
+    lines = read_lines(path)
+    columns = [cell.strip() for cell in re.split(r"[|,]", lines[0])] if lines else []
+    if columns not in KAGGLE_COLUMNS:
+        raise UserError(
+            f"{path}:1: must name the columns: image_name| comment_number| comment, or image,caption"
+        )
+    for number, line in enumerate(lines[1:], start=2):
+        # One line of results.csv, of 2199200615.jpg, lacks its second bar. A caption never begins with one.
+        match = re.fullmatch(r"([^|,]*[^|,\s])\s*\|\s*\d+(?:\s*\||\s)\s*([^|\s].*)", line)
         try:
             cells = match.groups() if match else next(csv.reader([line], strict=True))
         except csv.Error as error:

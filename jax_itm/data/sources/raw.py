@@ -82,12 +82,25 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: {error}") from error
 
 
-def parse_json(text: str) -> Any:
-    """What JSON describes; ValueError where it is not JSON, or where Python cannot read it."""
+def parse_json(text: str, unique: bool = False) -> Any:
+    """What JSON describes; ValueError where it is not JSON, or where Python cannot read it.
+
+    Args:
+        text: the JSON.
+        unique: whether a name that an object has twice is an error; otherwise the last value counts.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique_names if unique else None)
     except RecursionError as error:
         raise ValueError("not JSON that can be read: nested too deep") from error
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {next(n for n in names if names.count(n) > 1)!r} twice")
+    return table
 
 
 def read_table(path: Path) -> dict[str, Any]:
