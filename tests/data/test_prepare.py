@@ -99,6 +99,51 @@ def test_prepare_again_reuses_the_same_source_only(tmp_path):
         prepare("precomp", tmp_path / "data", tmp_path / "other")
 
 
+def changed_precomp(folder):
+    """The same captions, and features of the same shape and other values."""
+    file = folder / "dev_ims.npy"
+    np.save(file, np.load(file) + np.float32(1))
+
+
+def changed_caption(folder):
+    file = folder / "train_caps.txt"
+    file.write_text(file.read_text().replace("caption 3", "caption 4", 1))  # as long as before
+
+
+@pytest.mark.parametrize("change", [changed_precomp, changed_caption])
+def test_prepare_again_notices_a_changed_source(tmp_path, change, monkeypatch):
+    monkeypatch.setattr("jax_itm.data.preparation.LARGE_FILE", 1)  # these features are small
+    raw = tmp_path / "raw"
+    write_precomp(raw)
+    prepare("precomp", tmp_path / "data", raw)
+    (raw / "train_caps.txt").touch()  # a copy has another date
+    assert prepare("precomp", tmp_path / "data", raw)["reused"]
+    change(raw)
+    with pytest.raises(UserError, match=r"raw: has changed since .*1\.0\.0 was prepared from it; remove"):
+        prepare("precomp", tmp_path / "data", raw)
+    assert prepare("precomp", tmp_path / "data")["reused"]  # the prepared set is what it was
+    raw.rename(tmp_path / "elsewhere")
+    assert prepare("precomp", tmp_path / "data", raw)["reused"]
+
+
+@pytest.mark.parametrize("what", ["caption", "picture", "one more"])
+def test_prepare_again_notices_a_changed_folder(tmp_path, what):
+    folder = write_folder(tmp_path / "raw")
+    table = folder / "a.csv"
+    table.write_text("path,caption\n0.jpg,A dog\n1.jpg,A cat\n")
+    prepare("folder", tmp_path / "data", folder)
+    picture(9).save(folder / "images" / "unused.jpg")
+    assert prepare("folder", tmp_path / "data", folder)["reused"]
+    if what == "caption":
+        table.write_text("path,caption\n0.jpg,A cow\n1.jpg,A cat\n")
+    elif what == "picture":
+        picture(5, (30, 30)).save(folder / "images" / "1.jpg")
+    else:
+        table.write_text("path,caption\n0.jpg,A dog\n1.jpg,A cat\n2.jpg,A hen\n")
+    with pytest.raises(UserError, match="has changed since"):
+        prepare("folder", tmp_path / "data", folder)
+
+
 def test_prepare_stays_off_the_network_and_silent(tmp_path, monkeypatch, capfd):
     def refuse(*_):
         raise AssertionError("network")

@@ -80,7 +80,15 @@ def read_bottom_up(source: Path) -> Raw:
     reads = {
         split: partial(_records, captions, lines, region_dim, tally) for split, captions in splits.items()
     }
-    return Raw(reads, ("regions", "boxes"), region_dim, by_image(splits), notes=notes, tally=tally)
+    return Raw(
+        reads,
+        ("regions", "boxes"),
+        region_dim,
+        by_image(splits),
+        notes=notes,
+        tally=tally,
+        files=(table, *files),
+    )
 
 
 def _key(name: str) -> str:

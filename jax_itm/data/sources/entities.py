@@ -58,7 +58,8 @@ def with_phrases(raw: Raw, folder: Path) -> Raw:
     tally = raw.tally
     splits = {split: partial(_records, split, read, folder, tally) for split, read in raw.splits.items()}
     features = tuple(dict.fromkeys((*raw.features, "boxes", "phrases")))
-    return replace(raw, splits=splits, features=features)
+    files = sorted((*folder.glob("Sentences/*.txt"), *folder.glob("Annotations/*.xml")))
+    return replace(raw, splits=splits, features=features, files=(*raw.files, *files))
 
 
 def _records(

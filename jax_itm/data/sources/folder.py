@@ -5,6 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,7 @@ from jax_itm.data.image_transforms import MAX_PIXELS
 from jax_itm.data.images import IMAGE_FORMATS, read_picture
 from jax_itm.data.rgb import orientation
 from jax_itm.data.sources.captions import Splits, by_image, check_distinct, read_captions
-from jax_itm.data.sources.raw import Raw, Read, Record
+from jax_itm.data.sources.raw import Raw, Record
 from jax_itm.errors import UserError
 
 FOLDERS = ("", "images")
@@ -37,27 +38,20 @@ def read_folder(source: Path, max_pixels: int = MAX_PIXELS) -> Raw:
             `max_pixels`, or outside the directory.
     """
     table, splits, notes = read_captions(source)
-    tally: Counter[str] = Counter()
-    reads = picture_readers(table.parent, splits, FOLDERS, max_pixels, tally)
-    return Raw(reads, ("image",), captions=by_image(splits), notes=notes, tally=tally)
+    raw = read_pictures(table.parent, splits, FOLDERS, max_pixels)
+    return replace(raw, notes=notes, files=(table, *raw.files))
 
 
-def picture_readers(
-    base: Path,
-    splits: Splits,
-    folders: Sequence[str],
-    max_pixels: int,
-    tally: Counter[str],
-    by_name: bool = False,
-) -> dict[str, Read]:
-    """A reader of each split's records with their pictures, for `Raw`; looks for all pictures first.
+def read_pictures(
+    base: Path, splits: Splits, folders: Sequence[str], max_pixels: int, by_name: bool = False
+) -> Raw:
+    """The records of pictures with their captions; looks for all pictures first.
 
     Args:
         base: the directory that the paths are relative to.
         splits: the captions of each picture.
         folders: where below `base` the pictures may be.
         max_pixels: how many pixels a picture may have.
-        tally: counts the pictures that are not stored as a viewer shows them, for `Raw`.
         by_name: whether a picture may be there under its name alone, without the folders of its path.
 
     Raises:
@@ -73,8 +67,11 @@ def picture_readers(
             f" ({len(missing):,} of {len(files):,} are missing)"
         )
     check_distinct({path: os.path.normpath(file) for path, file in files.items() if file})
+    tally: Counter[str] = Counter()
     read = partial(_read_image, max_pixels=max_pixels, tally=tally)
-    return {split: partial(_records, images, files, read) for split, images in splits.items()}
+    reads = {split: partial(_records, images, files, read) for split, images in splits.items()}
+    found = tuple(file for file in files.values() if file)
+    return Raw(reads, ("image",), captions=by_image(splits), tally=tally, files=found)
 
 
 def _records(

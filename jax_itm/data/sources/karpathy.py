@@ -2,14 +2,13 @@
 
 import csv
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jax_itm.data.image_transforms import MAX_PIXELS
-from jax_itm.data.sources.captions import Entry, Splits, by_image, collect, karpathy
-from jax_itm.data.sources.folder import picture_readers
+from jax_itm.data.sources.captions import Entry, Splits, collect, karpathy
+from jax_itm.data.sources.folder import read_pictures
 from jax_itm.data.sources.raw import Raw, read_lines
 from jax_itm.errors import UserError
 
@@ -116,9 +115,10 @@ def read_published(name: str, source: Path, max_pixels: int = MAX_PIXELS) -> Raw
     splits = collect(table, entries)
     counts = {split: len(images) for split, images in splits.items()}
     notes = [*_cut_captions(splits), *differing_counts(counts, published)]
-    tally: Counter[str] = Counter()
-    reads = picture_readers(base, splits, layout.folders, max_pixels, tally, by_name=True)
-    return Raw(reads, ("image",), captions=by_image(splits), kind=kind, notes=tuple(notes), tally=tally)
+    raw = read_pictures(base, splits, layout.folders, max_pixels, by_name=True)
+    lists = [_find(base, [name]) for name in layout.lists.values()] if kind == "lists" else []
+    files = (table, *filter(None, lists), *raw.files)
+    return replace(raw, kind=kind, notes=tuple(notes), files=files)
 
 
 def _find(base: Path, names: Sequence[str]) -> Path | None:

@@ -67,8 +67,13 @@ def read_precomp(source: Path) -> Raw:
         splits[split] = _read_split(source, split, images, boxes)
     features = ("regions",) if boxes is None else ("regions", "boxes")
     captions = {name: split.captions for name, split in splits.items()}
+    candidates = [
+        source / f"{split}_{end}" for split in present for end in ("ims.npy", "caps.txt", "ids.txt")
+    ]
+    files = tuple(file for file in (*candidates, boxes_file) if file.exists())
+    notes = tuple(_not_taken(source, present))
     reads = {name: split.read for name, split in splits.items()}
-    return Raw(reads, features, region_dim, captions, notes=tuple(_not_taken(source, present)))
+    return Raw(reads, features, region_dim, captions, notes=notes, files=files)
 
 
 def _not_taken(source: Path, present: Sequence[str]) -> Iterator[str]:

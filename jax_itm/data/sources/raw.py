@@ -47,6 +47,7 @@ class Raw:
         kind: which of the published splits of a data set these are: "karpathy", "lists" or "".
         notes: what a user should know about what the files contain, one line each.
         tally: counts that reading all records fills in, by what is counted.
+        files: that the records are read from; `prepare` notices by them that a source has changed.
     """
 
     splits: Mapping[str, Read]
@@ -56,6 +57,7 @@ class Raw:
     kind: str = ""
     notes: tuple[str, ...] = ()
     tally: Counter[str] = field(default_factory=Counter)
+    files: tuple[Path, ...] = ()
 
 
 def read_text(path: Path) -> str:

@@ -79,7 +79,10 @@ def read_uniter(source: Path) -> Raw:
     reads = {
         split: partial(_records, captions, locations, kept, region_dim) for split, captions in splits.items()
     }
-    return Raw(reads, ("regions", "boxes"), region_dim, by_image(splits), notes=notes)
+    places = {path / "data.mdb" if key else path for path, key in locations.values()}
+    return Raw(
+        reads, ("regions", "boxes"), region_dim, by_image(splits), notes=notes, files=(table, *sorted(places))
+    )
 
 
 def _records(
