@@ -43,14 +43,14 @@ def folds_of(name: str, images: int, captions: int, where: str) -> int:
     if name not in PROTOCOLS:
         raise UserError(f"protocol {name!r}: must be one of {', '.join(PROTOCOLS)}")
     protocol = PROTOCOLS[name]
-    if images % protocol.folds:
-        raise UserError(
-            f"protocol {name!r}: the {images:,} images of {where} cannot be divided into {protocol.folds}"
-            " equal folds"
-        )
     if protocol.images and (images, captions) != (protocol.images, protocol.captions):
         raise UserError(
             f"protocol {name!r}: is published for {protocol.images:,} images with {protocol.captions:,}"
             f" captions, but {where} has {images:,} with {captions:,}; without that claim: 'full' or 'folds'"
+        )
+    if images % protocol.folds:
+        raise UserError(
+            f"protocol {name!r}: the {images:,} images of {where} cannot be divided into {protocol.folds}"
+            " equal folds"
         )
     return protocol.folds

@@ -67,10 +67,14 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
+    from jax_itm.storage import check_writable
+
     if (args.mode == "rerank") != bool(args.rerank_from):
         raise UserError("--mode rerank and --rerank_from RUN: each needs the other")
     if args.mode == "rerank" and PROTOCOLS[args.protocol].folds > 1:
         raise UserError("--mode rerank: only with --protocol full or coco_5k")
+    if args.out:
+        check_writable(args.out, "--out")
     if args.mode != "rerank" and args.first_weight:
         raise UserError("--first_weight: only with --mode rerank")
 

@@ -46,7 +46,8 @@ def orientation(picture: Image.Image) -> int:
 
 def displayed_size(picture: Image.Image) -> tuple[int, int]:
     """Width and height as a viewer shows them, without decoding the pixels."""
-    return picture.size[::-1] if orientation(picture) in SIDEWAYS else picture.size
+    width, height = picture.size
+    return (height, width) if orientation(picture) in SIDEWAYS else (width, height)
 
 
 def _grey(picture: Image.Image, file_format: str | None) -> Image.Image:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 from collections import Counter
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,19 @@ def check(mesh: Mesh, config: Config, options: dict[str, Any], timeout: int) -> 
     compare(with_timeout(timeout, lambda: _gather(facts), late))
 
 
+def check_equal(facts: Mapping[str, str]) -> None:
+    """Raises UserError, in all processes, if one of several has other facts than the others."""
+    if not is_single_process():
+        compare(_gather(json.dumps(dict(facts))))
+
+
+def raise_together(message: str) -> None:
+    """Raises the first message that is not empty as a UserError, in all processes."""
+    messages = [message] if is_single_process() else map(json.loads, _gather(json.dumps(message)))
+    if first := next(filter(None, messages), ""):
+        raise UserError(first)
+
+
 def compare(facts: list[str]) -> None:
     """Raises UserError if the facts of a process (JSON, one text each) differ from those of the first."""
     first = json.loads(facts[0])
@@ -66,7 +80,7 @@ def compare(facts: list[str]) -> None:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise UserError(
                 f"process {process} has {name}={other.get(name)!r}, process 0 has {first.get(name)!r}{more};"
-                " run the same command with the same code and packages on every host"
+                " run the same command with the same code, packages and data on every host"
             )
 
 

@@ -112,7 +112,7 @@ def fit(bags: Bags, training: Split, images: np.ndarray) -> np.ndarray:
     def rsum(penalty: float) -> float:
         texts = predict(bags, kept_moments.weights(penalty), held_out)
         caption_image = image[is_held_out] // HELD_OUT_EVERY
-        return _retrieval(images[::HELD_OUT_EVERY], texts, caption_image, "full")["rsum"]
+        return _retrieval(images[::HELD_OUT_EVERY], texts, caption_image, 1)["rsum"]
 
     penalty = max(PENALTIES, key=rsum)
     both = Moments(kept_moments.gram + held_out_moments.gram, kept_moments.cross + held_out_moments.cross)

@@ -20,6 +20,7 @@ from jax_itm.evaluation.isd import isd
 from jax_itm.methods.base import HasMaps
 from jax_itm.storage import as_path
 from jax_itm.train import step as step_lib
+from jax_itm.train.lock import exclusive
 from jax_itm.train.logger import Clock, CollapseAlarm, Logger
 from jax_itm.train.run import Run, build
 from jax_itm.train.step import Status, check_finite
@@ -41,8 +42,14 @@ class HostOutcome(NamedTuple):
     stop_signal: int
 
 
-def train(config: Config, workdir: str, cluster: Cluster = AUTODETECT) -> int:
+def train(config: Config, workdir: str, cluster: Cluster = AUTODETECT, accept_new_data: bool = False) -> int:
     """Trains the run of `config` in `workdir`, or resumes it, with the processes of `cluster`.
+
+    Args:
+        config: of the run.
+        workdir: the run's directory; no other training may use it meanwhile.
+        cluster: where the other processes are.
+        accept_new_data: whether it may resume on other data than it was started on.
 
     Returns:
         The exit status: 0 if the run is complete; 128 + the number of the signal if Ctrl-C or SIGTERM stopped
@@ -51,8 +58,8 @@ def train(config: Config, workdir: str, cluster: Cluster = AUTODETECT) -> int:
     """
     mesh = start(cluster)
     preflight.check(mesh, config, {"--workdir": workdir}, cluster.start_timeout)
-    with watchdog(config.patience):
-        run = build(config, workdir, mesh)
+    with watchdog(config.patience), exclusive(workdir):
+        run = build(config, workdir, mesh, accept_new_data)
         if is_main_process():
             (as_path(workdir) / "config.json").write_text(config_lib.to_json(config))
         with finishing_saves(run), StopSignal() as stop_signal, jax.set_mesh(mesh):
@@ -171,7 +178,12 @@ def evaluate_and_save(run: Run, outcome: DeviceOutcome | None, log: Logger, is_d
     fetch_and_check(run, outcome)  # for the check alone: `loop` logs its terms and reads its signal
     metrics = None
     if is_due:
-        result = validate(run)
+        try:
+            result = validate(run)
+        except BaseException as error:  # the steps since the last checkpoint are not lost with it
+            if not others_may_be_lost(error):
+                run.checkpoints.save(run.state, run.matcher.description, None)
+            raise
         metrics = {"rsum": result["rsum"]}
         log.evaluation(int(run.state.step), metrics | flat_metrics(result))
     run.checkpoints.save(run.state, run.matcher.description, metrics)
