@@ -1,7 +1,10 @@
 """Training: evaluate and save when due, take a batch, update, log; until the last step or a signal."""
 
 import contextlib
+import gc
 from collections.abc import Iterator
+from contextlib import closing
+from signal import Signals
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +15,7 @@ from jax_itm.data.augment import augmentation_of
 from jax_itm.data.batches import BatchOptions, ProcessShard, train_batches
 from jax_itm.data.image_transforms import image_transform_of
 from jax_itm.distributed import preflight
-from jax_itm.distributed.cluster import AUTODETECT, Cluster, is_main_process, start
+from jax_itm.distributed.cluster import AUTODETECT, Cluster, is_main_process, is_single_process, start
 from jax_itm.distributed.mesh import per_device, shard_local_batch
 from jax_itm.distributed.watchdog import StopSignal, heartbeat, others_may_be_lost, watchdog
 from jax_itm.evaluation.evaluate import evaluate
@@ -64,6 +67,7 @@ def train(config: Config, workdir: str, cluster: Cluster = AUTODETECT, accept_ne
             (as_path(workdir) / "config.json").write_text(config_lib.to_json(config))
         with finishing_saves(run), StopSignal() as stop_signal, jax.set_mesh(mesh):
             stopped_by = loop(run, workdir, stop_signal)
+            gc.collect()  # the last batch may lie in memory shared with the readers
     return 128 + stopped_by if stopped_by else 0
 
 
@@ -84,7 +88,7 @@ def loop(run: Run, workdir: str, stop_signal: StopSignal) -> int:
     alarm = CollapseAlarm(triplet_margin(config))
     outcome: DeviceOutcome | None = None
     stopped_by = 0
-    with Logger(workdir, run.total_steps, first, is_main=is_main_process()) as log:
+    with closing(batches), Logger(workdir, run.total_steps, first, is_main=is_main_process()) as log:
         announce(run, log)
         for step in range(first, run.total_steps + 1):  # one extra turn: evaluates and saves the last state
             heartbeat()
@@ -95,18 +99,34 @@ def loop(run: Run, workdir: str, stop_signal: StopSignal) -> int:
             if step == run.total_steps:
                 return 0
             if stopped_by:
-                return stopped_by
-            batch = shard_local_batch(run.mesh, clock.next(batches))
+                return say_stopped(stopped_by, step, log)
+            try:
+                batch = shard_local_batch(run.mesh, clock.next(batches))
+            except Exception:  # a signal may end what reads, too
+                if stop_signal.number and is_single_process():
+                    evaluate_and_save(run, outcome, log, is_due=False)
+                    return say_stopped(stop_signal.number, step, log)
+                raise
             signal = per_device(run.mesh, stop_signal.number)
             previous = outcome
             run.state, terms, status = update(run.state, batch, signal)
             outcome = DeviceOutcome(step + 1, terms, status)
+            if step == first:
+                log.message(f"compiled in {clock.restart(step + 1):.1f} s")  # no part of the time of a step
             # Reads the *previous* step's outcome, so the devices already work on this one; a stop signal is
             # therefore seen one step late.
             stopped_by = fetch_and_check(run, previous).stop_signal
             if outcome.step % config.log_every == 0:
                 log_step(run, outcome, clock, alarm, log)
     return 0  # without a turn: the restored state is past the last step
+
+
+def say_stopped(number: int, step: int, log: Logger) -> int:
+    """Says that a signal has ended the run, and how it goes on; returns the signal's number."""
+    log.message(
+        f"{Signals(number).name}: stopped and saved after step {step}; the same command resumes there"
+    )
+    return number
 
 
 def triplet_margin(config: Config) -> float:
@@ -216,17 +236,14 @@ def announce(run: Run, log: Logger) -> None:
 def log_step(run: Run, outcome: DeviceOutcome, clock: Clock, alarm: CollapseAlarm, log: Logger) -> None:
     """Logs the terms, learning rate and pace of a step, and warns of a collapse."""
     terms = fetch_and_check(run, outcome).terms
-    pace = clock.read(outcome.step)
-    log.train(
-        outcome.step,
-        terms
-        | {
-            "learning_rate": float(np.asarray(run.model.learning_rate(outcome.step - 1))),
+    scalars = terms | {"learning_rate": float(np.asarray(run.model.learning_rate(outcome.step - 1)))}
+    if pace := clock.read(outcome.step):
+        scalars |= {
             "step_seconds": pace.step_seconds,
             "examples_per_second": run.config.batch_size / pace.step_seconds,
             "data_wait_fraction": pace.data_wait_fraction,
-        },
-    )
+        }
+    log.train(outcome.step, scalars)
     # The mean hinge: the triplet loss sums over both directions.
     hinge = terms.get("triplet", np.inf) / (2 * run.config.batch_size)
     if warning := alarm.update(hinge, terms.get("gap", np.inf)):
