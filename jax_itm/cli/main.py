@@ -74,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Pillow warns of pictures that are refused right afterwards.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit", RuntimeWarning)
     warnings.filterwarnings("ignore", ".*EXIF", UserWarning)  # of pictures that show without it
-    logging.set_verbosity(logging.ERROR)  # Orbax warns of what is intended here, such as restoring a part
+    # Orbax warns of what is intended here, and logs the traceback of what it raises.
+    logging.set_verbosity(logging.ERROR if args.debug else logging.FATAL)
     try:
         return COMMANDS[args.command].run(args, rest)
     except (UserError, OSError) as error:  # OSError: a full disk, a directory without write permission

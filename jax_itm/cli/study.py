@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from jax_itm.cli.options import count
+
 HELP = "run a study: rows of runs, each with its trials and seeds, into one table"
 
 
@@ -11,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE[:ARG]", help="the study's file, such as configs/study_f8k.py")
     parser.add_argument("--out", help="its directory (default: runs/ and the file's name)")
     parser.add_argument(
-        "--jobs", type=int, default=1, help="runs at once, each on its share of the cores (1)"
+        "--jobs", type=count, default=1, help="runs at once, each on its share of the cores (1)"
     )
     parser.add_argument("--rows", default="", help="only these rows, separated by commas (default: all)")
 

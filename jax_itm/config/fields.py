@@ -169,7 +169,10 @@ DATA: Section = {
     "validation": Field("val", "split to validate on"),
     "modality": Field("regions", "what is read of an image", choices=("regions", "pixels")),
     "max_words": count(
-        32, "words of a caption, special tokens included; longer captions are cut", at_most=65536
+        32,
+        "words of a caption, special tokens included; longer captions are cut",
+        at_least=3,
+        at_most=65536,
     ),
     "max_regions": count(36, "regions of an image; an image with more is an error", at_most=65536),
     "image_size": count(96, "side in pixels of what a randomly initialised encoder reads", at_most=65536),

@@ -73,7 +73,7 @@ class Tokenizer:
             vocab_size: the largest number of entries, the four special ones included.
 
         Raises:
-            UserError: there is no such kind.
+            UserError: there is no such kind, or no word is left.
         """
         if kind not in KINDS:
             raise UserError(f"config.data.tokenizer={kind!r}: must be one of {', '.join(KINDS)}")
@@ -100,6 +100,11 @@ class Tokenizer:
             ),
         )
         vocabulary = learner.get_vocab(with_added_tokens=True)
+        if len(vocabulary) == len(SPECIAL):
+            raise UserError(
+                f"config.data.min_count={min_count}, config.data.vocab_size={vocab_size}: leave no word of"
+                " the training captions"
+            )
         return cls(_bert_tokenizer(model(vocabulary, unk_token=UNKNOWN)))
 
     @classmethod

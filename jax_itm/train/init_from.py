@@ -26,7 +26,7 @@ from jax_itm.inference.token_cache import SIDES
 from jax_itm.methods.example import example_batch
 from jax_itm.models import build
 from jax_itm.pretrained import hf
-from jax_itm.pretrained.files import DESCRIPTION, WEIGHTS, find_directory, read_weights
+from jax_itm.pretrained.files import DESCRIPTION, find_directory, read_weights
 from jax_itm.pretrained.hf_families import FAMILIES
 from jax_itm.pretrained.mapper import Weights, map_weights, uses
 from jax_itm.pretrained.open_clip import description_file, read_description, read_encoder_weights
@@ -35,7 +35,7 @@ from jax_itm.train.start_rules import Source
 from jax_itm.types import Architecture, Config
 
 LOGIT_SCALE = "logit_scale"  # the logarithm of the factor of CLIP's scores
-BERT_FILES = (DESCRIPTION, "vocab.txt", WEIGHTS)  # of a BERT directory
+BERT_FILES = (DESCRIPTION, "vocab.txt")  # of a BERT directory
 
 
 def read_source(config: Config, facts: Facts = Facts()) -> Source | None:  # noqa: B008

@@ -50,6 +50,13 @@ def test_min_count_and_vocab_size():
     assert len(smallest) == 5 and ids[0, 1] == 4 and ids[0, 2] == 1  # green is [UNK]
 
 
+@pytest.mark.parametrize("options", [{"min_count": 4}, {"vocab_size": 4}])
+def test_a_vocabulary_without_a_word_is_refused(options):
+    with pytest.raises(UserError, match=r"config\.data\.min_count=.*leave no word") as error:
+        Tokenizer.fit(["red red red blue blue green"], **options)
+    assert "\n" not in str(error.value)
+
+
 def test_word_pieces_spell_unseen_words():
     tokenizer = Tokenizer.fit(CAPTIONS, "wordpiece")
     ids, mask = tokenizer.encode(["dogs"], 8)

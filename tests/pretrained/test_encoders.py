@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import flax.linen as nn
@@ -33,7 +34,7 @@ from jax_itm.pretrained.preprocessor import read_preprocessor
 from jax_itm.train.init_from import read_source
 from jax_itm.train.optimizer import build as build_optimizer
 from jax_itm.train.start_rules import start_from
-from tests.helpers.golden_encoders import RUN, WORDS, golden, written
+from tests.helpers.golden_encoders import RUN, WORDS, clip_files, clip_with, golden, written
 from tests.helpers.tiny_run import write_precomp
 
 
@@ -56,11 +57,6 @@ def test_words_are_the_reference(tmp_path, name):
     module, params = loaded("text", tmp_path, text)
     out = np.asarray(jax.jit(module.apply)(params, text).features)
     np.testing.assert_allclose(out[actual["mask"]], actual["tokens"][actual["mask"]], atol=1e-4)
-
-
-def clip_files(actual, folder: Path, *names: str):
-    for name in names:
-        (folder / name).write_text(str(actual[name]), encoding="utf-8")
 
 
 @pytest.mark.parametrize("names", [("tokenizer.json",), ("vocab.json", "merges.txt")])
@@ -95,15 +91,6 @@ def test_an_untrained_clip_is_clip(tmp_path, capsys):
     written("bert", tmp_path / "bert")
     with pytest.raises(UserError, match=r"config\.text\.pooling='clip': .* no projection"):
         read_source(settings(tmp_path / "bert", pooling="clip"))
-
-
-def clip_with(folder: Path, **arrays) -> None:
-    """CLIP's directory with its tokenizer and more arrays."""
-    clip_files(written("clip", folder), folder, "vocab.json", "merges.txt")
-    (folder / "preprocessor_config.json").write_text('{"size": 32, "crop_size": 32}')
-    file = folder / "model.safetensors"
-    state = {name: x for name, x in load_file(file).items() if name != "logit_scale"}
-    save_file(state | {name.replace("__", "."): x for name, x in arrays.items()}, file)
 
 
 @pytest.mark.parametrize(("published", "scale"), [(np.log(37.0), 37.0), ([np.log(250.0)], 100.0)])
@@ -444,7 +431,7 @@ def test_an_encoder_that_is_none_is_refused(tmp_path, said, message):
 def test_missing_files_are_named(tmp_path):
     written("bert", tmp_path)
     for name, said in (
-        ("model.safetensors", "no model.safetensors there"),
+        ("model.safetensors", "neither model.safetensors nor pytorch_model.bin there"),
         ("vocab.txt", "neither tokenizer.json nor vocab.txt there"),
         ("config.json", r"config\.json: cannot be read"),
     ):
@@ -453,6 +440,23 @@ def test_missing_files_are_named(tmp_path):
             read_source(settings(tmp_path))
     with pytest.raises(UserError, match=r"config\.text\.path=.*: no such directory, and not a name"):
         read_source(settings(tmp_path / "none"))
+
+
+def test_a_directory_of_before_safetensors(tmp_path, monkeypatch):
+    written("bert", tmp_path)
+    entire = read_weights(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "torch", None)
+        with pytest.raises(UserError, match=r"model\.bin: needs PyTorch \(pip install -e \.\[convert\]"):
+            read_source(settings(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr("jax_itm.pretrained.files._read_torch", load_file)
+        assert read_weights(tmp_path).keys() == entire.keys()
+    (tmp_path / "pytorch_model.bin").rename(tmp_path / "pytorch_model-00001-of-00002.bin")
+    (tmp_path / "pytorch_model.bin.index.json").write_text("{}")
+    with pytest.raises(UserError, match=r"in several pytorch_model\.bin files.*save_pretrained"):
+        read_source(settings(tmp_path))
 
 
 def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
@@ -474,7 +478,7 @@ def test_a_name_on_the_hub_is_fetched(tmp_path, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
     assert find_directory("owner/model", "FIELD") == tmp_path
-    assert "*.json" in asked and asked[-1] == "open_clip_model.safetensors"  # where there are no others
+    assert "*.json" in asked and asked[-1] == "pytorch_model.bin"  # where there are no others
     asked.clear()
     (tmp_path / "model.safetensors").touch()
     assert find_directory("owner/model", "FIELD") == tmp_path and "open_clip_model.safetensors" not in asked
