@@ -60,6 +60,7 @@ def _encode(matcher: "Matcher", gallery: Gallery) -> "tuple[PyTree, Gallery]":
         UserError: no picture can be read, or the images are not what the run was trained on.
     """
     from jax_itm.data.images import read_picture
+    from jax_itm.progress import track
 
     if matcher.config.data.modality != "pixels" or not isinstance(gallery.images, list):
         return matcher.encode_images(gallery.images, gallery.boxes), gallery
@@ -75,7 +76,7 @@ def _encode(matcher: "Matcher", gallery: Gallery) -> "tuple[PyTree, Gallery]":
                 errors.append(str(error))
 
     try:
-        images = matcher.encode_records(records())
+        images = matcher.encode_records(track(records(), len(gallery.names), "encoding images"))
     except UserError as error:
         raise UserError(errors[0] if errors and not names else str(error)) from error
     if errors:

@@ -220,7 +220,7 @@ EVALUATE: Section = {
 }
 
 COMMON: Section = {
-    "name": Field("", "of the run, in tables and figures"),
+    "name": Field("", "of the run, in tables and figures", resume=True),
     "imports": Field(
         (), "modules that register loss terms of your own; imported first, so that their fields can be set"
     ),

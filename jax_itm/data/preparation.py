@@ -24,6 +24,7 @@ from jax_itm.data.sources.raw import Raw
 from jax_itm.data.sources.registry import DataSet, data_set
 from jax_itm.data.tfds_builder import Builder
 from jax_itm.errors import UserError
+from jax_itm.progress import track
 from jax_itm.storage import local_path
 
 LARGE_FILE = 2**20  # bytes
@@ -149,9 +150,9 @@ def _read_raw(name: str, known: DataSet, raw_files: dict[str, str], checked: boo
         if "entities" in raw_files:
             raw = with_phrases(raw, Path(raw_files["entities"]))
         if known.read_source and checked:
-            for read in raw.splits.values():
-                for _ in read():  # reading a record checks it
-                    pass
+            for split, read in raw.splits.items():
+                for _ in track(read(), len(raw.captions.get(split, ())), f"checking {split}"):
+                    pass  # reading a record checks it
     except OSError as error:
         raise UserError(f"{error.filename or name}: cannot be read ({error.strerror})") from error
     return raw

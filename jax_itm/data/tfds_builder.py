@@ -16,6 +16,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from jax_itm.data.rgb import displayed_size
 from jax_itm.data.sources.raw import Raw, Record
+from jax_itm.progress import track
 
 
 class RecordWriter(tfds.core.ExampleWriter):
@@ -91,7 +92,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         captions = self._metadata["captions"][split]
         first_caption = 0
         sizes = []
-        for image_id, record in enumerate(self._raw.splits[split]()):
+        total = len(self._raw.captions.get(split, ()))
+        for image_id, record in enumerate(track(self._raw.splits[split](), total, f"writing {split}")):
             example = to_example(record, image_id, first_caption)
             captions.append(list(record["captions"]))
             first_caption += len(record["captions"])

@@ -12,6 +12,7 @@ from jax_itm.errors import UserError
 from jax_itm.inference.matcher import Matcher
 from jax_itm.inference.token_cache import attach_tokens, cached_sides
 from jax_itm.metrics import RetrievalCounter, compare
+from jax_itm.progress import track
 from jax_itm.protocols import folds_of
 from jax_itm.types import Config, PyTree
 
@@ -70,7 +71,8 @@ def count(
 ) -> RetrievalCounter:
     """A counter that was fed all scores. They stay on the devices, except for blocks with positives."""
     counter = device_counter(caption_image, folds)
-    for rows, columns in counter.blocks(matcher.method.block_images):
+    blocks = list(counter.blocks(matcher.method.block_images))
+    for rows, columns in track(blocks, len(blocks), "scoring"):
         counter.add(rows, columns, matcher.score_block(*encoded.block(rows, columns)))
     return counter
 
@@ -85,7 +87,8 @@ def encode_split(matcher: Matcher, split: Split) -> EncodedSplit:
     check_fits(matcher.config, matcher.facts, split)
     if cached_sides(matcher.config) and not split.tokens:
         [split] = attach_tokens(matcher.description, matcher.params, (split,), required=False)
-    images = matcher.encode_records(split.image(k) for k in range(len(split)))
+    records = (split.image(k) for k in range(len(split)))
+    images = matcher.encode_records(track(records, len(split), f"encoding the images of {split.split}"))
     return EncodedSplit(images, matcher.encode_texts(split.captions(), split.tokens.get("text")))
 
 

@@ -18,12 +18,13 @@ from jax_itm.distributed import preflight
 from jax_itm.distributed.cluster import AUTODETECT, Cluster, is_main_process, is_single_process, start
 from jax_itm.distributed.mesh import per_device, shard_local_batch
 from jax_itm.distributed.watchdog import StopSignal, heartbeat, others_may_be_lost, watchdog
+from jax_itm.errors import UserError
 from jax_itm.evaluation.evaluate import evaluate
 from jax_itm.evaluation.isd import isd
+from jax_itm.lock import locked
 from jax_itm.methods.base import HasMaps
 from jax_itm.storage import as_path
 from jax_itm.train import step as step_lib
-from jax_itm.train.lock import exclusive
 from jax_itm.train.logger import Clock, CollapseAlarm, Logger
 from jax_itm.train.run import Run, build
 from jax_itm.train.step import Status, check_finite
@@ -69,6 +70,20 @@ def train(config: Config, workdir: str, cluster: Cluster = AUTODETECT, accept_ne
             stopped_by = loop(run, workdir, stop_signal)
             gc.collect()  # the last batch may lie in memory shared with the readers
     return 128 + stopped_by if stopped_by else 0
+
+
+@contextlib.contextmanager
+def exclusive(workdir: str) -> Iterator[None]:
+    """Keeps other trainings out of `workdir`; the main process holds the lock, and all raise its error."""
+    problem = ""
+    with contextlib.ExitStack() as stack:
+        if is_main_process():
+            try:
+                stack.enter_context(locked(workdir, "training"))
+            except UserError as error:
+                problem = str(error)
+        preflight.raise_together(problem)
+        yield
 
 
 def loop(run: Run, workdir: str, stop_signal: StopSignal) -> int:

@@ -413,6 +413,44 @@ def test_missing_splits_are_train_and_other_columns_are_named(tmp_path):
     assert prepare("folder", tmp_path / "csv", folder)["notes"] == ["a.csv: not used: year"]
 
 
+def folder_of_many(folder, names, rows=()):
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    for k, name in enumerate(names):
+        picture(k, (6, 4)).save(folder / "images" / name)
+    lines = [f"{name},Caption {c} of {name}," for name in names for c in range(2)]
+    (folder / "a.csv").write_text("\n".join(["path,caption,split", *lines, *rows]) + "\n")
+    return folder
+
+
+def names_of(data_dir, split):
+    captions = open_split("folder", data_dir, split, "pixels").captions()
+    return {caption.split()[-1] for caption in captions}
+
+
+def test_a_set_without_val_gets_a_share_of_train_that_stays(tmp_path):
+    names = [f"{k}.png" for k in range(60)]
+    summary = prepare("folder", tmp_path / "a", folder_of_many(tmp_path / "raw", names))
+    counts = summary["splits"]
+    assert counts["train"]["images"] + counts["val"]["images"] == 60 and 1 <= counts["val"]["images"] <= 15
+    assert counts["val"]["captions"] == 2 * counts["val"]["images"]
+    few, many = counts["val"]["images"], 60
+    assert summary["notes"] == [f"val: {few} of the {many} images of train, by a digest of their names"]
+    val = names_of(tmp_path / "a", "val")
+    more = folder_of_many(tmp_path / "raw", ["new.png", *names])
+    prepare("folder", tmp_path / "b", more)
+    assert names_of(tmp_path / "b", "val") - {"new.png"} == val
+    assert not val & names_of(tmp_path / "b", "train")
+
+
+def test_a_set_that_has_val_or_is_small_keeps_its_splits(tmp_path):
+    names = [f"{k}.png" for k in range(25)]
+    with_val = folder_of_many(tmp_path / "raw", names[1:], ["0.png,A,val"])
+    picture(0).save(with_val / "images" / "0.png")
+    assert prepare("folder", tmp_path / "a", with_val)["splits"]["val"]["images"] == 1
+    small = prepare("folder", tmp_path / "b", folder_of_many(tmp_path / "small", names[:19]))
+    assert list(small["splits"]) == ["train"] and not small["notes"]
+
+
 @pytest.mark.parametrize("fault", FOLDER_FAULTS)
 def test_folder_refuses(tmp_path, fault):
     files, message = FOLDER_FAULTS[fault]

@@ -1,6 +1,7 @@
 """What ties a run to its data, and what is found before its first step."""
 
 import json
+import shutil
 
 import pytest
 
@@ -99,6 +100,21 @@ def test_evaluate_finds_at_once_that_it_cannot_write(place, tmp_path, monkeypatc
     monkeypatch.setattr("jax_itm.load", lambda *_, **__: pytest.fail("loaded before the check"))
     command = ["evaluate", "--workdir", str(place / "run"), "--split", "dev", "--out", str(tmp_path / out)]
     says(capsys, main(command), "--out", message)
+
+
+def test_evaluate_keeps_its_result_and_takes_val_where_there_is_no_test(place, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(place / "run", run)
+    assert main(["evaluate", "--workdir", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "precomp dev, 8 images" in said and f"Written to {run}/result-dev.json" in said
+    result = json.loads((run / "result-dev.json").read_text())
+    assert result["protocol"]["split"] == "dev" and 0 <= result["rsum"] <= 600
+    assert main(["report", str(run), "--out", str(tmp_path / "report.png")]) == 0  # finds it
+    other = other_data(place, "with_test", train=20, dev=8, test=4).partition("=")[2]
+    named = ["--data", "precomp", "--data_dir", other]
+    assert main(["evaluate", "--workdir", str(run), *named]) == 0
+    assert f"{run}/result-precomp-test.json" in capsys.readouterr().out
 
 
 def test_the_data_of_a_run_are_in_its_checkpoint(place):

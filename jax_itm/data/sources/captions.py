@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import hashlib
 import io
 import os
 import re
@@ -17,6 +18,9 @@ Entry = tuple[str, str, str, list[str]]  # position in the file, split, path, ca
 Splits = dict[str, dict[str, list[str]]]  # {split: {path: captions}}
 SPLIT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 COLUMNS = ("path", "caption", "split")  # of CSV and of JSON lines; the last may be absent
+
+VALIDATION_SHARE = 0.1  # of the images of a set that brings no `val`
+MIN_SHARED = 20  # images of a set that can spare some
 
 
 class Captions(NamedTuple):
@@ -86,6 +90,30 @@ def collect(table: Path, entries: Iterable[Entry]) -> Splits:
 def by_image(splits: Splits) -> dict[str, list[list[str]]]:
     """The captions of each split's images, for `Raw`."""
     return {split: list(images.values()) for split, images in splits.items()}
+
+
+def with_validation(splits: Splits) -> tuple[Splits, tuple[str, ...]]:
+    """Splits with a `val`: where a set has none, a tenth of train; and a line that says so.
+
+    The digest of an image's name decides, so that an image stays where it is when others are added. A set of
+    fewer than 20 images stays as it is.
+    """
+    train = splits.get("train", {})
+    if splits.keys() & {"val", "dev"} or len(train) < MIN_SHARED:
+        return splits, ()
+    order = sorted(train, key=_digest)
+    chosen = {image for image in order if _digest(image) < VALIDATION_SHARE * 2**64} or {order[0]}
+    parts = {
+        "train": {image: captions for image, captions in train.items() if image not in chosen},
+        "val": {image: captions for image, captions in train.items() if image in chosen},
+    }
+    note = f"val: {len(chosen):,} of the {len(train):,} images of train, by a digest of their names"
+    return {**splits, **parts}, (note,)
+
+
+def _digest(image: str) -> int:
+    """A number below 2^64 that depends on the name alone."""
+    return int.from_bytes(hashlib.sha256(image.encode()).digest()[:8], "big")
 
 
 def check_distinct(locations: Mapping[str, Hashable]) -> None:

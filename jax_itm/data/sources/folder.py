@@ -16,7 +16,7 @@ from PIL import Image
 from jax_itm.data.image_transforms import MAX_PIXELS
 from jax_itm.data.images import IMAGE_FORMATS, read_picture
 from jax_itm.data.rgb import orientation
-from jax_itm.data.sources.captions import Splits, by_image, check_distinct, read_captions
+from jax_itm.data.sources.captions import Splits, by_image, check_distinct, read_captions, with_validation
 from jax_itm.data.sources.raw import Raw, Record
 from jax_itm.errors import UserError
 
@@ -31,15 +31,17 @@ OVERHEAD = 2**20
 def read_folder(source: Path, max_pixels: int = MAX_PIXELS) -> Raw:
     """A directory of pictures and a file of captions, or that file (paths are relative to it).
 
-    Pictures are where their path in the captions says, in the directory or in its folder `images`.
+    Pictures are where their path in the captions says, in the directory or in its folder `images`. A set
+    without `val` gets one (`with_validation`).
 
     Raises:
         UserError: what `read_captions` refuses, or a picture that is missing, unreadable, larger than
             `max_pixels`, or outside the directory.
     """
     table, splits, notes = read_captions(source)
+    splits, shared = with_validation(splits)
     raw = read_pictures(table.parent, splits, FOLDERS, max_pixels)
-    return replace(raw, notes=notes, files=(table, *raw.files))
+    return replace(raw, notes=(*notes, *shared), files=(table, *raw.files))
 
 
 def read_pictures(

@@ -1,4 +1,4 @@
-"""One training at a time in a work directory: a second would remove what the first is writing."""
+"""One process at a time in a folder: a second would remove what the first is writing."""
 
 import contextlib
 import fcntl
@@ -8,46 +8,44 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from jax_itm.distributed.cluster import is_main_process
-from jax_itm.distributed.preflight import raise_together
+from jax_itm.errors import UserError
 from jax_itm.storage import is_bucket
 
 FILE = "lock"
 
 
 @contextlib.contextmanager
-def exclusive(workdir: str) -> Iterator[None]:
-    """Keeps other trainings out of `workdir`; the main process holds the lock for all.
+def locked(folder: str, kind: str) -> Iterator[None]:
+    """Keeps other processes out of `folder`, for as long as they ask here.
 
     The file names the process and its host. The system itself frees it when that process ends, however it
     ends, so that what a killed one left behind holds nobody up. A bucket, and a file system without locks,
     are not locked.
 
+    Args:
+        folder: made if it is not there, and removed again if nothing is written into it.
+        kind: of what runs there, for the error: "training".
+
     Raises:
-        UserError: another training runs there; in all processes.
+        UserError: another process holds it.
     """
-    if is_bucket(workdir):
+    if is_bucket(folder):
         yield
         return
-    file = Path(workdir) / FILE
+    file = Path(folder) / FILE
     is_new = not file.parent.exists()
-    handle = None
-    problem = ""
-    if is_main_process():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle = _lock(file)
-        if handle is None:
-            problem = f"--workdir {workdir}: another training runs there, {_holder(file)}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle = _lock(file)
+    if handle is None:
+        raise UserError(f"{folder}: another {kind} runs there, {_holder(file)}")
     try:
-        raise_together(problem)
         yield
     finally:
-        if handle is not None:
-            file.unlink(missing_ok=True)
-            os.close(handle)
-            if is_new:  # a run that could not start leaves nothing behind
-                with contextlib.suppress(OSError):  # it holds a run
-                    file.parent.rmdir()
+        file.unlink(missing_ok=True)
+        os.close(handle)
+        if is_new:  # a run that could not start leaves nothing behind
+            with contextlib.suppress(OSError):  # it holds a run
+                file.parent.rmdir()
 
 
 def _holder(file: Path) -> str:
