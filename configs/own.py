@@ -25,7 +25,7 @@ def get_config(arg: str = ""):
     given = options(arg, text="", image="", data="folder", method="info_nce")
     config = default(given["method"])
     config.name = "own"
-    config.dim, config.batch_size, config.duration = 256, 128, "15 epochs"
+    config.dim, config.batch_size, config.duration = 256, 128, "12 epochs"
     config.optimizer.lr, config.optimizer.schedule = 1e-3, "cosine"
     config.optimizer.warmup, config.optimizer.weight_decay = "1 epochs", 0.1
     config.data.name, config.data.data_dir = given["data"], f"data/own_{given['data']}"
@@ -51,5 +51,5 @@ def set_pictures(config, encoder: str):
         return
     # A small ViT from random values: it has to learn to see from these pictures alone.
     config.image.name, config.data.image_size, config.image.patch = "vit", 96, 16
-    config.image.width, config.image.layers, config.image.heads = 192, 4, 3
+    config.image.width, config.image.layers, config.image.heads = 128, 4, 4
     config.image.augment.crop = (0.5, 1.0)

@@ -93,7 +93,7 @@ def _check_bert_sizes(description: Mapping[str, Any], options: Config, name: str
         "model_type": "bert",
         "hidden_size": options.hidden,
         "num_attention_heads": options.heads,
-        "intermediate_size": 4 * options.hidden,
+        "intermediate_size": options.mlp or 4 * options.hidden,
         "hidden_act": "gelu",
     }
     for field, value in expected.items():

@@ -60,9 +60,10 @@ def test_search_finds_pictures_in_a_folder(place, tmp_path, capsys):
     assert main([*arguments, "a red circle"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
     (tmp_path / "cut.png").write_bytes((tmp_path / "val-00000.png").read_bytes()[:600])
-    assert main([*arguments, "a red circle"]) == 2
-    error = capsys.readouterr().err
-    assert "cut.png: not a readable image" in error and error.count("\n") == 1
+    assert main([*arguments, "a red circle"]) == 0
+    out, error = capsys.readouterr()
+    assert "1 of 4 left out" in error and "cut.png: not a readable image" in error
+    assert error.count("\n") == 1 and len(out.splitlines()) == 3
 
 
 def test_the_command_says_what_it_takes():
