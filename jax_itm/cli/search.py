@@ -80,8 +80,8 @@ def _encode(matcher: "Matcher", gallery: Gallery) -> "tuple[PyTree, Gallery]":
     except UserError as error:
         raise UserError(errors[0] if errors and not names else str(error)) from error
     if errors:
-        more = f"; {errors[1]}" * (len(errors) > 1) + " .." * (len(errors) > 2)
-        print(f"{len(errors):,} of {len(gallery.names):,} left out: {errors[0]}{more}", file=sys.stderr)
+        reasons = "; ".join(errors[:2]) + " .." * (len(errors) > 2)
+        print(f"{len(errors):,} of {len(gallery.names):,} left out: {reasons}", file=sys.stderr)
     return images, Gallery(names, None, names)
 
 

@@ -39,6 +39,15 @@ def test_pictures_that_cannot_be_read_are_left_out_and_said(run, tmp_path, capfd
     assert best == out.splitlines()[0]
 
 
+def test_one_that_cannot_be_read(run, tmp_path, capfd):
+    picture(1).save(tmp_path / "good.jpg")
+    (tmp_path / "cut.jpg").write_bytes(truncated_jpeg())
+    assert search(run, tmp_path) == 0
+    error = capfd.readouterr().err
+    assert error.startswith(f"1 of 2 left out: {tmp_path}/cut.jpg: not a readable image")
+    assert error.count("\n") == 1
+
+
 def test_a_folder_without_a_readable_picture_is_an_error(run, tmp_path, capsys):
     (tmp_path / "cut.jpg").write_bytes(truncated_jpeg())
     says(capsys, search(run, tmp_path), "cut.jpg: not a readable image")
