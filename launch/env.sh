@@ -9,8 +9,8 @@ if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
   exit 2
 fi
 
-# Parses the arguments: --dry_run, --NAME VALUE for each name in $options (each becomes a variable),
-# CONFIG[:ARG], and --config.x=y (collected in the array `overrides`). --help prints the first comment of the
+# Parses the arguments: --dry_run, --NAME VALUE for each name in $options (each becomes a variable), --NAME for
+# each name in $flags (it becomes "yes"), CONFIG[:ARG], and --config.x=y (collected in the array `overrides`). --help prints the first comment of the
 # script. Must be called in the project's directory.
 read_options() {
   dry_run="" overrides=()
@@ -23,8 +23,12 @@ read_options() {
       exit 0
       ;;
     --config.*=*) overrides+=("$1") ;;
+    --*) if [[ " ${flags:-} " == *" ${1#--} "* ]]; then
+      printf -v "${1#--}" yes
+      shift && continue
+    fi ;;&
     -*)
-      [[ " $options " == *" ${1#--} "* ]] || refuse "$1: not an option; the options are dry_run $options, and --config.x=y"
+      [[ " $options " == *" ${1#--} "* ]] || refuse "$1: not an option; the options are dry_run $options${flags:+ $flags}, and --config.x=y"
       [ $# -gt 1 ] || refuse "$1: needs a value"
       printf -v "${1#--}" %s "$2"
       shift
@@ -52,6 +56,11 @@ need_number() {
   for name in "$@"; do
     [[ ${!name} =~ ^(0|[1-9][0-9]{0,8})$ ]] || refuse "--$name ${!name}: must be a whole number"
   done
+}
+
+# Ends the script if the option NAME, whose value is put into a file, has other characters than it may have.
+need_form() { # need_form NAME REGEX WHAT
+  [[ ${!1} =~ ^($2)$ ]] || refuse "--$1 ${!1}: must be $3"
 }
 
 # Ends the script if one of the named programs is missing; a dry run needs none.
