@@ -48,7 +48,7 @@ def check(mesh: Mesh, config: Config, options: dict[str, Any], timeout: int) -> 
     _check_devices(mesh)
     may_differ = host_fields(config)
     fields = {f"config.{name}": value for name, value in flatten(config).items() if name not in may_differ}
-    facts = json.dumps({**versions, "the code": _code_hash(), **options, **fields}, default=str)
+    facts = json.dumps({**versions, "the code": code_hash(), **options, **fields}, default=str)
     late = lambda: (
         f"{process}: no answer from the others after {timeout} s (--start_timeout);"
         f" this one has {versions_text}, and all need the same"
@@ -89,7 +89,7 @@ def _versions() -> dict[str, str]:
     return {**packages, "jax_itm": __version__, "python": platform.python_version()}
 
 
-def _code_hash() -> str:
+def code_hash() -> str:
     """A hash of all source files of this package."""
     code = hashlib.sha256()
     package = Path(__file__).parents[1]

@@ -24,6 +24,7 @@ from jax_itm.evaluation.isd import isd
 from jax_itm.lock import locked
 from jax_itm.methods.base import HasMaps
 from jax_itm.storage import as_path
+from jax_itm.train import provenance
 from jax_itm.train import step as step_lib
 from jax_itm.train.logger import Clock, CollapseAlarm, Logger
 from jax_itm.train.run import Run, build
@@ -66,6 +67,7 @@ def train(config: Config, workdir: str, cluster: Cluster = AUTODETECT, accept_ne
         run = build(config, workdir, mesh, accept_new_data)
         if is_main_process():
             (as_path(workdir) / "config.json").write_text(config_lib.to_json(config))
+            provenance.record(workdir, int(run.state.step))
         with finishing_saves(run), StopSignal() as stop_signal, jax.set_mesh(mesh):
             stopped_by = loop(run, workdir, stop_signal)
             gc.collect()  # the last batch may lie in memory shared with the readers
