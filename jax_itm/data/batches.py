@@ -6,7 +6,7 @@ hosts, and see the same batches.
 
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import grain
 import numpy as np
@@ -43,6 +43,15 @@ class BatchOptions(NamedTuple):
     augmentation: Augmentation | None = None
 
 
+@runtime_checkable
+class BatchIterator(Iterator[Batch], Protocol):
+    """Batches, one after another, until it is closed."""
+
+    def close(self) -> None:
+        """Ends what reads them."""
+        ...
+
+
 class ProcessShard(NamedTuple):
     """Which contiguous slice of each global batch a process reads: the `index`-th of `count` equal ones."""
 
@@ -61,7 +70,7 @@ def train_batches(
     first_step: int = 0,
     workers: int = 0,
     shard: ProcessShard = ONLY_PROCESS,
-) -> Iterator[Batch]:
+) -> BatchIterator:
     """Endless training batches (see `jax_itm.types`), prefetched in the background.
 
     Args:
@@ -77,7 +86,7 @@ def train_batches(
     # An item is a whole batch, tens of megabytes of regions: a few in flight are plenty.
     read_options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
     dataset = grain.MapDataset.source(source).to_iter_dataset(read_options)
-    return read_in_processes(dataset, workers) if workers else iter(dataset)
+    return read_in_processes(dataset, workers) if workers else iter(dataset)  # type: ignore[return-value]  # Grain types no close
 
 
 def batch_captions(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:

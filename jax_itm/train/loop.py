@@ -12,7 +12,7 @@ import numpy as np
 
 from jax_itm import config as config_lib
 from jax_itm.data.augment import augmentation_of
-from jax_itm.data.batches import BatchOptions, ProcessShard, train_batches
+from jax_itm.data.batches import BatchIterator, BatchOptions, ProcessShard, train_batches
 from jax_itm.data.image_transforms import image_transform_of
 from jax_itm.distributed import preflight
 from jax_itm.distributed.cluster import AUTODETECT, Cluster, is_main_process, is_single_process, start
@@ -29,7 +29,7 @@ from jax_itm.train import step as step_lib
 from jax_itm.train.logger import Clock, CollapseAlarm, Logger
 from jax_itm.train.run import Run, build
 from jax_itm.train.step import Status, check_finite
-from jax_itm.types import Batch, Config, Terms
+from jax_itm.types import Config, Terms
 
 
 class DeviceOutcome(NamedTuple):
@@ -164,7 +164,7 @@ def finishing_saves(run: Run) -> Iterator[None]:
     run.checkpoints.close()
 
 
-def training_batches(run: Run, first_step: int) -> Iterator[Batch]:
+def training_batches(run: Run, first_step: int) -> BatchIterator:
     """This process's rows of the batches from `first_step` on."""
     config = run.config
     data = config.data
