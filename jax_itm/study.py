@@ -1,6 +1,6 @@
 """A study: rows of runs, each with its trials on one seed and its best trial on the others, in one table.
 
-    python -m jax_itm study configs/study_f8k.py [--out runs/study_f8k] [--jobs 2] [--rows dias,info_nce]
+    python -m jax_itm study configs/study_f8k.py [--out runs/study_f8k] [--jobs 2] [--rows dias] [--seeds 0,1]
 
 The file's `get_study()` gives a `Study`. A run is the two commands that a person would type, `train` and
 `evaluate`, so each can be looked into, resumed and reported alone. Each that ends adds a line of JSON to
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from jax_itm.config.load import call
 from jax_itm.errors import UserError
+from jax_itm.lock import locked
 from jax_itm.plots.report import report
 from jax_itm.plots.runs import training_minutes
 
@@ -47,7 +48,7 @@ class Study(NamedTuple):
     rows: Sequence[Row]
     split: str  # on which a row's trial is chosen, and the numbers are shown
     seeds: Sequence[int] = (0, 1, 2)  # trials are run on the first
-    protocol: str = "full"  # of the evaluation, or "folds"
+    protocol: str = "full"  # of the evaluation (protocols.py)
 
 
 class Task(NamedTuple):
@@ -213,17 +214,38 @@ def trials_table(runner: Runner, rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def run_study(path: str, out: str, jobs: int, only: Sequence[str] = ()) -> str:
-    """Runs what is left of a study; returns its tables, which it also writes."""
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """The numbers of "0,1"; UserError where they are none, or one is there twice."""
+    parts = [part for part in text.split(",") if part]
+    if not all(part.isascii() and part.isdigit() for part in parts) or len({*map(int, parts)}) < len(parts):
+        raise UserError(f"--seeds {text}: must be different whole numbers, such as 0,1")
+    return tuple(map(int, parts))
+
+
+def run_study(path: str, out: str, jobs: int, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> str:
+    """Runs what is left of a study; returns its tables, which it also writes.
+
+    Args:
+        path: FILE[:ARG] with a `get_study`.
+        out: the study's directory; no other study may use it meanwhile.
+        jobs: runs at once.
+        only: the rows to run and to show, in this order; all of them if empty.
+        seeds: instead of the study's own; trials are run on the first.
+
+    Raises:
+        UserError: a row or a run is wrong.
+    """
     study: Study = call(path, "get_study")
+    study = study._replace(seeds=tuple(seeds) or study.seeds)
     check(study)
     names = [row.name for row in study.rows]
     if unknown := set(only) - set(names):
         raise UserError(f"--rows {sorted(unknown)[0]}: no such row; there are {', '.join(names)}")
     runner = Runner(study, out, jobs)
-    rows = [row for row in study.rows if not only or row.name in only]
-    for row in rows:
-        runner.run_row(row)
+    rows = [next(row for row in study.rows if row.name == name) for name in only or names]
+    with locked(out, "study"):
+        for row in rows:
+            runner.run_row(row)
     shown = [row for row in rows if row.shown]
     figure = str(Path(out) / "table.png")
     main = report([str(w) for row in shown for w in runner.workdirs(row)], figure)

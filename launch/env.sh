@@ -9,8 +9,8 @@ if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
   exit 2
 fi
 
-# Parses the arguments: --dry_run, --NAME VALUE for each name in $options (each becomes a variable),
-# CONFIG[:ARG], and --config.x=y (collected in the array `overrides`). --help prints the first comment of the
+# Parses the arguments: --dry_run, --NAME VALUE for each name in $options (each becomes a variable), --NAME for
+# each name in $flags (it becomes "yes"), CONFIG[:ARG], and --config.x=y (collected in the array `overrides`). --help prints the first comment of the
 # script. Must be called in the project's directory.
 read_options() {
   dry_run="" overrides=()
@@ -23,8 +23,12 @@ read_options() {
       exit 0
       ;;
     --config.*=*) overrides+=("$1") ;;
+    --*) if [[ " ${flags:-} " == *" ${1#--} "* ]]; then
+      printf -v "${1#--}" yes
+      shift && continue
+    fi ;;&
     -*)
-      [[ " $options " == *" ${1#--} "* ]] || refuse "$1: not an option; the options are dry_run $options, and --config.x=y"
+      [[ " $options " == *" ${1#--} "* ]] || refuse "$1: not an option; the options are dry_run $options${flags:+ $flags}, and --config.x=y"
       [ $# -gt 1 ] || refuse "$1: needs a value"
       printf -v "${1#--}" %s "$2"
       shift
@@ -52,6 +56,11 @@ need_number() {
   for name in "$@"; do
     [[ ${!name} =~ ^(0|[1-9][0-9]{0,8})$ ]] || refuse "--$name ${!name}: must be a whole number"
   done
+}
+
+# Ends the script if the option NAME, whose value is put into a file, has other characters than it may have.
+need_form() { # need_form NAME REGEX WHAT
+  [[ ${!1} =~ ^($2)$ ]] || refuse "--$1 ${!1}: must be $3"
 }
 
 # Ends the script if one of the named programs is missing; a dry run needs none.
@@ -118,14 +127,14 @@ make_env() {
       }
     fi
   fi
-  stamp=.venv/installed-${1:-plain}-$(cat setup.cfg pyproject.toml | cksum | cut -d ' ' -f 1)
+  stamp=.venv/installed-${1:-plain}-$(cat setup.cfg pyproject.toml launch/constraints.txt | cksum | cut -d ' ' -f 1)
   [ -e "$stamp" ] && return
   [ -n "${dry_run:-}" ] || echo "installing jax_itm${extras} into .venv (minutes, once)"
   # "|| return": without `set -e`, as on a TPU's workers, a failed installation must not be stamped as complete.
   if command -v uv >/dev/null 2>&1; then
-    run uv pip install --quiet --python .venv/bin/python --editable ".$extras" || return
+    run uv pip install --quiet --python .venv/bin/python --constraint launch/constraints.txt --editable ".$extras" || return
   else
-    run .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras" || return
+    run .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint launch/constraints.txt --editable ".$extras" || return
   fi
   run touch "$stamp"
 }

@@ -5,7 +5,8 @@
 #   ./launch/local.sh --devices 8                             on virtual CPU devices
 #   ./launch/local.sh --workdir runs/second --config.seed=1   another run (default: runs/ and the name of CONFIG)
 #   ./launch/local.sh --dry_run                               print the commands without running them
-#   SPLIT=dev ./launch/local.sh configs/dias_f8k.py --config.data.source=DIR    without a test split
+#   ./launch/local.sh configs/own.py --config.data.source=DIR   your own pictures with captions
+#   SPLIT=dev ./launch/local.sh ..                            evaluate another split than test (or, without one, val)
 #
 # Uses all local GPUs if there are any. A second call reuses the environment and resumes the run.
 set -euo pipefail
@@ -16,6 +17,7 @@ cd "$(dirname "$0")/.."
 config=configs/dias_scenes.py devices="" workdir="" options="devices workdir"
 read_options "$@"
 run=${workdir:-runs/$(run_name "$config")}
+[ -z "$workdir" ] || overrides=("--config.name=$(basename "$workdir")" "${overrides[@]}") # in tables and figures
 
 extra=$(local_extra)
 if [ -n "$devices" ]; then
@@ -29,7 +31,7 @@ jax_itm() { run .venv/bin/python -m jax_itm "$@"; }
 
 jax_itm prepare --config "$config" "${overrides[@]}"
 jax_itm train --config "$config" --workdir "$run" "${overrides[@]}"
-jax_itm evaluate --workdir "$run" --split "${SPLIT:-test}" --bag_of_words --out "$run/result.json" >/dev/null
+jax_itm evaluate --workdir "$run" ${SPLIT:+--split "$SPLIT"} --bag_of_words --out "$run/result.json" >/dev/null
 [ -n "$dry_run" ] || echo
 jax_itm report "$run" --out "$run/report.png"
 [ -n "$dry_run" ] || cat <<EOF

@@ -9,7 +9,8 @@
 #   --tier spot               or guaranteed, reserved (default: spot)
 #   --tries 5                 consecutive failures, other than preemptions, after which to give up
 #   --wait 30                 seconds between queries of a slice that is not ready
-#   --keep yes                keep the slice when the run is complete
+#   --project PROJECT --account EMAIL --network NAME --labels k=v,..    of the slice (default: gcloud's)
+#   --keep                    keep the slice when the run is complete
 #   --dry_run                 print the commands for a slice that does not exist yet, without running them
 #
 # Ctrl-C leaves the slice and the training on it as they are. A second call uses the existing slice, and follows
@@ -20,7 +21,8 @@ cd "$(dirname "$0")/.."
 . launch/env.sh
 
 name="" zone="" type="" workdir="" config="" data="" version="" tier=spot tries=5 wait=30 keep=""
-options="name zone type workdir data version tier tries wait keep"
+project="" account="" network="" labels=""
+options="name zone type workdir data version tier tries wait project account network labels" flags=keep
 read_options "$@"
 need name zone type workdir config
 [[ $workdir == gs://* ]] || refuse "--workdir $workdir: must be gs://BUCKET/RUN, since a preempted slice loses its disks"
@@ -37,8 +39,8 @@ if [ -z "$version" ]; then # https://cloud.google.com/tpu/docs/runtimes
 fi
 
 slice=(gcloud compute tpus queued-resources)
-place=(--zone "$zone" --quiet)
-by_hand="${slice[*]} delete $name --zone $zone --force"
+place=(--zone "$zone" ${project:+--project "$project"} --quiet)
+by_hand="${slice[*]} delete $name --zone $zone${project:+ --project $project} --force"
 temporary=$(mktemp -d)
 trap 'rm -rf "$temporary"' EXIT
 
@@ -66,7 +68,8 @@ state() {
 }
 remove() { run "${slice[@]}" delete "$name" "${place[@]}" --force; }
 create() {
-  run "${slice[@]}" create "$name" "${place[@]}" --node-id "$name" --accelerator-type "$type" --runtime-version "$version" "--$tier"
+  run "${slice[@]}" create "$name" "${place[@]}" --node-id "$name" --accelerator-type "$type" --runtime-version "$version" "--$tier" \
+    ${account:+--service-account "$account"} ${network:+--network "$network"} ${labels:+--labels "$labels"}
 }
 
 # Waits until the slice is ready; creates it if it was preempted or does not exist.

@@ -8,8 +8,9 @@ import pytest
 from jax_itm import study
 from jax_itm.cli.main import main
 from jax_itm.errors import UserError
+from jax_itm.lock import locked
 from jax_itm.plots.runs import training_minutes
-from jax_itm.study import Row, Study, check
+from jax_itm.study import Row, Study, check, parse_seeds
 from tests.helpers.tiny_run import prepared
 
 STUDY = """
@@ -79,6 +80,20 @@ def test_a_study_from_its_first_run_to_its_table(place, capsys, monkeypatch):
 
     monkeypatch.setattr(study, "_call", lambda *_: pytest.fail("a run that has its line ran again"))
     assert call() == 0
+    capsys.readouterr()
+    assert call("--rows", "second,first", "--seeds", "0") == 0
+    shown = capsys.readouterr().out
+    assert shown.index("second (vsepp)") < shown.index("first (info_nce)")  # in the order asked
+    assert "seed 0," in shown and "seed 0, 1" not in shown
+    with locked(str(place / "out"), "study"):
+        assert call() == 2
+    assert "another study runs there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["a", "0,0", "1,-2", "0.5"])
+def test_seeds_are_numbers(text):
+    with pytest.raises(UserError, match=f"--seeds {text}: must be different whole numbers"):
+        parse_seeds(text)
 
 
 def test_a_row_may_start_from_and_rerank_earlier_ones(tmp_path):

@@ -29,14 +29,24 @@ from jax_itm.types import Config, Params, PyTree
 METRIC = "rsum"
 JSON_ITEMS = ("data", "config", "facts", "tokenizer")
 
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Leaves out what Orbax warns of, wherever it is used: in a notebook nothing else does."""
+    level = logging.get_verbosity()
+    logging.set_verbosity(min(level, logging.ERROR))  # absl's levels fall as they become more serious
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
 # By default every replica writes its slice of every array, and a program is compiled for each slice, which
 # takes far longer than it saves if arrays are small.
-_level = logging.get_verbosity()
-logging.set_verbosity(logging.ERROR)  # Orbax warns that its own handler is replaced, which is intended
-ocp.type_handlers.register_type_handler(
-    jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**22), override=True
-)
-logging.set_verbosity(_level)
+with _no_warnings():  # that its own handler is replaced, which is intended
+    ocp.type_handlers.register_type_handler(
+        jax.Array, ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**22), override=True
+    )
 
 
 class Intact(NamedTuple):
@@ -82,7 +92,10 @@ class Checkpoints:
         self._writing = 0  # the step that is being written
         items: dict[str, ocp.CheckpointHandler] = {name: ocp.JsonCheckpointHandler() for name in JSON_ITEMS}
         items |= {name: ocp.StandardCheckpointHandler() for name in ("params", "opt_state", "ema")}
-        self.manager = ocp.CheckpointManager(self.folder, options=self._options(create), item_handlers=items)
+        with _no_warnings():  # that a folder that is only read is read only
+            self.manager = ocp.CheckpointManager(
+                self.folder, options=self._options(create), item_handlers=items
+            )
 
     def _options(self, create: bool) -> ocp.CheckpointManagerOptions:
         rsum = lambda metrics: metrics[METRIC]
@@ -126,7 +139,7 @@ class Checkpoints:
             except UserError as error:
                 damages.append(str(error))
                 continue
-            return Intact(step, "; ".join([*damages, f"resuming from step {step}"]) if damages else "")
+            return Intact(step, "; ".join(damages))
         raise UserError(f"{self.workdir}: all checkpoints are damaged: {'; '.join(damages)}")
 
     def delete_after(self, step: int) -> None:

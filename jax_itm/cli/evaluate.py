@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jax_itm.cli.options import add_data_dir, add_processes, cluster_of
 from jax_itm.errors import UserError
+from jax_itm.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from jax_itm.inference.matcher import Matcher
@@ -19,8 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, help="the run's directory")
     parser.add_argument("--data", help="another prepared data set (default: the run's)")
     add_data_dir(parser, "where the data set was prepared (default: as in the run's config)")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--protocol", choices=("full", "folds"), default="full")
+    parser.add_argument(
+        "--split", default="", help="(default: test, or where there is none the run's validation split)"
+    )
+    parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="full")
     parser.add_argument("--mode", choices=("exhaustive", "rerank"), default="exhaustive")
     parser.add_argument("--score", default="", help="cdds: maxmean, pooled or mapped (default: the run's)")
     parser.add_argument("--rerank_from", metavar="RUN", help="rerank: the run that ranks first")
@@ -32,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rerank: weight of the first score in the sum with the new",
     )
     parser.add_argument("--isd", action="store_true", help="cross-encoders: ISD of the matched pairs")
-    parser.add_argument("--out", help="also write the result to this file, as JSON")
+    parser.add_argument("--out", help="the result, as JSON (default: result-SPLIT.json in the workdir)")
     parser.add_argument(
         "--bag_of_words", action="store_true", help="add what a text model without word order reaches"
     )
@@ -60,16 +63,28 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     print("{pairs:,} pairs scored in {seconds:.1f} s.".format(**result["cost"]))
     if args.isd:
         print("ISD: " + ", ".join(f"{name} {value:.4g}" for name, value in result["isd"].items()))
-    if args.out:
-        _write_json(result, args.out)
+    out = args.out or default_out(args.workdir, args, result)
+    _write_json(result, out)
+    print(f"Written to {out}")
     return 0
 
 
+def default_out(workdir: str, args: argparse.Namespace, result: dict[str, Any]) -> str:
+    """Where a result is kept that no --out names: by what differs from the run's own data and protocol."""
+    parts = ["result", args.data, result["protocol"]["split"]]
+    parts += [args.protocol] * (args.protocol != "full") + [args.mode] * (args.mode != "exhaustive")
+    return f"{workdir}/{'-'.join(filter(None, parts))}.json"
+
+
 def _check(args: argparse.Namespace) -> None:
+    from jax_itm.storage import check_writable
+
     if (args.mode == "rerank") != bool(args.rerank_from):
         raise UserError("--mode rerank and --rerank_from RUN: each needs the other")
-    if args.mode == "rerank" and args.protocol != "full":
-        raise UserError("--mode rerank: only with --protocol full")
+    if args.mode == "rerank" and PROTOCOLS[args.protocol].folds > 1:
+        raise UserError("--mode rerank: only with --protocol full or coco_5k")
+    if args.out:
+        check_writable(args.out, "--out")
     if args.mode != "rerank" and args.first_weight:
         raise UserError("--first_weight: only with --mode rerank")
 
@@ -77,16 +92,20 @@ def _check(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace, matcher: "Matcher") -> dict[str, Any]:
     """The result that the options ask of a restored run."""
     import jax_itm
-    from jax_itm.data.prepared import open_split
+    from jax_itm.data.prepared import open_split, splits_of
     from jax_itm.evaluation.bag_of_words import bag_of_words
-    from jax_itm.evaluation.evaluate import evaluate
+    from jax_itm.evaluation.evaluate import evaluate, split_folds
     from jax_itm.evaluation.isd import isd
     from jax_itm.evaluation.rerank import rerank
 
     data = matcher.config.data
     data_dir = args.data_dir or data.data_dir
-    split = open_split(args.data or data.name, data_dir, args.split, data.modality)
+    name = args.data or data.name
+    has_test = "test" in splits_of(name, data_dir)
+    split_name = args.split or ("test" if has_test else data.validation)
+    split = open_split(name, data_dir, split_name, data.modality)
     # Before the evaluation, which may take hours: these refuse what they cannot do at once.
+    split_folds(split, args.protocol)
     extra = {}
     if args.isd:
         extra["isd"] = isd(matcher, split)

@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
@@ -73,9 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{unknown[0]}: not an option of {args.command}")
     # Pillow warns of pictures that are refused right afterwards.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit", RuntimeWarning)
-    logging.set_verbosity(logging.ERROR)  # Orbax warns of what is intended here, such as restoring a part
+    warnings.filterwarnings("ignore", ".*EXIF", UserWarning)  # of pictures that show without it
+    # Orbax warns of what is intended here, and logs the traceback of what it raises.
+    logging.set_verbosity(logging.ERROR if args.debug else logging.FATAL)
     try:
-        return COMMANDS[args.command].run(args, rest)
+        with progress_of(args.command):
+            return COMMANDS[args.command].run(args, rest)
     except (UserError, OSError) as error:  # OSError: a full disk, a directory without write permission
         if args.debug:
             raise
@@ -86,6 +90,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"jax_itm: {_out_of_memory(str(error))}", file=sys.stderr)
         return 2
+
+
+def progress_of(command: str) -> AbstractContextManager[None]:
+    """Shows how far a command is; training says so itself."""
+    if command in ("train", "study"):
+        return nullcontext()
+    from jax_itm.progress import shown
+
+    return shown()
 
 
 def _out_of_memory(message: str) -> str:

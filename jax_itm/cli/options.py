@@ -16,6 +16,13 @@ def add_data_dir(parser: argparse.ArgumentParser, help: str, default: str | None
     parser.add_argument("--data_dir", default=default, help=help)
 
 
+def count(text: str) -> int:
+    """The type of an option that is a number of things: 1 or more."""
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 1 or more")
+    return int(text)
+
+
 def add_figure(parser: argparse.ArgumentParser) -> None:
     """Adds --out, the figure that a command draws."""
     parser.add_argument("--out", required=True, help="the figure, a .png")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from jax_itm.cli.options import DATA_DIR, add_data_dir
+from jax_itm.cli.options import DATA_DIR, add_data_dir, count
 from jax_itm.errors import UserError
 
 HELP = "build a data set from its raw files"
@@ -14,12 +14,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", help="the directory of the raw files")
     parser.add_argument("--entities", help="a directory of Flickr30k Entities: adds its phrases and boxes")
     add_data_dir(parser, f"where prepared data sets are kept (default: {DATA_DIR})")
-    parser.add_argument("--max_pixels", type=int, help="how many pixels a picture file may have")
+    parser.add_argument("--max_pixels", type=count, help="how many pixels a picture file may have")
     parser.add_argument("--beam", action="store_true", help="write it with Apache Beam (.[beam])")
     parser.add_argument("--beam_options", default="", metavar="K=V,..", help="such as direct_num_workers=8")
     parser.add_argument("--config", help="take dataset, source and data_dir from FILE[:ARG]")
     parser.add_argument(
-        "--encode", action="store_true", help="also compute the tokens of the config's frozen encoders"
+        "--encode",
+        action="store_true",
+        help="compute the tokens of frozen encoders, as is done for a config that has them cached",
     )
 
 
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         name, data_dir or DATA_DIR, source or None, args.entities, beam, max_pixels or MAX_PIXELS
     )
     print(format_summary(summary) + ("\n  was there already" if summary["reused"] else ""))
-    if args.encode:
+    if run_config and (args.encode or run_config.image.cached or run_config.text.cached):
         from jax_itm.train.precompute_tokens import encode
 
         print("\n".join(encode(run_config)))

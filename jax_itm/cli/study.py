@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from jax_itm.cli.options import count
+
 HELP = "run a study: rows of runs, each with its trials and seeds, into one table"
 
 
@@ -11,17 +13,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE[:ARG]", help="the study's file, such as configs/study_f8k.py")
     parser.add_argument("--out", help="its directory (default: runs/ and the file's name)")
     parser.add_argument(
-        "--jobs", type=int, default=1, help="runs at once, each on its share of the cores (1)"
+        "--jobs", type=count, default=1, help="runs at once, each on its share of the cores (1)"
     )
-    parser.add_argument("--rows", default="", help="only these rows, separated by commas (default: all)")
+    parser.add_argument("--rows", default="", help="only these rows, in this order (default: all)")
+    parser.add_argument("--seeds", default="", help="these seeds, such as 0,1 (default: the study's)")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs what is left of a study, and prints its tables."""
-    from jax_itm.study import run_study
+    from jax_itm.study import parse_seeds, run_study
 
     file = args.file.partition(":")[0]
     out = args.out or f"runs/{Path(file).stem}"
     rows = [name for name in args.rows.split(",") if name]
-    print(run_study(args.file, out, args.jobs, rows))
+    print(run_study(args.file, out, args.jobs, rows, parse_seeds(args.seeds)))
     return 0

@@ -11,6 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]")
     parser.add_argument("--workdir", required=True, help="the run's directory")
+    parser.add_argument(
+        "--accept_new_data", action="store_true", help="resume although the data are other than at the start"
+    )
     add_processes(parser)
 
 
@@ -19,4 +22,5 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from jax_itm import config
     from jax_itm.train.loop import train
 
-    return train(config.read(args.config, overrides), args.workdir, cluster_of(args))
+    run_config = config.read(args.config, overrides)
+    return train(run_config, args.workdir, cluster_of(args), args.accept_new_data)

@@ -8,6 +8,8 @@ values it may take, whether it may change when a run resumes, and whether it may
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from jax_itm.protocols import PROTOCOLS
+
 FLOAT32_MAX = 3.4e38
 
 
@@ -167,7 +169,10 @@ DATA: Section = {
     "validation": Field("val", "split to validate on"),
     "modality": Field("regions", "what is read of an image", choices=("regions", "pixels")),
     "max_words": count(
-        32, "words of a caption, special tokens included; longer captions are cut", at_most=65536
+        32,
+        "words of a caption, special tokens included; longer captions are cut",
+        at_least=3,
+        at_most=65536,
     ),
     "max_regions": count(36, "regions of an image; an image with more is an error", at_most=65536),
     "image_size": count(96, "side in pixels of what a randomly initialised encoder reads", at_most=65536),
@@ -206,12 +211,16 @@ OPTIMIZER: Section = {
 EVALUATE: Section = {
     "every": duration("1 epochs", "between validations"),
     "batch_size": count(250, "items encoded at a time", resume=True),
-    "protocol": Field("full", "full, or the mean of five equal folds of images", choices=("full", "folds")),
+    "protocol": Field(
+        "full",
+        "full; folds: the mean of five equal folds of images; coco_5k, coco_1k: these, of COCO's size alone",
+        choices=tuple(PROTOCOLS),
+    ),
     "images": optional_count(0, "validate on the first so many images; 0: all"),
 }
 
 COMMON: Section = {
-    "name": Field("", "of the run, in tables and figures"),
+    "name": Field("", "of the run, in tables and figures", resume=True),
     "imports": Field(
         (), "modules that register loss terms of your own; imported first, so that their fields can be set"
     ),

@@ -166,6 +166,7 @@ MINING: Section = {
 
 UNITER: Section = {
     "hidden": count(768, "width of a layer", at_most=65536),
+    "mlp": optional_count(0, "width of a layer's MLP; 0: four times `hidden`", at_most=2**20),
     "layers": count(12, "number of layers", at_most=1000),
     "heads": count(12, "attention heads of a layer"),
     "dropout": rate(0.1, "inside the layers"),

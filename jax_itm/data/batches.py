@@ -6,15 +6,15 @@ hosts, and see the same batches.
 
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import grain
 import numpy as np
-from absl import flags
 
 from jax_itm.data.augment import Augmentation, augment_image
 from jax_itm.data.image_transforms import ImageTransform
 from jax_itm.data.images import collate_images
+from jax_itm.data.readers import read_in_processes
 from jax_itm.data.split import Split
 from jax_itm.data.token_cache import pad_tokens
 from jax_itm.data.tokenizer import Tokenizer
@@ -43,6 +43,15 @@ class BatchOptions(NamedTuple):
     augmentation: Augmentation | None = None
 
 
+@runtime_checkable
+class BatchIterator(Iterator[Batch], Protocol):
+    """Batches, one after another, until it is closed."""
+
+    def close(self) -> None:
+        """Ends what reads them."""
+        ...
+
+
 class ProcessShard(NamedTuple):
     """Which contiguous slice of each global batch a process reads: the `index`-th of `count` equal ones."""
 
@@ -61,7 +70,7 @@ def train_batches(
     first_step: int = 0,
     workers: int = 0,
     shard: ProcessShard = ONLY_PROCESS,
-) -> Iterator[Batch]:
+) -> BatchIterator:
     """Endless training batches (see `jax_itm.types`), prefetched in the background.
 
     Args:
@@ -69,20 +78,15 @@ def train_batches(
         tokenizer: encodes the captions.
         options: sizes, seed, image transform and augmentation.
         first_step: the step of the first batch: where to resume.
-        workers: the number of processes that read; 0 reads in threads of this one.
+        workers: the number of processes that read; 0 reads in threads of this one. A script of one's own then
+            needs `if __name__ == "__main__":`, as each of them imports it.
         shard: which rows of each global batch this process reads; `count` divides the batch size.
     """
     source = _TrainSource(split, tokenizer, options, first_step, shard)
     # An item is a whole batch, tens of megabytes of regions: a few in flight are plenty.
     read_options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
     dataset = grain.MapDataset.source(source).to_iter_dataset(read_options)
-    if workers:
-        if not flags.FLAGS.is_parsed():  # Grain's worker processes take settings from absl's flags
-            flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        )
-    return iter(dataset)
+    return read_in_processes(dataset, workers) if workers else iter(dataset)  # type: ignore[return-value]  # Grain types no close
 
 
 def batch_captions(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:

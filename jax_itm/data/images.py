@@ -9,15 +9,16 @@ import numpy as np
 from PIL import Image
 
 from jax_itm.data.image_transforms import MAX_PIXELS, ImageTransform, transform_image
+from jax_itm.data.rgb import to_rgb
 from jax_itm.errors import UserError
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 # The formats that Pillow may read: for EPS it would start Ghostscript, which runs programs.
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 
 def read_picture(source: str | Path | bytes, name: str = "image", max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """An RGB picture as uint8 (h, v, 3).
+    """A picture as a viewer shows it (`rgb.py`), uint8 (h, v, 3).
 
     Args:
         source: a path, or the contents of a file.
@@ -26,7 +27,7 @@ def read_picture(source: str | Path | bytes, name: str = "image", max_pixels: in
             anything of it is decoded.
 
     Raises:
-        UserError: the file is missing, truncated, too large, or not a picture.
+        UserError: the file is missing, truncated, too large, no picture, or of unknown brightness.
     """
     label = name if isinstance(source, bytes) else str(source)
     try:
@@ -37,7 +38,7 @@ def read_picture(source: str | Path | bytes, name: str = "image", max_pixels: in
                     f"{label}: {picture.width:,} x {picture.height:,} pixels, more than the"
                     f" {max_pixels:,} of config.data.max_pixels"
                 )
-            return np.asarray(picture.convert("RGB"))
+            return np.asarray(to_rgb(picture))
     except UserError:
         raise
     except FileNotFoundError as error:

@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import hashlib
 import importlib.util
 import io
+import json
 import os
 import shutil
 import tempfile
@@ -22,7 +24,12 @@ from jax_itm.data.sources.raw import Raw
 from jax_itm.data.sources.registry import DataSet, data_set
 from jax_itm.data.tfds_builder import Builder
 from jax_itm.errors import UserError
+from jax_itm.progress import track
 from jax_itm.storage import local_path
+
+LARGE_FILE = 2**20  # bytes
+SAMPLES = 64  # of a large file, evenly spaced
+SAMPLE_BYTES = 2**14
 
 
 def prepare(
@@ -50,7 +57,8 @@ def prepare(
 
     Raises:
         UserError: the raw data are wrong (without `beam`, all of it is read before a byte is written), the
-            set was prepared from another source, or another process is preparing it.
+            set was prepared from another source or from this one as it was, or another process is preparing
+            it.
     """
     known = data_set(name)
     options = {"source": source, "entities": entities}
@@ -68,16 +76,48 @@ def prepare(
                     f"--{option} {options[option]}: {path} was prepared from"
                     f" {metadata.get(option) or 'none'}; choose another --data_dir or remove it"
                 )
+        _check_unchanged(name, known, raw_files, max_pixels, metadata.get("contents"), path)
     else:
         _check_raw_files(name, known, raw_files, options)
         if beam is not None:
             _check_beam(name, raw_files)
         raw = _read_raw(name, known, raw_files, beam is None, max_pixels)
+        origin = {"source": None, **raw_files, "contents": contents(raw)}
         try:
-            _write(name, raw, Path(data_dir), {"source": None, **raw_files}, beam)
+            _write(name, raw, Path(data_dir), origin, beam)
         except OSError as error:
             raise UserError(f"--data_dir {data_dir}: cannot be written ({error})") from error
     return describe(name, data_dir) | {"reused": reused}
+
+
+def contents(raw: Raw) -> str:
+    """A digest of what raw data consist of: all captions, and the names, sizes and some bytes of the files.
+
+    Pictures are told apart by their sizes; larger files, such as features of one shape, also by samples.
+    """
+    digest = hashlib.sha256(json.dumps(raw.captions, sort_keys=True).encode())
+    for file in raw.files:
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        if size >= LARGE_FILE:
+            with file.open("rb") as stream:
+                for part in range(SAMPLES):
+                    stream.seek(part * max(size - SAMPLE_BYTES, 0) // (SAMPLES - 1))
+                    digest.update(stream.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def _check_unchanged(
+    name: str, known: DataSet, raw_files: dict[str, str], max_pixels: int, prepared: str | None, path: Path
+) -> None:
+    """Raises UserError if a source that is still there is not what a data set was prepared from."""
+    if prepared is None or "source" not in raw_files or not Path(raw_files["source"]).exists():
+        return
+    if contents(_read_raw(name, known, raw_files, False, max_pixels)) != prepared:
+        raise UserError(
+            f"--source {raw_files['source']}: has changed since {path} was prepared from it; remove that to"
+            " prepare it again, or choose another --data_dir"
+        )
 
 
 def _check_raw_files(
@@ -110,9 +150,9 @@ def _read_raw(name: str, known: DataSet, raw_files: dict[str, str], checked: boo
         if "entities" in raw_files:
             raw = with_phrases(raw, Path(raw_files["entities"]))
         if known.read_source and checked:
-            for read in raw.splits.values():
-                for _ in read():  # reading a record checks it
-                    pass
+            for split, read in raw.splits.items():
+                for _ in track(read(), len(raw.captions.get(split, ())), f"checking {split}"):
+                    pass  # reading a record checks it
     except OSError as error:
         raise UserError(f"{error.filename or name}: cannot be read ({error.strerror})") from error
     return raw

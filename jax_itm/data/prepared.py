@@ -58,7 +58,8 @@ def describe(name: str, data_dir: str | Path) -> dict[str, Any]:
         "name"; "path"; "source" or None; "splits": {split: {"images", "captions"}}; "spreads": {split:
         {"captions an image", "words", and "width" and "height" or "regions": [minimum, median, maximum]}};
         "features" of its records; "regions": the shape of those of the first image, or None; "kind" of
-        splits, such as "karpathy"; "notes": lines for the user; "tally": {what: how often} of the phrases.
+        splits, such as "karpathy"; "notes": lines for the user; "tally": {what: how often} of
+        pictures and phrases.
 
     Raises:
         UserError: it is not prepared, or damaged.

@@ -14,7 +14,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from jax_itm.data.rgb import displayed_size
 from jax_itm.data.sources.raw import Raw, Record
+from jax_itm.progress import track
 
 
 class RecordWriter(tfds.core.ExampleWriter):
@@ -90,7 +92,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         captions = self._metadata["captions"][split]
         first_caption = 0
         sizes = []
-        for image_id, record in enumerate(self._raw.splits[split]()):
+        total = len(self._raw.captions.get(split, ()))
+        for image_id, record in enumerate(track(self._raw.splits[split](), total, f"writing {split}")):
             example = to_example(record, image_id, first_caption)
             captions.append(list(record["captions"]))
             first_caption += len(record["captions"])
@@ -125,7 +128,7 @@ def sizes_of(example: Record) -> dict[str, int]:
     sizes = {"regions": len(example["regions"])} if "regions" in example else {}
     if "image" in example:
         with Image.open(io.BytesIO(example["image"])) as picture:
-            sizes |= {"width": picture.width, "height": picture.height}
+            sizes |= dict(zip(("width", "height"), displayed_size(picture), strict=True))
     return sizes
 
 

@@ -1,13 +1,22 @@
 """Tokenizers: fitted on the training captions or published, saved with the run, the same on every host."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
-from jax_itm.data.sources.raw import read_table
+from jax_itm.data.tokenizer_options import (
+    BERT,
+    BERT_CLASSES,
+    BertOptions,
+    bert_options,
+    check_added_tokens,
+    read_options,
+)
 from jax_itm.errors import UserError
 
 PAD = "[PAD]"
@@ -22,7 +31,6 @@ KINDS = ("words", "wordpiece")
 JSON_FILE = "tokenizer.json"
 CLIP_FILES = ("vocab.json", "merges.txt")
 VOCAB_FILE = "vocab.txt"
-CONFIG_FILE = "tokenizer_config.json"  # says whether VOCAB_FILE is uncased
 
 CLIP_WORDS = (  # how CLIP splits a caption before it applies byte pairs
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -65,7 +73,7 @@ class Tokenizer:
             vocab_size: the largest number of entries, the four special ones included.
 
         Raises:
-            UserError: there is no such kind.
+            UserError: there is no such kind, or no word is left.
         """
         if kind not in KINDS:
             raise UserError(f"config.data.tokenizer={kind!r}: must be one of {', '.join(KINDS)}")
@@ -92,15 +100,21 @@ class Tokenizer:
             ),
         )
         vocabulary = learner.get_vocab(with_added_tokens=True)
+        if len(vocabulary) == len(SPECIAL):
+            raise UserError(
+                f"config.data.min_count={min_count}, config.data.vocab_size={vocab_size}: leave no word of"
+                " the training captions"
+            )
         return cls(_bert_tokenizer(model(vocabulary, unk_token=UNKNOWN)))
 
     @classmethod
-    def from_vocab(cls, path: str, lower: bool) -> "Tokenizer":
+    def from_vocab(cls, path: str, lower: bool, options: BertOptions | None = None) -> "Tokenizer":
         """BERT's word pieces, with BERT's ids: the number of a piece's line, from 0.
 
         Args:
             path: BERT's `vocab.txt`, one piece a line, those that continue a word after ##.
             lower: whether the vocabulary is uncased.
+            options: what else tokenizer_config.json says; it decides `lower`, too.
 
         Raises:
             UserError: the file is not text, has a piece twice, or lacks a special token.
@@ -118,21 +132,25 @@ class Tokenizer:
             raise UserError(f"{path}: needs the tokens {', '.join(SPECIAL)}, with {PAD} in line 1")
         # As in BERT, longer words are unknown.
         model = models.WordPiece(ids, unk_token=UNKNOWN, max_input_chars_per_word=100)
-        return cls(_bert_tokenizer(model, lower))
+        return cls(_bert_tokenizer(model, options or BertOptions(lower)))
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Tokenizer":
         """The tokenizer of a pretrained encoder's directory: tokenizer.json, else CLIP's or BERT's own files.
 
         Raises:
-            UserError: none of them is there, or one cannot be understood; the file is named.
+            UserError: none of them is there, or one cannot be understood; the file is named. Or
+                tokenizer_config.json asks for ids that no tokenizer here gives.
         """
         file = folder / JSON_FILE
+        options = read_options(folder)
         if file.exists():
             try:
                 tokenizer = tokenizers.Tokenizer.from_file(str(file))
                 tokenizer.no_truncation()  # `encode` truncates and pads
                 tokenizer.no_padding()
+                if options.get("tokenizer_class") in BERT_CLASSES:
+                    _let_options_win(tokenizer, folder, options)
                 return cls(tokenizer)
             except UserError as error:
                 raise UserError(f"{file}: {error}") from error
@@ -146,13 +164,12 @@ class Tokenizer:
 
     @classmethod
     def from_vocab_folder(cls, folder: Path) -> "Tokenizer":
-        """BERT's word pieces, from vocab.txt; uncased unless tokenizer_config.json says otherwise."""
-        file = folder / CONFIG_FILE
-        settings = read_table(file) if file.exists() else {}
-        lower = settings.get("do_lower_case", True)
-        if not isinstance(lower, bool):
-            raise UserError(f"{file}: do_lower_case is {lower!r}, must be true or false")
-        return cls.from_vocab(str(folder / VOCAB_FILE), lower)
+        """BERT's word pieces, from vocab.txt, with the options of tokenizer_config.json."""
+        settings = read_options(folder)
+        options = bert_options(folder, settings)
+        tokenizer = cls.from_vocab(str(folder / VOCAB_FILE), options.do_lower_case, options)
+        check_added_tokens(folder, settings, tokenizer._tokenizer.get_vocab())
+        return tokenizer
 
     @classmethod
     def from_json(cls, text: str) -> "Tokenizer":
@@ -214,13 +231,27 @@ class Tokenizer:
             raise UserError(f"tokenizer: it fails on a caption ({error})") from error
 
 
-def _bert_tokenizer(model: models.Model, lower: bool = True) -> tokenizers.Tokenizer:
+def _bert_tokenizer(model: models.Model, options: BertOptions = BERT) -> tokenizers.Tokenizer:
     tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.normalizer = normalizers.BertNormalizer(
-        lowercase=lower
-    )  # strips accents only if it lower-cases
+    tokenizer.normalizer = _bert_normalizer(options)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return tokenizer
+
+
+def _bert_normalizer(options: BertOptions) -> normalizers.BertNormalizer:
+    return normalizers.BertNormalizer(
+        lowercase=options.do_lower_case,
+        strip_accents=options.strip_accents,
+        handle_chinese_chars=options.tokenize_chinese_chars,
+    )
+
+
+def _let_options_win(tokenizer: tokenizers.Tokenizer, folder: Path, options: Mapping[str, Any]) -> None:
+    """BERT's tokenizer_config.json is stronger than its tokenizer.json, as in the transformers library."""
+    state = json.loads(tokenizer.to_str())["normalizer"]
+    if state and state["type"] == "BertNormalizer":
+        in_file = BertOptions(state["lowercase"], state["strip_accents"], state["handle_chinese_chars"])
+        tokenizer.normalizer = _bert_normalizer(bert_options(folder, options, in_file))
 
 
 def _clip_tokenizer(vocab: Path, merges: Path) -> tokenizers.Tokenizer:

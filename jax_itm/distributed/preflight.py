@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 from collections import Counter
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,25 @@ def check(mesh: Mesh, config: Config, options: dict[str, Any], timeout: int) -> 
     _check_devices(mesh)
     may_differ = host_fields(config)
     fields = {f"config.{name}": value for name, value in flatten(config).items() if name not in may_differ}
-    facts = json.dumps({**versions, "the code": _code_hash(), **options, **fields}, default=str)
+    facts = json.dumps({**versions, "the code": code_hash(), **options, **fields}, default=str)
     late = lambda: (
         f"{process}: no answer from the others after {timeout} s (--start_timeout);"
         f" this one has {versions_text}, and all need the same"
     )
     compare(with_timeout(timeout, lambda: _gather(facts), late))
+
+
+def check_equal(facts: Mapping[str, str]) -> None:
+    """Raises UserError, in all processes, if one of several has other facts than the others."""
+    if not is_single_process():
+        compare(_gather(json.dumps(dict(facts))))
+
+
+def raise_together(message: str) -> None:
+    """Raises the first message that is not empty as a UserError, in all processes."""
+    messages = [message] if is_single_process() else map(json.loads, _gather(json.dumps(message)))
+    if first := next(filter(None, messages), ""):
+        raise UserError(first)
 
 
 def compare(facts: list[str]) -> None:
@@ -66,7 +80,7 @@ def compare(facts: list[str]) -> None:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise UserError(
                 f"process {process} has {name}={other.get(name)!r}, process 0 has {first.get(name)!r}{more};"
-                " run the same command with the same code and packages on every host"
+                " run the same command with the same code, packages and data on every host"
             )
 
 
@@ -75,7 +89,7 @@ def _versions() -> dict[str, str]:
     return {**packages, "jax_itm": __version__, "python": platform.python_version()}
 
 
-def _code_hash() -> str:
+def code_hash() -> str:
     """A hash of all source files of this package."""
     code = hashlib.sha256()
     package = Path(__file__).parents[1]

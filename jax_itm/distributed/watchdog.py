@@ -31,6 +31,8 @@ _last_heartbeat = 0.0
 class StopSignal:
     """Catches the first Ctrl-C or SIGTERM so that the run can save; a second Ctrl-C interrupts at once.
 
+    Only the main thread of a process can catch signals: in another thread it catches none.
+
     Attributes:
         number: of the signal; 0 while there was none.
     """
@@ -40,7 +42,8 @@ class StopSignal:
         self._previous: dict[signal.Signals, Callable[..., Any] | int | None] = {}
 
     def __enter__(self) -> "StopSignal":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        is_main_thread = threading.current_thread() is threading.main_thread()
+        for number in (signal.SIGINT, signal.SIGTERM) if is_main_thread else ():
             self._previous[number] = signal.signal(number, self._catch)
         return self
 

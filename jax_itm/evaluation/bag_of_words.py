@@ -12,7 +12,7 @@ from jax_itm.data.split import Split
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.distributed.watchdog import heartbeat
 from jax_itm.errors import UserError
-from jax_itm.evaluation.evaluate import FOLDS
+from jax_itm.evaluation.evaluate import split_folds
 from jax_itm.inference.matcher import Matcher
 from jax_itm.metrics import RetrievalCounter
 
@@ -37,8 +37,9 @@ def bag_of_words(matcher: Matcher, training: Split, split: Split, protocol: str 
         {"name", "i2t", "t2i", "rsum"}, the numbers as `evaluate` returns them.
 
     Raises:
-        UserError: the run has no embedding of an image.
+        UserError: the run has no embedding of an image, or the protocol does not take the split.
     """
+    folds = split_folds(split, protocol)
     training_images = embed_images(matcher, training)
     centre = training_images.mean(axis=0)
     training_images = _normalise(training_images - centre)
@@ -46,7 +47,7 @@ def bag_of_words(matcher: Matcher, training: Split, split: Split, protocol: str 
     bags = Bags.fit(matcher.tokenizer, matcher.config.data.max_words, training.captions())
     weights = fit(bags, training, training_images)
     texts = predict(bags, weights, split.captions())
-    return {"name": "bag of words, same vision", **_retrieval(images, texts, split.caption_image, protocol)}
+    return {"name": "bag of words, same vision", **_retrieval(images, texts, split.caption_image, folds)}
 
 
 def embed_images(matcher: Matcher, split: Split) -> np.ndarray:
@@ -111,7 +112,7 @@ def fit(bags: Bags, training: Split, images: np.ndarray) -> np.ndarray:
     def rsum(penalty: float) -> float:
         texts = predict(bags, kept_moments.weights(penalty), held_out)
         caption_image = image[is_held_out] // HELD_OUT_EVERY
-        return _retrieval(images[::HELD_OUT_EVERY], texts, caption_image, "full")["rsum"]
+        return _retrieval(images[::HELD_OUT_EVERY], texts, caption_image, 1)["rsum"]
 
     penalty = max(PENALTIES, key=rsum)
     both = Moments(kept_moments.gram + held_out_moments.gram, kept_moments.cross + held_out_moments.cross)
@@ -137,9 +138,9 @@ def predict(bags: Bags, weights: np.ndarray, captions: list[str]) -> np.ndarray:
 
 
 def _retrieval(
-    images: np.ndarray, texts: np.ndarray, caption_image: np.ndarray, protocol: str
+    images: np.ndarray, texts: np.ndarray, caption_image: np.ndarray, folds: int
 ) -> dict[str, Any]:
-    counter = RetrievalCounter(caption_image, FOLDS[protocol])
+    counter = RetrievalCounter(caption_image, folds)
     for rows, columns in counter.blocks():
         counter.add(rows, columns, images[rows] @ texts[columns].T)
     return counter.result()

@@ -12,9 +12,9 @@ from jax_itm.errors import UserError
 from jax_itm.inference.matcher import Matcher
 from jax_itm.inference.token_cache import attach_tokens, cached_sides
 from jax_itm.metrics import RetrievalCounter, compare
+from jax_itm.progress import track
+from jax_itm.protocols import folds_of
 from jax_itm.types import Config, PyTree
-
-FOLDS = {"full": 1, "folds": 5}  # of each protocol
 
 _compare_on_devices = jax.jit(compare)
 
@@ -38,20 +38,17 @@ def evaluate(matcher: Matcher, split: Split, protocol: str = "full") -> dict[str
         matcher: the run.
         split: an opened split (`data.prepared.open_split`).
         protocol: "full", every image against every caption; "folds", the mean of five equal folds of the
-            images (COCO 1K).
+            images; "coco_5k" and "coco_1k", the same two, of splits of the published size alone.
 
     Returns:
         {"protocol": {..}, "i2t": {"r1", "r5", "r10", "medr", ..}, "t2i": {..}, "rsum", "cost": {"pairs",
         "seconds"}}. Recalls are percentages; the seconds are those of encoding and scoring.
 
     Raises:
-        UserError: the split is not what the run was trained on, a score is not finite, or the images cannot
-            be divided into equal folds.
-        ValueError: another protocol.
+        UserError: the split is not what the run was trained on, a score is not finite, or the split is not of
+            a size that the protocol takes.
     """
-    if protocol not in FOLDS:
-        raise ValueError(f"protocol {protocol!r}: must be one of {', '.join(map(repr, FOLDS))}")
-    folds = FOLDS[protocol]
+    folds = split_folds(split, protocol)
     start = time.perf_counter()
     encoded = encode_split(matcher, split)
     result = count(matcher, encoded, split.caption_image, folds).result()
@@ -64,12 +61,18 @@ def evaluate(matcher: Matcher, split: Split, protocol: str = "full") -> dict[str
     }
 
 
+def split_folds(split: Split, protocol: str) -> int:
+    """The number of folds of a split under a protocol; UserError if the protocol does not take the split."""
+    return folds_of(protocol, len(split), len(split.caption_image), f"{split.name}/{split.split}")
+
+
 def count(
     matcher: Matcher, encoded: EncodedSplit, caption_image: np.ndarray, folds: int = 1
 ) -> RetrievalCounter:
     """A counter that was fed all scores. They stay on the devices, except for blocks with positives."""
     counter = device_counter(caption_image, folds)
-    for rows, columns in counter.blocks(matcher.method.block_images):
+    blocks = list(counter.blocks(matcher.method.block_images))
+    for rows, columns in track(blocks, len(blocks), "scoring"):
         counter.add(rows, columns, matcher.score_block(*encoded.block(rows, columns)))
     return counter
 
@@ -84,7 +87,8 @@ def encode_split(matcher: Matcher, split: Split) -> EncodedSplit:
     check_fits(matcher.config, matcher.facts, split)
     if cached_sides(matcher.config) and not split.tokens:
         [split] = attach_tokens(matcher.description, matcher.params, (split,), required=False)
-    images = matcher.encode_records(split.image(k) for k in range(len(split)))
+    records = (split.image(k) for k in range(len(split)))
+    images = matcher.encode_records(track(records, len(split), f"encoding the images of {split.split}"))
     return EncodedSplit(images, matcher.encode_texts(split.captions(), split.tokens.get("text")))
 
 

@@ -15,6 +15,7 @@ from jax_itm.evaluation.evaluate import describe, device_counter, encode_split
 from jax_itm.inference.matcher import Matcher, has_first_score
 from jax_itm.methods.base import PairScorer
 from jax_itm.metrics import Candidates, Ranks, TopCandidates, combine_scores, reranked, summary
+from jax_itm.progress import track
 
 
 class FirstPass(NamedTuple):
@@ -83,7 +84,8 @@ def first_pass(source: Matcher, split: Split, top_k: int) -> FirstPass:
     encoded = encode_split(source, split)
     top = TopCandidates(len(split), len(split.caption_image), top_k)
     counter = device_counter(split.caption_image)
-    for rows, columns in counter.blocks(source.method.block_images):
+    blocks = list(counter.blocks(source.method.block_images))
+    for rows, columns in track(blocks, len(blocks), "scoring by the first run"):
         scores = source.first_score_block(*encoded.block(rows, columns))
         counter.add(rows, columns, scores)
         top.add(rows, columns, scores)

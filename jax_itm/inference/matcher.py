@@ -21,6 +21,7 @@ from jax_itm.inference.inputs import PaddedBatch, image_batches, image_records, 
 from jax_itm.inference.steps import Encode, Score, encode_step, pair_step, score_step
 from jax_itm.methods import Method, build, example_batch
 from jax_itm.methods.base import FirstScorer, PairScorer
+from jax_itm.progress import track
 from jax_itm.types import Array, Config, Params, PyTree
 
 
@@ -131,7 +132,8 @@ class Matcher:
         """
         captions = [plain(text, f"caption {k}") for k, text in enumerate(texts)]
         batches = text_batches(self.tokenizer, captions, tokens, self.config.data.max_words, self.batch_size)
-        return self._encode(self._encode_text, batches)
+        count = -(-len(captions) // self.batch_size)
+        return self._encode(self._encode_text, track(batches, count, "encoding batches of texts"))
 
     def score(self, images: PyTree, texts: PyTree) -> np.ndarray:
         """The scores (i, t) of encoded images with encoded texts. Higher is better."""
@@ -165,7 +167,8 @@ class Matcher:
         if self._score_pairs is None:
             raise UserError(f"{self.method.label} is no cross-encoder: it scores no single pairs")
         parts = []
-        for start in range(0, len(image_index), self.batch_size):
+        starts = range(0, len(image_index), self.batch_size)
+        for start in track(starts, len(starts), "scoring batches of pairs"):
             heartbeat()
             batch = slice(start, start + self.batch_size)
             batch_images = _rows(images, np.resize(image_index[batch], self.batch_size))

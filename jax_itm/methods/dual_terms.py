@@ -15,7 +15,7 @@ MOMENTS_DECAY = 0.99  # of the average that `score="mapped"` reads
 
 
 def _scale_params(options: Config, dim: int) -> dict[str, Array]:
-    return {"log_scale": jnp.asarray(-math.log(options.temperature), jnp.float32)}
+    return _clip_scale({"log_scale": jnp.asarray(-math.log(options.temperature), jnp.float32)}, options)
 
 
 def _clip_scale(params: Params, options: Config) -> Params:

@@ -99,6 +99,7 @@ def uniter(config: Config, facts: Facts) -> Uniter:
     return Uniter(
         vocab=facts.vocab,
         hidden=options.hidden,
+        mlp=options.mlp,
         layers=options.layers,
         heads=options.heads,
         positions=config.data.max_words,

@@ -235,8 +235,8 @@ class TransformerLayer(nn.Module):
     def queries_and_keys(
         self, x: Float[Array, "b n d"]
     ) -> tuple[Float[Array, "b n heads size"], Float[Array, "b n heads size"]]:
-        """The queries and keys that a post-norm layer's attention makes of its input, in float32."""
-        x = x.astype(jnp.float32)
+        """The queries and keys that a post-norm layer's attention makes of its input, in float32 at least."""
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         attention = self.variables["params"]["attention"]
         project = lambda part: jnp.einsum("bnd,das->bnas", x, part["kernel"], precision=FULL) + part["bias"]
         return project(attention["query"]), project(attention["key"])

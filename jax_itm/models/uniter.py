@@ -36,7 +36,7 @@ class Matched(NamedTuple):
     """What the model says of pairs.
 
     Attributes:
-        score: the float32 logit: higher is a better match.
+        score: the logit, float32 or float64: higher is a better match.
         last: the input of the last layer, words first.
         x: the output of the last layer.
     """
@@ -116,9 +116,10 @@ class WordHead(nn.Module):
         self.bias = self.param("bias", nn.initializers.zeros, (self.vocab,))
 
     def __call__(self, x: Float[Array, "b w h"], table: Float[Array, "v h"]) -> Float[Array, "b w v"]:
-        """Float32 logits of every position."""
+        """Logits of every position, float32 at least."""
         inner = self.norm(nn.gelu(self.dense(x), approximate=False))
-        return (inner @ table.T.astype(self.dtype)).astype(jnp.float32) + self.bias
+        logits = inner @ table.T.astype(self.dtype)
+        return logits.astype(jnp.promote_types(self.dtype, jnp.float32)) + self.bias
 
 
 class Uniter(nn.Module):
@@ -142,7 +143,8 @@ class Uniter(nn.Module):
 
     Attributes:
         vocab: number of ids.
-        hidden: width of a layer; its MLP is four times as wide.
+        hidden: width of a layer.
+        mlp: width of a layer's MLP; 0 for four times `hidden`.
         layers: number of layers.
         heads: attention heads of a layer.
         positions: the largest number of words.
@@ -159,6 +161,7 @@ class Uniter(nn.Module):
 
     vocab: int
     hidden: int = 768
+    mlp: int = 0
     layers: int = 12
     heads: int = 12
     positions: int = 512
@@ -192,14 +195,14 @@ class Uniter(nn.Module):
         self.img_norm = norm()
         self.layer = [self._transformer_layer() for _ in range(self.layers)]
         self.pooler = dense(self.hidden)
-        self.rank_output = nn.Dense(1, kernel_init=init)
+        self.rank_output = nn.Dense(1, kernel_init=init)  # in the precision of its input
         self.word_head = WordHead(self.vocab, self.hidden, self.init_std, self.dtype)
         self.drop = nn.Dropout(self.dropout)
 
     def _transformer_layer(self) -> TransformerLayer:
         return maybe_remat(TransformerLayer, self.remat)(
             self.heads,
-            4 * self.hidden,
+            self.mlp or 4 * self.hidden,
             dropout=self.dropout,
             attention_dropout=self.dropout,
             post_norm=True,
@@ -238,7 +241,8 @@ class Uniter(nn.Module):
         mask = jnp.concatenate([text.mask, image.mask], axis=1)
         last, _ = in_turn(self.layer[:-1], x, mask, train)
         x = self.layer[-1](last, mask, train)
-        pooled = jnp.tanh(self.pooler(x[:, 0])).astype(jnp.float32)
+        # Scores are float32 at least.
+        pooled = jnp.tanh(self.pooler(x[:, 0])).astype(jnp.promote_types(self.dtype, jnp.float32))
         return Matched(self.rank_output(pooled)[:, 0], last, x)
 
     def maps(

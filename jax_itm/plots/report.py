@@ -29,7 +29,7 @@ def report(workdirs: Sequence[str], out: str) -> str:
     """Draws runs into one figure and returns their table.
 
     Args:
-        workdirs: runs with `config.json`, `metrics.jsonl` and `result.json` (`evaluate --out`).
+        workdirs: runs with what `train` and `evaluate` wrote.
         out: the figure, a .png.
 
     Raises:
@@ -80,7 +80,7 @@ def _draw_losses(axes: Axes, run: Run) -> None:
         points = _points(run, "step", term)
         _draw_curve(axes, points, figures.style(k), label=term.removeprefix(WEIGHTED))
         values += [value for _, value in points]
-    axes.set(title=f"weighted loss terms, {run.workdir.resolve().name}", xlabel="step")
+    axes.set(title=f"weighted loss terms, {run.result['protocol']['run']}", xlabel="step")
     figures.scale_values(axes, values)
     if terms:
         axes.legend(frameon=False, fontsize=8)
@@ -123,11 +123,16 @@ def _draw_recalls(axes: Axes, groups: Sequence[Sequence[Run]]) -> None:
             centres, bar.recalls, width, label=bar.label, color=bar.color, hatch=bar.hatch, **frame
         )
         if len(bars) <= BAR_LABELS:
-            axes.bar_label(bars, fmt="%.0f", fontsize=7)
+            axes.bar_label(bars, fmt=bar_label, fontsize=7)
     names = [f"{direction}\nR@{name[1:]}" for direction, name in tables.RECALLS]
     axes.set_xticks(range(len(names)), names)
     protocol = groups[0][0].result["protocol"]
     axes.set(title=f"recall on {protocol['dataset']} {protocol['split']}", ylabel="%")
+
+
+def bar_label(value: float) -> str:
+    """A recall above its bar: small ones need their decimal, large ones have no room for it."""
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 def _points(run: Run, x: str, y: str) -> Points:

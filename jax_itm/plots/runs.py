@@ -28,7 +28,7 @@ class Run(NamedTuple):
 
 
 def read_run(workdir: str) -> Run:
-    """Reads `config.json`, `metrics.jsonl` and `result.json` (`evaluate --out`).
+    """Reads `config.json`, `metrics.jsonl` and `result.json`, or the only `result-*.json`.
 
     Raises:
         UserError: a file is missing, or is not what `train` or `evaluate` wrote.
@@ -37,8 +37,15 @@ def read_run(workdir: str) -> Run:
     evaluate = f"python -m jax_itm evaluate --workdir {path} --out {path / 'result.json'}"
     config = _read(path / "config.json", _parse_config, "train the run first")
     lines = _read(path / "metrics.jsonl", _parse_lines, "train the run first")
-    result = _read(path / "result.json", _parse_result, evaluate)
+    result = _read(_result_file(path), _parse_result, evaluate)
     return Run(path, config, lines, result | {"minutes": training_minutes(lines)})
+
+
+def _result_file(workdir: epath.Path) -> epath.Path:
+    """result.json, or the one that `evaluate` has written under the name of its split."""
+    file = workdir / "result.json"
+    others = [] if file.exists() or not workdir.exists() else list(workdir.glob("result-*.json"))
+    return others[0] if len(others) == 1 else file
 
 
 def training_minutes(lines: Iterable[dict[str, Any]]) -> float:

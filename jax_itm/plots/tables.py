@@ -62,13 +62,19 @@ def protocol_line(group: Group) -> str:
     """How the results of a row were obtained, in one line."""
     protocols = [result["protocol"] for result in group]
     protocol = protocols[0]
-    folds = "one fold" if protocol["folds"] == 1 else f"mean of {protocol['folds']} folds"
+    folds = "one fold" if protocol["folds"] == 1 else _folds(protocol)
     numbers = lambda key: ", ".join(str(number) for number in sorted({one[key] for one in protocols}))
     return (
         f"Protocol: {protocol['dataset']} {protocol['split']}, {protocol['images']:,} images,"
         f" {protocol['captions']:,} captions, {folds}, {protocol['score']} scores, ties"
         f" {protocol['ties']}, {protocol['precision']}, seed {numbers('seed')}, step {numbers('step')}."
     )
+
+
+def _folds(protocol: dict[str, Any]) -> str:
+    """The folds with their size: a mean of folds of 200 images is no COCO 1K."""
+    folds = protocol["folds"]
+    return f"mean of {folds} folds of {protocol['images'] // folds:,} images"
 
 
 def _row(name: str, group: Group) -> list[str]:

@@ -13,6 +13,7 @@ from jax_itm.errors import UserError, listed
 DESCRIPTION = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"  # of weights in several files
+TORCH_WEIGHTS = "pytorch_model.bin"  # as saved before safetensors; read where there are no others
 SAFE_TORCH = (2, 6)  # older versions let a file run code in spite of `weights_only` (CVE-2025-32434)
 
 
@@ -52,7 +53,7 @@ def _read_torch(path: str) -> dict[str, np.ndarray]:
         import torch  # pyright: ignore[reportMissingImports]  # optional
     except ImportError as error:
         raise UserError(
-            f"{path}: needs PyTorch (pip install torch); a .safetensors file is read without it"
+            f"{path}: needs PyTorch (pip install -e .[convert]); a .safetensors file is read without it"
         ) from error
     if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
         raise UserError(
@@ -96,8 +97,9 @@ def find_directory(path: str, field: str) -> Path:
 
     try:
         folder = Path(snapshot_download(path, allow_patterns=["*.json", "*.txt", "model*.safetensors"]))
-        if not any(folder.glob("model*.safetensors")):
-            snapshot_download(path, allow_patterns=["open_clip_model.safetensors"])
+        for file in ("open_clip_model.safetensors", TORCH_WEIGHTS):  # where there are no others
+            if not any(folder.glob("*.safetensors")):
+                snapshot_download(path, allow_patterns=[file])
         return folder
     except Exception as error:  # of the hub, of the network, of the disk
         raise UserError(
@@ -108,14 +110,23 @@ def find_directory(path: str, field: str) -> Path:
 def read_weights(folder: Path) -> dict[str, np.ndarray]:
     """The arrays of a directory, by name: of model.safetensors, or of the files that its index names.
 
+    Without these, pytorch_model.bin is read, which needs PyTorch and runs no code that the file may hold.
+
     Raises:
-        UserError: there is neither, or the index and its files do not agree.
+        UserError: there is none of them, or the index and its files do not agree.
     """
     index = folder / INDEX
     if (folder / WEIGHTS).is_file():
         return read_state_dict(str(folder / WEIGHTS))
+    if not index.exists() and (folder / TORCH_WEIGHTS).is_file():
+        return read_state_dict(str(folder / TORCH_WEIGHTS))
+    if (folder / f"{TORCH_WEIGHTS}.index.json").exists() and not index.exists():
+        raise UserError(
+            f"{folder}: its weights are in several {TORCH_WEIGHTS} files, which are not read here; save it"
+            " anew with transformers: AutoModel.from_pretrained(DIR).save_pretrained(NEW)"
+        )
     if not index.exists():
-        raise UserError(f"{folder}: no {WEIGHTS} there")
+        raise UserError(f"{folder}: neither {WEIGHTS} nor {TORCH_WEIGHTS} there")
     files = read_table(index).get("weight_map")
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
         raise UserError(f"{index}: has no weight_map from names to files")

@@ -90,6 +90,30 @@ def _check_heads(arch: Architecture, family: Family, source: str) -> None:
         raise UserError(f"{source}: depths {depths} and num_heads {heads} are not of as many stages")
 
 
+def encoder_family(side: str, arch: Architecture, has_own_projection: bool, source: str) -> Family:
+    """The names of a `BackboneEncoder`'s weights.
+
+    Args:
+        side: "image" or "text".
+        arch: what `read_architecture` returned.
+        has_own_projection: whether CLIP's own projection is wanted, in addition to the backbone.
+        source: the directory, for errors.
+
+    Raises:
+        UserError: the family has no projection of its own.
+    """
+    family = FAMILIES[side][arch["kind"]]
+    names = {name: f"backbone/{path}" for name, path in family.names(arch).items()}
+    unused = family.unused
+    if has_own_projection and not family.projection:
+        raise UserError(f"config.{side}.pooling='clip': {source} has no projection of its own")
+    if has_own_projection:
+        names[family.projection] = "projection/linear/kernel"
+    elif family.projection:
+        unused += (family.projection,)
+    return family._replace(names=lambda _: names, unused=unused)
+
+
 def encoder_parameters(
     side: str,
     arch: Architecture,
@@ -104,18 +128,9 @@ def encoder_parameters(
         arch: what `read_architecture` returned.
         weights: of the directory.
         shapes: the encoder's abstract parameters by path.
-        has_own_projection: whether CLIP's own projection is wanted, in addition to the backbone.
+        has_own_projection: as in `encoder_family`.
 
     Raises:
         UserError: names the weights that are missing, left over, of another shape, or not finite.
     """
-    family = FAMILIES[side][arch["kind"]]
-    names = {name: f"backbone/{path}" for name, path in family.names(arch).items()}
-    unused = family.unused
-    if has_own_projection and not family.projection:
-        raise UserError(f"config.{side}.pooling='clip': {weights.source} has no projection of its own")
-    if has_own_projection:
-        names[family.projection] = "projection/linear/kernel"
-    elif family.projection:
-        unused += (family.projection,)
-    return map_weights(family._replace(names=lambda _: names, unused=unused), arch, weights, shapes)
+    return map_weights(encoder_family(side, arch, has_own_projection, weights.source), arch, weights, shapes)

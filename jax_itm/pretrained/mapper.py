@@ -77,6 +77,11 @@ def select_weights(family: Family, names: Mapping[str, str], weights: Weights) -
     return weights._replace(arrays=arrays)
 
 
+def uses(family: Family, arch: Architecture, name: str) -> bool:
+    """Whether a parameter is made of the weights of this published name."""
+    return name.removeprefix(family.prefix) in family.names(arch)
+
+
 def published_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape in which the weights of a parameter of `shape` are published."""
     if path.endswith("/out/kernel") and len(shape) == 3:  # of an attention: (heads, size, d)

@@ -16,13 +16,14 @@ from jax_itm.pretrained.mapper import Weights, map_weights, select_weights
 from jax_itm.pretrained.text_families import UNITER
 from jax_itm.types import Params
 
-HEAD_SIZE = 64  # of an attention head, base and large; the weights do not tell
+HEAD_SIZE = 64  # of an attention head in base and large; the weights do not tell
 
 
 class Sizes(NamedTuple):
-    """What the weights' shapes tell of the model."""
+    """What the weights' shapes tell of the model; `heads` is a guess, 0 where there is none."""
 
     hidden: int
+    mlp: int
     layers: int
     heads: int
     vocab: int
@@ -88,9 +89,9 @@ def _sizes(weights: Weights, layers: int) -> Sizes:
             raise UserError(f"{weights.source}: uniter.{name}.weight is {shape}, not a matrix")
         shapes.append(shape)
     (vocab, hidden), (positions, _), (_, region_dim) = shapes
-    if not hidden or hidden % HEAD_SIZE:
-        raise UserError(f"{weights.source}: of width {hidden}, which is not whole heads of {HEAD_SIZE}")
-    return Sizes(hidden, layers, hidden // HEAD_SIZE, vocab, positions, region_dim)
+    mlp = len(weights.arrays["uniter.encoder.layer.0.intermediate.dense.bias"])
+    heads = 0 if hidden % HEAD_SIZE else hidden // HEAD_SIZE
+    return Sizes(hidden, mlp, layers, heads, vocab, positions, region_dim)
 
 
 def uniter_parameters(published: Published, shapes: Params) -> Params:

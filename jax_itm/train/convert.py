@@ -24,7 +24,7 @@ from jax_itm.types import Config, Params
 
 MAX_WORDS = 62  # UNITER is trained on 60 word pieces at most, and [CLS] and [SEP]
 MAX_REGIONS = 100  # .. and on 10 to 100 regions
-CHECKED_SIZES = ("hidden", "layers", "heads")  # that a config and the weights must agree on
+CHECKED_SIZES = ("hidden", "layers")  # that a config and the weights must agree on; and `mlp`
 
 
 def convert_uniter(
@@ -53,6 +53,11 @@ def convert_uniter(
             f"--vocab {vocab}: {len(tokenizer):,} lines, but the word table of {source} has"
             f" {published.sizes.vocab:,} rows"
         )
+    if config is None and not published.sizes.heads:
+        raise UserError(
+            f"{source}: of width {published.sizes.hidden}, which is not whole heads of 64; say how many there"
+            " are by --config FILE --config.uniter.heads=N"
+        )
     config = config or _uniter_config(published.sizes)
     _check_fits(config, published.sizes, source)
     _complete(config, published.sizes)
@@ -73,7 +78,7 @@ def convert_clip(source: str, workdir: str, config: Config | None = None) -> str
         config: of the run; by default InfoNCE's defaults. Its encoders are set here.
 
     Returns:
-        What was converted, in a line.
+        What was converted and what was not, in lines.
 
     Raises:
         UserError: a file is missing or wrong, or there is a run already.
@@ -103,10 +108,11 @@ def convert_clip(source: str, workdir: str, config: Config | None = None) -> str
     _write(params, Description(run, facts, encoders.tokenizer), workdir)
     image = facts.image_architecture
     text = facts.text_architecture
-    return (
+    line = (
         f"clip in {workdir}: {image.layers} layers of {image.width} over patches of {image.patch},"
         f" {text.layers} of {text.width} over {text.vocab:,} words, embeddings of {run.dim}"
     )
+    return "\n  ".join([line, *encoders.notes])
 
 
 def _clip_default(positions: int) -> Config:
@@ -138,7 +144,8 @@ def _uniter_config(sizes: Sizes) -> Config:
     config = config_lib.default("iais")
     config.name = "uniter"
     config.batch_size = config.mining.pool
-    config.uniter.update({name: getattr(sizes, name) for name in CHECKED_SIZES})
+    config.uniter.update({"hidden": sizes.hidden, "layers": sizes.layers, "heads": sizes.heads})
+    config.uniter.mlp = 0 if sizes.mlp == 4 * sizes.hidden else sizes.mlp
     config.data.name = "uniter"
     config.data.max_words = min(MAX_WORDS, sizes.positions)
     config.data.max_regions = MAX_REGIONS
@@ -159,6 +166,8 @@ def _check_fits(config: Config, sizes: Sizes, source: str) -> None:
         for name in CHECKED_SIZES
         if options[name] != getattr(sizes, name)
     ]
+    if (options.mlp or 4 * options.hidden) != sizes.mlp:
+        problems.append(f"config.uniter.mlp={options.mlp}, but {sizes.mlp}")
     if config.data.max_words > sizes.positions:
         problems.append(f"config.data.max_words={config.data.max_words}, but {sizes.positions} positions")
     if problems:
@@ -180,7 +189,7 @@ def _report(published: Published, config: Config, workdir: str) -> str:
     ignored = ", ".join(f"{name}.* ({count})" for name, count in sorted(groups.items()))
     return "\n".join(
         [
-            f"uniter in {workdir}: {sizes.layers} layers of {sizes.hidden}, {sizes.heads} heads,"
+            f"uniter in {workdir}: {sizes.layers} layers of {sizes.hidden}, {config.uniter.heads} heads,"
             f" {sizes.vocab:,} word pieces, regions of size {sizes.region_dim}",
             f"  score      {score}",
             f"  positions  the first {config.data.max_words} of {sizes.positions} (config.data.max_words)",

@@ -6,11 +6,13 @@ own pretraining was started; the regions' parts and the score's head keep their 
 `config.image.path` and `config.text.path` give pretrained encoders the parameters of their backbones.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
@@ -18,21 +20,22 @@ from jax_itm.checkpoint.checkpoints import has_checkpoint
 from jax_itm.config import Facts
 from jax_itm.data.sources.raw import read_table
 from jax_itm.data.tokenizer import Tokenizer
-from jax_itm.errors import UserError
+from jax_itm.errors import UserError, listed
 from jax_itm.inference.matcher import load
 from jax_itm.inference.token_cache import SIDES
 from jax_itm.methods.example import example_batch
 from jax_itm.models import build
 from jax_itm.pretrained import hf
-from jax_itm.pretrained.files import DESCRIPTION, WEIGHTS, find_directory, read_weights
+from jax_itm.pretrained.files import DESCRIPTION, find_directory, read_weights
 from jax_itm.pretrained.hf_families import FAMILIES
-from jax_itm.pretrained.mapper import Weights, map_weights
+from jax_itm.pretrained.mapper import Weights, map_weights, uses
 from jax_itm.pretrained.open_clip import description_file, read_description, read_encoder_weights
 from jax_itm.pretrained.preprocessor import read_preprocessor
 from jax_itm.train.start_rules import Source
 from jax_itm.types import Architecture, Config
 
-BERT_FILES = (DESCRIPTION, "vocab.txt", WEIGHTS)  # of a BERT directory
+LOGIT_SCALE = "logit_scale"  # the logarithm of the factor of CLIP's scores
+BERT_FILES = (DESCRIPTION, "vocab.txt")  # of a BERT directory
 
 
 def read_source(config: Config, facts: Facts = Facts()) -> Source | None:  # noqa: B008
@@ -79,7 +82,10 @@ def _read_bert(config: Config, facts: Facts) -> Source:
     shapes = _abstract_params(build.uniter(config, facts), example_batch(config, facts))
     weights = Weights(read_weights(folder), str(folder))
     params = map_weights(FAMILIES["pair"]["bert"], {"layers": config.uniter.layers}, weights, shapes)
-    return Source(name, params, False, tokenizer, facts)
+    family = FAMILIES["pair"]["bert"]
+    arch = {"layers": config.uniter.layers}
+    unused = [weight for weight in weights.arrays if not uses(family, arch, weight)]
+    return Source(name, params, False, tokenizer, facts, _unused_note(folder, unused))
 
 
 def _check_bert_sizes(description: Mapping[str, Any], options: Config, name: str) -> None:
@@ -87,7 +93,7 @@ def _check_bert_sizes(description: Mapping[str, Any], options: Config, name: str
         "model_type": "bert",
         "hidden_size": options.hidden,
         "num_attention_heads": options.heads,
-        "intermediate_size": 4 * options.hidden,
+        "intermediate_size": options.mlp or 4 * options.hidden,
         "hidden_act": "gelu",
     }
     for field, value in expected.items():
@@ -114,16 +120,58 @@ def _read_encoders(config: Config, facts: Facts) -> Source | None:
     if "text" in folders:
         tokenizer = _encoder_tokenizer(config, facts, folders["text"])
         facts = facts._replace(vocab=len(tokenizer))
+    weights = {folder: Weights(read_encoder_weights(folder), str(folder)) for folder in set(folders.values())}
     params = {}
+    unused = {folder: list(read.arrays) for folder, read in weights.items()}
     for side, folder in folders.items():
+        arch = architectures[side]
         inputs = example_batch(config, facts)[side]
         shapes = _abstract_params(build.encoder(config, facts, side), inputs)
-        weights = Weights(read_encoder_weights(folder), str(folder))
         own = config[side].pooling == "clip"
-        encoder = hf.encoder_parameters(side, architectures[side], weights, shapes, own)
+        encoder = hf.encoder_parameters(side, arch, weights[folder], shapes, own)
         params |= {f"{side}/{path}": value for path, value in encoder.items()}
+        family = hf.encoder_family(side, arch, own, str(folder))
+        unused[folder] = [weight for weight in unused[folder] if not uses(family, arch, weight)]
+    notes: tuple[str, ...] = ()
+    if _is_one_clip(config, folders) and LOGIT_SCALE in weights[folders["text"]].arrays:
+        scale, note = _clip_scale(config, weights[folders["text"]])
+        params["loss/info_nce/log_scale"] = scale
+        unused[folders["text"]].remove(LOGIT_SCALE)
+        notes = (note,)
+    for folder, left in unused.items():
+        notes += _unused_note(folder, left)
     name = ", ".join(f"config.{side}.path={config[side].path}" for side in sides)
-    return Source(name, params, False, tokenizer, facts)
+    return Source(name, params, False, tokenizer, facts, notes)
+
+
+def _is_one_clip(config: Config, folders: Mapping[str, Path]) -> bool:
+    """Whether a run is a published CLIP, both encoders with their projections, and learns a temperature."""
+    term = config.losses.get("info_nce")
+    both = all(config[side].pooling == "clip" for side in SIDES) and len(folders) == len(SIDES)
+    same = len(set(folders.values())) == 1
+    return both and same and bool(term and term.weight and term.learn_temperature)
+
+
+def _clip_scale(config: Config, weights: Weights) -> tuple[np.ndarray, str]:
+    """The logarithm of CLIP's published scale, within the run's limit, and a line that says so.
+
+    Raises:
+        UserError: it is not one finite number.
+    """
+    published = np.asarray(weights.arrays[LOGIT_SCALE], np.float32)
+    if published.size != 1 or not np.isfinite(published).all():
+        raise UserError(f"{weights.source}: {LOGIT_SCALE} is not one finite number")
+    limit = math.log(config.losses.info_nce.max_scale)
+    scale = np.asarray(np.minimum(published.reshape(()), limit), np.float32)
+    note = (
+        f"{weights.source}: scores start at its own scale, x{math.exp(scale):.4g}, not at"
+        " config.losses.info_nce.temperature"
+    )
+    return scale, note
+
+
+def _unused_note(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
+    return (f"{folder}: not used: {listed(names)}",) if names else ()
 
 
 def _read_architecture(config: Config, side: str, folder: Path) -> Architecture:

@@ -67,7 +67,8 @@ class Logger:
     def train(self, step: int, scalars: dict[str, float]) -> None:
         """Logs the scalars of a training step and moves the bar to it."""
         self._write(step, "train", scalars)
-        text = f"loss {scalars['loss']:.4g}, {1000 * scalars['step_seconds']:.0f} ms/step"
+        pace = f", {1000 * scalars['step_seconds']:.0f} ms/step" if "step_seconds" in scalars else ""
+        text = f"loss {scalars['loss']:.4g}{pace}"
         self._bar.update(self._task, completed=step, description=text)
         now = time.monotonic()
         if self.is_main and not self._has_bar and now - self._last_line >= LINE_SECONDS:
@@ -136,6 +137,12 @@ class Clock:
     def __init__(self, step: int):
         self.start(step)
 
+    def restart(self, step: int) -> float:
+        """Measures from `step` on; returns the seconds since the last start, which nothing else will tell."""
+        elapsed = time.perf_counter() - self._since
+        self.start(step)
+        return elapsed
+
     def start(self, step: int) -> None:
         """Measures from `step` on."""
         self._step = step
@@ -149,8 +156,10 @@ class Clock:
         self._waited += time.perf_counter() - before
         return batch
 
-    def read(self, step: int) -> Pace:
-        """The pace since `start` up to `step`; then starts again."""
+    def read(self, step: int) -> Pace | None:
+        """The pace since `start` up to `step`, and starts again; None if no step has been made since."""
+        if step == self._step:
+            return None
         elapsed = time.perf_counter() - self._since
         pace = Pace(elapsed / (step - self._step), self._waited / elapsed)
         self.start(step)

@@ -1,7 +1,10 @@
 """Training: evaluate and save when due, take a batch, update, log; until the last step or a signal."""
 
 import contextlib
+import gc
 from collections.abc import Iterator
+from contextlib import closing
+from signal import Signals
 from typing import Any, NamedTuple
 
 import jax
@@ -9,23 +12,26 @@ import numpy as np
 
 from jax_itm import config as config_lib
 from jax_itm.data.augment import augmentation_of
-from jax_itm.data.batches import BatchOptions, ProcessShard, train_batches
+from jax_itm.data.batches import BatchIterator, BatchOptions, ProcessShard, train_batches
 from jax_itm.data.image_transforms import image_transform_of
 from jax_itm.distributed import preflight
-from jax_itm.distributed.cluster import AUTODETECT, Cluster, is_main_process, start
+from jax_itm.distributed.cluster import AUTODETECT, Cluster, is_main_process, is_single_process, start
 from jax_itm.distributed.mesh import per_device, shard_local_batch
 from jax_itm.distributed.watchdog import StopSignal, heartbeat, others_may_be_lost, watchdog
+from jax_itm.errors import UserError
 from jax_itm.evaluation.evaluate import evaluate
 from jax_itm.evaluation.isd import isd
+from jax_itm.lock import locked
 from jax_itm.methods import example_batch
 from jax_itm.methods.base import HasMaps
 from jax_itm.storage import as_path
+from jax_itm.train import provenance
 from jax_itm.train import step as step_lib
 from jax_itm.train.logger import Clock, CollapseAlarm, Logger
 from jax_itm.train.memory import shortage
 from jax_itm.train.run import Run, build
 from jax_itm.train.step import Status, check_finite
-from jax_itm.types import Batch, Config, Terms
+from jax_itm.types import Config, Terms
 
 
 class DeviceOutcome(NamedTuple):
@@ -43,8 +49,14 @@ class HostOutcome(NamedTuple):
     stop_signal: int
 
 
-def train(config: Config, workdir: str, cluster: Cluster = AUTODETECT) -> int:
+def train(config: Config, workdir: str, cluster: Cluster = AUTODETECT, accept_new_data: bool = False) -> int:
     """Trains the run of `config` in `workdir`, or resumes it, with the processes of `cluster`.
+
+    Args:
+        config: of the run.
+        workdir: the run's directory; no other training may use it meanwhile.
+        cluster: where the other processes are.
+        accept_new_data: whether it may resume on other data than it was started on.
 
     Returns:
         The exit status: 0 if the run is complete; 128 + the number of the signal if Ctrl-C or SIGTERM stopped
@@ -53,13 +65,29 @@ def train(config: Config, workdir: str, cluster: Cluster = AUTODETECT) -> int:
     """
     mesh = start(cluster)
     preflight.check(mesh, config, {"--workdir": workdir}, cluster.start_timeout)
-    with watchdog(config.patience):
-        run = build(config, workdir, mesh)
+    with watchdog(config.patience), exclusive(workdir):
+        run = build(config, workdir, mesh, accept_new_data)
         if is_main_process():
             (as_path(workdir) / "config.json").write_text(config_lib.to_json(config))
+            provenance.record(workdir, int(run.state.step))
         with finishing_saves(run), StopSignal() as stop_signal, jax.set_mesh(mesh):
             stopped_by = loop(run, workdir, stop_signal)
+            gc.collect()  # the last batch may lie in memory shared with the readers
     return 128 + stopped_by if stopped_by else 0
+
+
+@contextlib.contextmanager
+def exclusive(workdir: str) -> Iterator[None]:
+    """Keeps other trainings out of `workdir`; the main process holds the lock, and all raise its error."""
+    problem = ""
+    with contextlib.ExitStack() as stack:
+        if is_main_process():
+            try:
+                stack.enter_context(locked(workdir, "training"))
+            except UserError as error:
+                problem = str(error)
+        preflight.raise_together(problem)
+        yield
 
 
 def loop(run: Run, workdir: str, stop_signal: StopSignal) -> int:
@@ -79,7 +107,7 @@ def loop(run: Run, workdir: str, stop_signal: StopSignal) -> int:
     alarm = CollapseAlarm(triplet_margin(config))
     outcome: DeviceOutcome | None = None
     stopped_by = 0
-    with Logger(workdir, run.total_steps, first, is_main=is_main_process()) as log:
+    with closing(batches), Logger(workdir, run.total_steps, first, is_main=is_main_process()) as log:
         announce(run, log)
         for step in range(first, run.total_steps + 1):  # one extra turn: evaluates and saves the last state
             heartbeat()
@@ -90,18 +118,34 @@ def loop(run: Run, workdir: str, stop_signal: StopSignal) -> int:
             if step == run.total_steps:
                 return 0
             if stopped_by:
-                return stopped_by
-            batch = shard_local_batch(run.mesh, clock.next(batches))
+                return say_stopped(stopped_by, step, log)
+            try:
+                batch = shard_local_batch(run.mesh, clock.next(batches))
+            except Exception:  # a signal may end what reads, too
+                if stop_signal.number and is_single_process():
+                    evaluate_and_save(run, outcome, log, is_due=False)
+                    return say_stopped(stop_signal.number, step, log)
+                raise
             signal = per_device(run.mesh, stop_signal.number)
             previous = outcome
             run.state, terms, status = update(run.state, batch, signal)
             outcome = DeviceOutcome(step + 1, terms, status)
+            if step == first:
+                log.message(f"compiled in {clock.restart(step + 1):.1f} s")  # no part of the time of a step
             # Reads the *previous* step's outcome, so the devices already work on this one; a stop signal is
             # therefore seen one step late.
             stopped_by = fetch_and_check(run, previous).stop_signal
             if outcome.step % config.log_every == 0:
                 log_step(run, outcome, clock, alarm, log)
     return 0  # without a turn: the restored state is past the last step
+
+
+def say_stopped(number: int, step: int, log: Logger) -> int:
+    """Says that a signal has ended the run, and how it goes on; returns the signal's number."""
+    log.message(
+        f"{Signals(number).name}: stopped and saved after step {step}; the same command resumes there"
+    )
+    return number
 
 
 def triplet_margin(config: Config) -> float:
@@ -122,7 +166,7 @@ def finishing_saves(run: Run) -> Iterator[None]:
     run.checkpoints.close()
 
 
-def training_batches(run: Run, first_step: int) -> Iterator[Batch]:
+def training_batches(run: Run, first_step: int) -> BatchIterator:
     """This process's rows of the batches from `first_step` on."""
     config = run.config
     data = config.data
@@ -173,7 +217,12 @@ def evaluate_and_save(run: Run, outcome: DeviceOutcome | None, log: Logger, is_d
     fetch_and_check(run, outcome)  # for the check alone: `loop` logs its terms and reads its signal
     metrics = None
     if is_due:
-        result = validate(run)
+        try:
+            result = validate(run)
+        except BaseException as error:  # the steps since the last checkpoint are not lost with it
+            if not others_may_be_lost(error):
+                run.checkpoints.save(run.state, run.matcher.description, None)
+            raise
         metrics = {"rsum": result["rsum"]}
         log.evaluation(int(run.state.step), metrics | flat_metrics(result))
     run.checkpoints.save(run.state, run.matcher.description, metrics)
@@ -201,24 +250,21 @@ def announce(run: Run, log: Logger) -> None:
     log.message(f"{parameters:,} parameters, {run.mesh.size} devices, {run.total_steps} steps")
     shapes = jax.eval_shape(lambda: example_batch(run.config, run.model.facts, run.config.batch_size))
     lacking = shortage(run.model.method, run.state, shapes, run.mesh)
-    for warning in filter(None, (run.warning, lacking)):
-        log.message(f"warning: {warning}")
+    for message in (*run.messages, *([f"warning: {lacking}"] if lacking else [])):
+        log.message(message)
 
 
 def log_step(run: Run, outcome: DeviceOutcome, clock: Clock, alarm: CollapseAlarm, log: Logger) -> None:
     """Logs the terms, learning rate and pace of a step, and warns of a collapse."""
     terms = fetch_and_check(run, outcome).terms
-    pace = clock.read(outcome.step)
-    log.train(
-        outcome.step,
-        terms
-        | {
-            "learning_rate": float(np.asarray(run.model.learning_rate(outcome.step - 1))),
+    scalars = terms | {"learning_rate": float(np.asarray(run.model.learning_rate(outcome.step - 1)))}
+    if pace := clock.read(outcome.step):
+        scalars |= {
             "step_seconds": pace.step_seconds,
             "examples_per_second": run.config.batch_size / pace.step_seconds,
             "data_wait_fraction": pace.data_wait_fraction,
-        },
-    )
+        }
+    log.train(outcome.step, scalars)
     # The mean hinge: the triplet loss sums over both directions.
     hinge = terms.get("triplet", np.inf) / (2 * run.config.batch_size)
     if warning := alarm.update(hinge, terms.get("gap", np.inf)):

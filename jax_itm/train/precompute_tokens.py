@@ -17,6 +17,7 @@ from jax_itm.errors import UserError
 from jax_itm.inference.token_cache import BACKBONE, cached_sides, side_key, tokens_path
 from jax_itm.models import Tokens as BackboneTokens
 from jax_itm.models import build
+from jax_itm.progress import track
 from jax_itm.train.init_from import read_source
 from jax_itm.train.start_rules import Source
 from jax_itm.types import Config, Inputs
@@ -54,7 +55,10 @@ def _encode_side(config: Config, side: str, source: Source) -> Iterator[str]:
     for name in splits_of(data.name, data.data_dir):
         split = open_split(data.name, data.data_dir, name, data.modality)
         path = tokens_path(split, side, key)
-        tokens = open_tokens(path) or _write(path, backbone, _batches(config, source, split, side))
+        items = len(split) if side == "image" else len(split.captions())
+        count = -(-items // config.evaluate.batch_size)
+        batches = track(_batches(config, source, split, side), count, f"encoding {name}, batches of {side}s")
+        tokens = open_tokens(path) or _write(path, backbone, batches)
         yield f"{name}, {side}: {len(tokens):,} items, {tokens.starts[-1]:,} tokens, {path}"
 
 

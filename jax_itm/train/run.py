@@ -16,9 +16,10 @@ from jax_itm.data.prepared import open_split
 from jax_itm.data.split import Split
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.distributed.mesh import check_batch
+from jax_itm.distributed.preflight import check_equal
 from jax_itm.durations import steps_of
 from jax_itm.errors import UserError
-from jax_itm.evaluation.evaluate import check_fits
+from jax_itm.evaluation.evaluate import check_fits, split_folds
 from jax_itm.inference.matcher import Matcher
 from jax_itm.inference.token_cache import attach_tokens
 from jax_itm.methods import Method, example_batch
@@ -42,7 +43,8 @@ class Data(NamedTuple):
     @property
     def facts(self) -> Facts:
         """The facts that the data alone determine."""
-        return Facts(region_dim=self.train.region_dim or 0)
+        splits = {"train": self.train.identity(), "validation": self.validation.identity()}
+        return Facts(region_dim=self.train.region_dim or 0, data=splits)
 
 
 class Model(NamedTuple):
@@ -77,7 +79,7 @@ class Run:
         state: after `state.step` updates.
         matcher: evaluates the state.
         checkpoints: of the work directory.
-        warning: what is wrong with newer, deleted checkpoints; "" if nothing is.
+        messages: what to say before the first step, a line each: where the run resumes, what it starts from.
     """
 
     config: Config
@@ -87,7 +89,7 @@ class Run:
     state: State
     matcher: Matcher
     checkpoints: Checkpoints
-    warning: str
+    messages: tuple[str, ...]
 
     @property
     def total_steps(self) -> int:
@@ -104,28 +106,35 @@ class Run:
         return step % self.evaluate_every == 0 or step == self.total_steps
 
 
-def build(config: Config, workdir: str, mesh: Mesh) -> Run:
+def build(config: Config, workdir: str, mesh: Mesh, accept_new_data: bool = False) -> Run:
     """The run of `config`: restored from the checkpoints in `workdir`, or a new one if there are none.
 
     Nothing is written or deleted if it cannot start. Once it can, checkpoints after the restored one are
     deleted: they are damaged, and their steps are about to be repeated.
 
+    Args:
+        config: of the run.
+        workdir: the run's directory.
+        mesh: over all devices.
+        accept_new_data: whether a run may resume on other data than it was started on.
+
     Raises:
-        UserError: the config does not fit the data, the devices, or the run in `workdir`.
+        UserError: the config does not fit the data, the devices, or the run in `workdir`; or the processes
+            have different data.
     """
     check_batch(config.batch_size, mesh.size, "config.batch_size", config.micro_batches)
     data = open_data(config)
+    check_equal({f"config.data.{name}": identity for name, identity in data.facts.data.items()})
     if has_checkpoint(workdir):
-        model, state, warning = restore(config, workdir, mesh, data)
+        model, state, messages = restore(config, workdir, mesh, data, accept_new_data)
     else:
-        model, state = init(config, mesh, data)
-        warning = ""
+        model, state, messages = init(config, mesh, data)
     description = Description(config, model.facts, model.tokenizer)
     data = Data(*attach_tokens(description, state.params, data, required=True))
     matcher = Matcher(description, model.method, mesh)
     checkpoints = Checkpoints(workdir, create=True)
     checkpoints.delete_after(int(state.step))
-    return Run(config, mesh, data, model, state, matcher, checkpoints, warning)
+    return Run(config, mesh, data, model, state, matcher, checkpoints, messages)
 
 
 def open_data(config: Config) -> Data:
@@ -136,10 +145,25 @@ def open_data(config: Config) -> Data:
     splits = Data(train, validation.first(config.evaluate.images))
     for split in splits:
         check_fits(config, splits.facts, split)
+    split_folds(splits.validation, config.evaluate.protocol)
     return splits
 
 
-def init(config: Config, mesh: Mesh, data: Data) -> tuple[Model, State]:
+class Start(NamedTuple):
+    """What a run starts or resumes with.
+
+    Attributes:
+        model: the method and its optimizer.
+        state: of training.
+        messages: what to say of it, a line each.
+    """
+
+    model: Model
+    state: State
+    messages: tuple[str, ...]
+
+
+def init(config: Config, mesh: Mesh, data: Data) -> Start:
     """The model and the state before the first step of a new run."""
     source = read_source(config, data.facts)
     if source and source.tokenizer:
@@ -153,11 +177,12 @@ def init(config: Config, mesh: Mesh, data: Data) -> tuple[Model, State]:
     params = jax.jit(model.method.init)(jax.random.key(config.seed), example_batch(config, facts))
     if source:
         params = start_from(params, source)
-    return model, init_state(params, model.optimizer, config.ema > 0, mesh, config.fsdp)
+    state = init_state(params, model.optimizer, config.ema > 0, mesh, config.fsdp)
+    return Start(model, state, source.notes if source else ())
 
 
-def restore(config: Config, workdir: str, mesh: Mesh, data: Data) -> tuple[Model, State, str]:
-    """The model and the state of the run in `workdir`, and a warning if newer checkpoints are damaged."""
+def restore(config: Config, workdir: str, mesh: Mesh, data: Data, accept_new_data: bool) -> Start:
+    """The model and the state of the run in `workdir`; a message if newer checkpoints are damaged."""
     checkpoints = Checkpoints(workdir)
     step, warning = checkpoints.newest_intact()
     saved = checkpoints.read_description(step)
@@ -167,10 +192,27 @@ def restore(config: Config, workdir: str, mesh: Mesh, data: Data) -> tuple[Model
             f"{config.data.name}: regions of size {data.facts.region_dim}, but the run in {workdir} was"
             f" started with {saved.facts.region_dim}"
         )
-    model = build_model(config, saved.facts, saved.tokenizer, mesh, data.epoch_examples)
+    messages = [f"warning: {warning}"] if warning else []
+    if changed := changed_data(data.facts, saved.facts):
+        if not accept_new_data:
+            raise UserError(
+                f"{changed}, with which the run in {workdir} was started; resume it on that data, choose"
+                " another --workdir, or accept the new data with --accept_new_data"
+            )
+        messages.append(f"warning: {changed}, with which this run was started")
+    facts = saved.facts._replace(data=data.facts.data)
+    model = build_model(config, facts, saved.tokenizer, mesh, data.epoch_examples)
     state = checkpoints.restore_state(step, model.abstract_state)
     checkpoints.close()
-    return model, state, warning
+    return Start(model, state, (*messages, f"resuming from step {step:,} of {workdir}"))
+
+
+def changed_data(now: Facts, saved: Facts) -> str:
+    """How the data differ from those that a run was started on; "" if they do not."""
+    for split, identity in now.data.items():
+        if saved.data.get(split, identity) != identity:
+            return f"config.data.{split}: is {identity}, not {saved.data[split]}"
+    return ""
 
 
 def check_resumable(config: Config, saved: Config, workdir: str) -> None:

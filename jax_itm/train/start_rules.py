@@ -21,6 +21,7 @@ class Source(NamedTuple):
         is_run: whether they are all parameters of a run; otherwise what is missing keeps its random values.
         tokenizer: with whose ids the parameters were trained; None if they take no ids.
         facts: of the new run, with the architectures that were read; the vocabulary is the tokenizer's.
+        notes: what a user should know of the weights, such as which are not used; a line each.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Source(NamedTuple):
     is_run: bool
     tokenizer: Tokenizer | None
     facts: Facts
+    notes: tuple[str, ...] = ()
 
 
 class Leaf(NamedTuple):

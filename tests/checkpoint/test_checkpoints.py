@@ -61,7 +61,7 @@ def test_if_the_newest_is_damaged_the_one_before_is_resumed(tmp_path, damage):
         file.write_bytes(data if damage == "a flipped bit" else data[:-1])
     checkpoints = Checkpoints(str(tmp_path))
     step, warning = checkpoints.newest_intact()
-    assert step == 1 and str(file) in warning and warning.endswith("resuming from step 1")
+    assert step == 1 and str(file) in warning
     jax.tree.map(np.testing.assert_array_equal, checkpoints.restore_state(1, states()[0]), states()[0])
     with pytest.raises(UserError, match=file.name):
         checkpoints.restore_params(2, states()[0].params, averaged=False)
@@ -76,9 +76,9 @@ def test_a_checkpoint_without_readable_checksums_is_damaged(tmp_path):
     folder = save(tmp_path, *states())
     table = folder / "2" / checksums.FILE
     table.write_text("[1")
-    assert Checkpoints(str(tmp_path)).newest_intact() == (1, f"{table} is damaged; resuming from step 1")
+    assert Checkpoints(str(tmp_path)).newest_intact() == (1, f"{table} is damaged")
     table.unlink()
-    assert Checkpoints(str(tmp_path)).newest_intact() == (1, f"{table} is missing; resuming from step 1")
+    assert Checkpoints(str(tmp_path)).newest_intact() == (1, f"{table} is missing")
     with pytest.raises(UserError, match=r"2/checksums.json is missing"):
         Checkpoints(str(tmp_path)).read_description(2)
 

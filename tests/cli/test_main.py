@@ -49,6 +49,13 @@ def test_every_command_has_help(command, capsys):
         (["describe", "scenes", "--splt", "val"], "--splt: not an option of describe"),
         (["evaluate", "--workdir", "run", "--config.dim=8"], "--config.dim=8: not an option of evaluate"),
         (["prepare", "scenes", "--config.dim=8"], "--config.dim=8: not an option of prepare"),
+        (["prepare", "scenes", "--max_pixels", "0"], "--max_pixels: 0: must be a whole number, 1 or more"),
+        (
+            ["search", "--workdir", "r", "--images", "i", "a", "--top", "0"],
+            "--top: 0: must be a whole",
+        ),
+        (["search", "--workdir", "r", "--images", "i", "a", "--top=-1"], "--top: -1: must be a whole"),
+        (["study", "s.py", "--jobs", "1.5"], "--jobs: 1.5: must be a whole number, 1 or more"),
     ],
 )
 def test_unknown_commands_and_options_are_refused(arguments, message, capsys):

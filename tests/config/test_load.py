@@ -42,6 +42,7 @@ CONFIG = "configs/dias_scenes.py"
         ("similarity.tile=-1", "similarity.tile=-1: must be at least 0"),
         ("evaluate.images=-1", "evaluate.images=-1: must be at least 0"),
         ("batch_size=0", "batch_size=0: must be at least 1"),
+        ("data.max_words=2", "max_words=2: must be at least 3"),
         ("data.modality=pixels", "reads config.data.modality='regions'"),
         ("losses.spatial.learn_alpha=True", "needs config.losses.spatial.mask='soft'"),
         ("losses.dimension.weight=-1", "weight=-1.0: must be at least 0"),

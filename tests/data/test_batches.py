@@ -156,3 +156,21 @@ def test_an_early_end_does_not_hang(data_dir, tmp_path, workers, close):
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     assert run.stdout == "ended\n" and run.returncode == 0, run.stderr
+
+
+UNGUARDED = """
+from jax_itm import data
+split = data.open_split("precomp", {data_dir!r}, "train", "regions")
+options = data.BatchOptions(8, 0, max_words=8, max_regions=5, transform=data.ImageTransform((16, 16)))
+next(data.train_batches(split, data.Tokenizer.fit(split.captions()), options, workers=1))
+"""
+
+
+def test_a_script_without_a_main_guard_is_told_so(data_dir, tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(UNGUARDED.format(data_dir=str(data_dir)))
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    run = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=120)
+    last = run.stderr.strip().splitlines()[-1]
+    assert run.returncode == 1 and "UserError: config.data.workers=1: Worker process was terminated" in last
+    assert 'lacks `if __name__ == "__main__":`' in last

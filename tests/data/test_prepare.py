@@ -53,6 +53,22 @@ def test_precomp_repeated_rows_are_one_image(tmp_path):
     assert not split.has_boxes and not split.record(0)["boxes"].any()
 
 
+def test_precomp_testall_is_a_split_and_other_files_are_named(tmp_path):
+    write_precomp(tmp_path / "raw", ("train", "test", "testall", "test_5k", "restval"), images=3)
+    (tmp_path / "raw" / "dev_caps.txt").write_text("no features\n")
+    (tmp_path / "raw" / "readme.txt").write_text("not of a split\n")
+    summary = prepare("precomp", tmp_path / "data", tmp_path / "raw")
+    assert list(summary["splits"]) == ["train", "test", "testall"]
+    assert open_split("precomp", tmp_path / "data", "testall", "regions").captions()[0].startswith("testall")
+    notes = summary["notes"]
+    assert "dev_caps.txt: not taken, no dev_ims.npy" in notes
+    expected = {
+        f"{split}_{end}" for split in ("restval", "test_5k") for end in ("ims.npy", "caps.txt", "ids.txt")
+    }
+    assert {note.split(":")[0] for note in notes} == expected | {"dev_caps.txt"}
+    assert all("the splits are train, dev" in note for note in notes if not note.startswith("dev"))
+
+
 def test_precomp_one_caption_an_image(tmp_path):
     write_precomp(tmp_path / "raw", ("test",), images=10, each=1)
     facts = prepare("precomp", tmp_path / "data", tmp_path / "raw")
@@ -81,6 +97,51 @@ def test_prepare_again_reuses_the_same_source_only(tmp_path):
     assert prepare("precomp", tmp_path / "data")["reused"]
     with pytest.raises(UserError, match=r"was prepared from .*raw; choose another --data_dir"):
         prepare("precomp", tmp_path / "data", tmp_path / "other")
+
+
+def changed_precomp(folder):
+    """The same captions, and features of the same shape and other values."""
+    file = folder / "dev_ims.npy"
+    np.save(file, np.load(file) + np.float32(1))
+
+
+def changed_caption(folder):
+    file = folder / "train_caps.txt"
+    file.write_text(file.read_text().replace("caption 3", "caption 4", 1))  # as long as before
+
+
+@pytest.mark.parametrize("change", [changed_precomp, changed_caption])
+def test_prepare_again_notices_a_changed_source(tmp_path, change, monkeypatch):
+    monkeypatch.setattr("jax_itm.data.preparation.LARGE_FILE", 1)  # these features are small
+    raw = tmp_path / "raw"
+    write_precomp(raw)
+    prepare("precomp", tmp_path / "data", raw)
+    (raw / "train_caps.txt").touch()  # a copy has another date
+    assert prepare("precomp", tmp_path / "data", raw)["reused"]
+    change(raw)
+    with pytest.raises(UserError, match=r"raw: has changed since .*1\.0\.0 was prepared from it; remove"):
+        prepare("precomp", tmp_path / "data", raw)
+    assert prepare("precomp", tmp_path / "data")["reused"]  # the prepared set is what it was
+    raw.rename(tmp_path / "elsewhere")
+    assert prepare("precomp", tmp_path / "data", raw)["reused"]
+
+
+@pytest.mark.parametrize("what", ["caption", "picture", "one more"])
+def test_prepare_again_notices_a_changed_folder(tmp_path, what):
+    folder = write_folder(tmp_path / "raw")
+    table = folder / "a.csv"
+    table.write_text("path,caption\n0.jpg,A dog\n1.jpg,A cat\n")
+    prepare("folder", tmp_path / "data", folder)
+    picture(9).save(folder / "images" / "unused.jpg")
+    assert prepare("folder", tmp_path / "data", folder)["reused"]
+    if what == "caption":
+        table.write_text("path,caption\n0.jpg,A cow\n1.jpg,A cat\n")
+    elif what == "picture":
+        picture(5, (30, 30)).save(folder / "images" / "1.jpg")
+    else:
+        table.write_text("path,caption\n0.jpg,A dog\n1.jpg,A cat\n2.jpg,A hen\n")
+    with pytest.raises(UserError, match="has changed since"):
+        prepare("folder", tmp_path / "data", folder)
 
 
 def test_prepare_stays_off_the_network_and_silent(tmp_path, monkeypatch, capfd):
@@ -253,7 +314,47 @@ FOLDER_FAULTS = {
     "no captions": ({"a.csv": "path,caption\n"}, r"a\.csv: no captions"),
     "columns": ({"a.csv": "file,text\n0.jpg,A\n"}, r"a\.csv:1: needs the columns path and caption"),
     "empty": ({"a.csv": "path,caption\n0.jpg,A\n1.jpg,\n"}, r"a\.csv:3: empty caption"),
-    "short row": ({"a.csv": "path,caption\n0.jpg\n"}, r"a\.csv:2: empty caption"),
+    "short row": ({"a.csv": "path,caption\n0.jpg\n"}, r"a\.csv:2: 1 cells, but 2 columns"),
+    "row without a split": ({"a.csv": "path,caption,split\n0.jpg,A\n"}, r"a\.csv:2: 2 cells, but 3 columns"),
+    "a comma": (
+        {"a.csv": 'split,path,caption\n,0.jpg,"Yes, A"\n,1.jpg,A man, a hat and a dog\n'},
+        r"a\.csv:3: 4 cells, but 3 columns; a caption with a comma stands in quotes",
+    ),
+    "a comma first": ({"a.csv": "caption,path\nA dog, a cat,0.jpg\n"}, r"a\.csv:2: 3 cells, but 2"),
+    "column twice": ({"a.csv": "path,caption,caption\n0.jpg,A,B\n"}, "has the column 'caption' twice"),
+    "split misspelt": (
+        {"a.csv": "path,caption,Spilt\n0.jpg,A,val\n"},
+        r"a\.csv:1: no column 'Spilt'; did you mean 'split'",
+    ),
+    "jsonl split misspelt": (
+        {"a.jsonl": '{"path": "0.jpg", "caption": "A"}\n{"path": "1.jpg", "caption": "B", "splits": "val"}'},
+        r"a\.jsonl:2: no column 'splits'; did you mean 'split'",
+    ),
+    "jsonl name twice": (
+        {"a.jsonl": '{"path": "0.jpg", "caption": "A", "caption": "B"}'},
+        r"a\.jsonl:1: not JSON \(the name 'caption' twice",
+    ),
+    "jsonl split": (
+        {"a.jsonl": '{"path": "0.jpg", "caption": "A", "split": true}'},
+        r"a\.jsonl:1: split is True, must be text",
+    ),
+    "jsonl null": (
+        {"a.jsonl": '{"path": null, "caption": "A"}'},
+        r"a\.jsonl:1: an image's name is None, must be text",
+    ),
+    "json split": ({"a.json": json.dumps(karpathy(split=None))}, r"images\[1\]: split is None, must be text"),
+    "one picture in two splits": (
+        {"a.csv": "path,caption,split\nimages/0.jpg,A,val\n./images//0.jpg,B,test\n"},
+        r"a\.csv:3: images/0\.jpg is in the split 'val' already",
+    ),
+    "one file in two splits": (
+        {"a.csv": "path,caption,split\nimages/0.jpg,A,val\n0.jpg,B,test\n"},
+        r"0\.jpg: is the same as images/0\.jpg: both are .*raw/images/0\.jpg",
+    ),
+    "one file twice": (
+        {"a.csv": "path,caption\n1.jpg,A\nimages/1.jpg,B\n"},
+        r"images/1\.jpg: is the same as 1\.jpg",
+    ),
     "no path": ({"a.csv": "path,caption\n,A\n"}, r"a\.csv:2: empty path"),
     "open quote": ({"a.csv": 'path,caption\n0.jpg,"A\n'}, r"a\.csv:2: not CSV"),
     "two splits": (
@@ -292,6 +393,62 @@ FOLDER_FAULTS = {
         r"a\.json: images\[1\]: empty caption",
     ),
 }
+
+
+def test_missing_splits_are_train_and_other_columns_are_named(tmp_path):
+    folder = write_folder(tmp_path / "raw")
+    rows = [
+        {"path": "0.jpg", "caption": "A", "split": None, "id": 7},
+        {"path": "./1.jpg", "caption": "B", "split": ""},
+        {"path": "1.jpg", "caption": "C", "url": "x"},
+        {"path": "2.jpg", "caption": "D", "split": "val"},
+    ]
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = prepare("folder", tmp_path / "data", folder)
+    assert summary["splits"] == {"train": {"images": 2, "captions": 3}, "val": {"images": 1, "captions": 1}}
+    assert summary["notes"] == ["a.jsonl: not used: id, url"]
+    assert open_split("folder", tmp_path / "data", "train", "pixels").captions() == ["A", "B", "C"]
+    (folder / "a.jsonl").unlink()
+    (folder / "a.csv").write_text("year,path,caption\n1999,0.jpg,A\n\n1999,1.jpg,B\n")
+    assert prepare("folder", tmp_path / "csv", folder)["notes"] == ["a.csv: not used: year"]
+
+
+def folder_of_many(folder, names, rows=()):
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    for k, name in enumerate(names):
+        picture(k, (6, 4)).save(folder / "images" / name)
+    lines = [f"{name},Caption {c} of {name}," for name in names for c in range(2)]
+    (folder / "a.csv").write_text("\n".join(["path,caption,split", *lines, *rows]) + "\n")
+    return folder
+
+
+def names_of(data_dir, split):
+    captions = open_split("folder", data_dir, split, "pixels").captions()
+    return {caption.split()[-1] for caption in captions}
+
+
+def test_a_set_without_val_gets_a_share_of_train_that_stays(tmp_path):
+    names = [f"{k}.png" for k in range(60)]
+    summary = prepare("folder", tmp_path / "a", folder_of_many(tmp_path / "raw", names))
+    counts = summary["splits"]
+    assert counts["train"]["images"] + counts["val"]["images"] == 60 and 1 <= counts["val"]["images"] <= 15
+    assert counts["val"]["captions"] == 2 * counts["val"]["images"]
+    few, many = counts["val"]["images"], 60
+    assert summary["notes"] == [f"val: {few} of the {many} images of train, by a digest of their names"]
+    val = names_of(tmp_path / "a", "val")
+    more = folder_of_many(tmp_path / "raw", ["new.png", *names])
+    prepare("folder", tmp_path / "b", more)
+    assert names_of(tmp_path / "b", "val") - {"new.png"} == val
+    assert not val & names_of(tmp_path / "b", "train")
+
+
+def test_a_set_that_has_val_or_is_small_keeps_its_splits(tmp_path):
+    names = [f"{k}.png" for k in range(25)]
+    with_val = folder_of_many(tmp_path / "raw", names[1:], ["0.png,A,val"])
+    picture(0).save(with_val / "images" / "0.png")
+    assert prepare("folder", tmp_path / "a", with_val)["splits"]["val"]["images"] == 1
+    small = prepare("folder", tmp_path / "b", folder_of_many(tmp_path / "small", names[:19]))
+    assert list(small["splits"]) == ["train"] and not small["notes"]
 
 
 @pytest.mark.parametrize("fault", FOLDER_FAULTS)

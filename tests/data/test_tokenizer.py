@@ -1,12 +1,13 @@
 """Tokenizers: what they cut, number and keep."""
 
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from jax_itm.data.tokenizer import Tokenizer
+from jax_itm.data.tokenizer import SPECIAL, Tokenizer
 from jax_itm.errors import UserError
 
 CAPTIONS = ["A dog runs .", "A dog jumps over a log .", "Two cats, one café !", "a dog"] * 3
@@ -47,6 +48,13 @@ def test_min_count_and_vocab_size():
     smallest = Tokenizer.fit(captions, vocab_size=5)
     ids, _ = smallest.encode(["red green"], 4)
     assert len(smallest) == 5 and ids[0, 1] == 4 and ids[0, 2] == 1  # green is [UNK]
+
+
+@pytest.mark.parametrize("options", [{"min_count": 4}, {"vocab_size": 4}])
+def test_a_vocabulary_without_a_word_is_refused(options):
+    with pytest.raises(UserError, match=r"config\.data\.min_count=.*leave no word") as error:
+        Tokenizer.fit(["red red red blue blue green"], **options)
+    assert "\n" not in str(error.value)
 
 
 def test_word_pieces_spell_unseen_words():
@@ -121,6 +129,72 @@ def test_berts_vocabulary(tmp_path):
     assert words(cased, "run" + "s" * 98) == ["[UNK]"]  # more than 100 letters
     again = Tokenizer.from_json(cased.to_json())
     assert words(again, "A é") == ["A", "é"] and len(again) == len(PIECES)
+
+
+VOCAB = [*SPECIAL, "möchte", "mochte", "Möchte", "zwei", "Hunde", "hunde", "中", "文", "中文", "##文", "##ä"]
+
+
+def words_of(folder, caption="Möchte zwei Hunde 中文"):
+    tokenizer = Tokenizer.from_folder(folder)
+    return [VOCAB[k] for k in tokenizer.encode([caption], 12)[0][0] if k][1:-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, ["mochte", "zwei", "hunde", "中", "文"]),
+        ({"strip_accents": None}, ["mochte", "zwei", "hunde", "中", "文"]),
+        ({"strip_accents": False}, ["möchte", "zwei", "hunde", "中", "文"]),
+        ({"do_lower_case": False}, ["Möchte", "zwei", "Hunde", "中", "文"]),
+        ({"do_lower_case": False, "strip_accents": True}, ["[UNK]", "zwei", "Hunde", "中", "文"]),  # Mochte
+        ({"tokenize_chinese_chars": False}, ["mochte", "zwei", "hunde", "中文"]),
+        ({"unk_token": {"content": "[UNK]"}, "never_split": None}, ["mochte", "zwei", "hunde", "中", "文"]),
+    ],
+)
+def test_options_of_a_published_tokenizer(tmp_path, options, words):
+    """From vocab.txt, and where tokenizer.json says otherwise than tokenizer_config.json."""
+    write_vocab(tmp_path, VOCAB)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(options))
+    assert words_of(tmp_path) == words
+    uncased = Tokenizer.from_vocab(str(tmp_path / "vocab.txt"), lower=True)
+    (tmp_path / "tokenizer.json").write_text(uncased.to_json())
+    assert words_of(tmp_path) == ["mochte", "zwei", "hunde", "中", "文"]
+    options = {"tokenizer_class": "BertTokenizer"} | options
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(options))
+    assert words_of(tmp_path) == words
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strip_accents": "no"}, "strip_accents is 'no', must be true or false"),
+        ({"do_lower_case": None}, "do_lower_case is None, must be true or false"),
+        ({"do_basic_tokenize": False}, "do_basic_tokenize is False, the tokenizers here need True"),
+        ({"never_split": ["zwei"]}, r"never_split is \['zwei'\]"),
+        ({"truncation_side": "left"}, "truncation_side is 'left'"),
+        ({"unk_token": "<unk>"}, "unk_token is '<unk>'"),
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, "tokenizer_class is 'BertJapaneseTokenizer'"),
+        ({"added_tokens_decoder": {"15": {"content": "[IMG]"}}}, r"'\[IMG\]' was added as 15"),
+        ({"added_tokens_decoder": {"4": {"content": "zwei"}}}, "'zwei' was added as 4"),
+        ({"added_tokens_decoder": [1]}, r"added_tokens_decoder is \[1\], must be a table"),
+    ],
+)
+def test_options_that_ask_for_other_ids_are_refused(tmp_path, options, message):
+    write_vocab(tmp_path, VOCAB)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(options))
+    with pytest.raises(UserError, match=message) as error:
+        Tokenizer.from_folder(tmp_path)
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_added_tokens_beside_a_vocabulary(tmp_path):
+    write_vocab(tmp_path, VOCAB)
+    known = {"0": {"content": "[PAD]"}, "4": {"content": "möchte"}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": known}))
+    assert words_of(tmp_path, "zwei") == ["zwei"]
+    (tmp_path / "added_tokens.json").write_text('{"[NEW]": 99}')
+    with pytest.raises(UserError, match=r"'\[NEW\]' was added as 99"):
+        Tokenizer.from_folder(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -36,15 +36,30 @@ def train(place, modality):
 
 @pytest.mark.parametrize("modality", ["regions", "pixels"])
 def test_the_notebook_runs(place, modality, monkeypatch):
-    monkeypatch.setenv("JAX_ITM_WORKDIR", str(train(place, modality)))
-    monkeypatch.setenv("XLA_FLAGS", "")  # one device, where training had eight
-    monkeypatch.setenv("PYTHONPATH", os.getcwd())
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
-    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    outputs = run_notebook(monkeypatch, JAX_ITM_WORKDIR=train(place, modality))
     assert any("on 1 cpu" in out.get("text", "") for out in outputs)
     assert any("image/png" in out.get("data", {}) for out in outputs)
     assert "(200, 1000)" in outputs[-1]["text"]
+
+
+def run_notebook(monkeypatch, **variables):
+    for name, value in (variables | {"XLA_FLAGS": "", "PYTHONPATH": os.getcwd()}).items():
+        monkeypatch.setenv(name, str(value))  # one device, where training had eight
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    return [out for cell in notebook.cells for out in cell.get("outputs", [])]
+
+
+def test_the_notebook_searches_in_a_folder_of_pictures(place, tmp_path, monkeypatch):
+    from PIL import Image
+
+    workdir = place / "pixels" if (place / "pixels").exists() else train(place, "pixels")
+    for record in render.generate("val", 6, seed=0):
+        Image.fromarray(record["image"]).save(tmp_path / f"{record['name']}.png")
+    outputs = run_notebook(monkeypatch, JAX_ITM_WORKDIR=workdir, JAX_ITM_IMAGES=tmp_path)
+    assert any("image/png" in out.get("data", {}) for out in outputs)
+    assert any("(6, " in str(out.get("data", "")) for out in outputs)  # the folder's, no scenes
+    assert not any("read only" in out.get("text", "") for out in outputs)
 
 
 def test_search_finds_pictures_in_a_folder(place, tmp_path, capsys):
@@ -60,9 +75,10 @@ def test_search_finds_pictures_in_a_folder(place, tmp_path, capsys):
     assert main([*arguments, "a red circle"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
     (tmp_path / "cut.png").write_bytes((tmp_path / "val-00000.png").read_bytes()[:600])
-    assert main([*arguments, "a red circle"]) == 2
-    error = capsys.readouterr().err
-    assert "cut.png: not a readable image" in error and error.count("\n") == 1
+    assert main([*arguments, "a red circle"]) == 0
+    out, error = capsys.readouterr()
+    assert "1 of 4 left out" in error and "cut.png: not a readable image" in error
+    assert error.count("\n") == 1 and len(out.splitlines()) == 3
 
 
 def test_the_command_says_what_it_takes():

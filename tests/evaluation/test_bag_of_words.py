@@ -12,6 +12,7 @@ from jax_itm.inference.matcher import Matcher
 
 class FakeSplit(Split):
     def __init__(self, images, captions):
+        self.name, self.split = "fake", "test"
         self._images, self._captions = images, captions
         self.caption_image = np.repeat(np.arange(len(images), dtype=np.int32), 2)
 

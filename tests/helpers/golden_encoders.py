@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 GOLDENS = Path(__file__).parents[1] / "goldens"  # made by goldens/make_encoders.py
 
@@ -38,3 +38,17 @@ def written(name: str, folder: Path) -> dict[str, np.ndarray]:
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     save_file({k: x.astype(np.float32) for k, x in weights.items()}, folder / "model.safetensors")
     return {k: x for k, x in arrays.items() if not k.startswith("weight/")}
+
+
+def clip_files(actual, folder: Path, *names: str):
+    for name in names:
+        (folder / name).write_text(str(actual[name]), encoding="utf-8")
+
+
+def clip_with(folder: Path, **arrays) -> None:
+    """CLIP's directory with its tokenizer and more arrays."""
+    clip_files(written("clip", folder), folder, "vocab.json", "merges.txt")
+    (folder / "preprocessor_config.json").write_text('{"size": 32, "crop_size": 32}')
+    file = folder / "model.safetensors"
+    state = {name: x for name, x in load_file(file).items() if name != "logit_scale"}
+    save_file(state | {name.replace("__", "."): x for name, x in arrays.items()}, file)

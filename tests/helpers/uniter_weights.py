@@ -7,7 +7,7 @@ HIDDEN, LAYERS, POSITIONS, REGION = 128, 2, 16, 6
 PIECES = ["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "A", "Dog", "dog", "a", "log", "run", "##s", "."]
 
 
-def published(head="rank_output", seed=0) -> dict[str, np.ndarray]:
+def published(head="rank_output", seed=0, mlp=4 * HIDDEN) -> dict[str, np.ndarray]:
     """A tiny UNITER as its authors save it, with values large enough to tell every part from every other."""
     rng = np.random.default_rng(seed)
     state, draw = {}, lambda *shape: rng.normal(0, 0.2, shape).astype(np.float32)
@@ -31,8 +31,8 @@ def published(head="rank_output", seed=0) -> dict[str, np.ndarray]:
         layer = f"uniter.encoder.layer.{k}"
         for name in ("self.query", "self.key", "self.value", "output.dense"):
             linear(f"{layer}.attention.{name}", HIDDEN, HIDDEN)
-        linear(f"{layer}.intermediate.dense", 4 * HIDDEN, HIDDEN)
-        linear(f"{layer}.output.dense", HIDDEN, 4 * HIDDEN)
+        linear(f"{layer}.intermediate.dense", mlp, HIDDEN)
+        linear(f"{layer}.output.dense", HIDDEN, mlp)
         norm(f"{layer}.attention.output.LayerNorm")
         norm(f"{layer}.output.LayerNorm")
     linear("uniter.pooler.dense", HIDDEN, HIDDEN)

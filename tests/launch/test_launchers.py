@@ -85,7 +85,7 @@ def test_dockerfile():
         ("slurm.sbatch", SLURM, ["sbatch --nodes=4 --time=1:00 launch/slurm.sbatch", "srun", TRAIN]),
         (
             "gke.sh",
-            (*GKE, "--build", "yes"),
+            (*GKE, "--build"),
             ["docker push r/itm", "kubectl apply", "kind: JobSet", '"train"'],
         ),
     ],
@@ -109,6 +109,17 @@ def test_a_dry_run_prints_everything_and_runs_nothing(sandbox, script, words, ex
         ("slurm.sbatch", ("--workdir", "runs/x"), "slurm.sbatch: CONFIG: required"),
         ("gke.sh", [*GKE, "--data", "data"], "--data data: must be in a bucket, gs://"),
         ("gke.sh", [*GKE, "--hosts", "4x8"], "--hosts 4x8: must be a whole number"),
+        (
+            "gke.sh",
+            [*GKE, "--topology", "4x4"],
+            "--topology 4x4: has 16 chips, but --hosts 8 x --chips 4 are 32",
+        ),
+        ("gke.sh", [*GKE, "--topology", "4,8"], "--topology 4,8: must be such as 4x8"),
+        ("gke.sh", [*GKE, "--name", "it: {m"], "--name it: {m: must be small letters"),
+        ("gke.sh", [*GKE, "--image", 'x" y'], '--image x" y: must be REPOSITORY/NAME'),
+        ("gke.sh", [*GKE, "--queue", "a b"], "--queue a b: must be a queue of Kueue"),
+        ("gke.sh", [*GKE, "--data", "gs://A:b/x"], "--data gs://A:b/x: no name of a bucket"),
+        ("gke.sh", [*GKE, "--memory", "lots"], "--memory lots: must be such as 64Gi"),
         ("local.sh", ("a.py", "b.py"), "local.sh: b.py: only one CONFIG is allowed, and a.py is one"),
         ("local.sh", ("--devices", "-1"), "local.sh: --devices -1: must be a whole number"),
     ],
@@ -244,6 +255,55 @@ def test_a_jobset_is_followed_to_its_end(sandbox):
     check_jobset(yaml.safe_load((sandbox.fake / "jobset.yaml").read_text()))
 
 
+def test_where_a_jobset_runs_and_what_it_may_take(sandbox):
+    more = (
+        "--queue",
+        "team",
+        "--context",
+        "c1",
+        "--namespace",
+        "n1",
+        "--memory",
+        "32Gi",
+        "--shm",
+        "4Gi",
+        "--cpu",
+        "6",
+    )
+    done = sandbox.run("gke.sh", *GKE, *more, ends=("Completed",))
+    assert done.returncode == 0, done.stderr
+    calls = sandbox.calls("kubectl")
+    assert calls and all("--context c1 --namespace n1" in call for call in calls)
+    jobset = yaml.safe_load((sandbox.fake / "jobset.yaml").read_text())
+    assert jobset["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "team"}
+    assert jobset["spec"]["ttlSecondsAfterFinished"] == 86400
+    pod = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    resources = pod["containers"][0]["resources"]
+    assert resources["requests"] == {"cpu": 6, "memory": "32Gi"} and resources["limits"]["memory"] == "32Gi"
+    assert pod["volumes"][0]["emptyDir"] == {"medium": "Memory", "sizeLimit": "4Gi"}
+
+
+def test_whose_slice_it_is(sandbox):
+    more = (
+        "--project",
+        "p1",
+        "--account",
+        "a@b",
+        "--network",
+        "n",
+        "--labels",
+        "team=x",
+        "--keep",
+        "--dry_run",
+    )
+    done = sandbox.run("tpu_vm.sh", *TPU, *more)
+    assert done.returncode == 0, done.stderr
+    create = next(line for line in done.stdout.splitlines() if "create itm" in line)
+    for part in ("--project p1", "--service-account a@b", "--network n", "--labels team=x"):
+        assert part in create
+    assert "delete itm" not in done.stdout
+
+
 def test_a_failed_jobset_is_created_again(sandbox):
     done = sandbox.run("gke.sh", *GKE, ends=("Failed",))
     assert done.returncode == 2 and "itm has failed, see above" in done.stderr
@@ -276,7 +336,7 @@ def check_jobset(jobset: dict) -> None:
         image=text,
         args=items(text),
         ports=items(closed("containerPort", containerPort=number)),
-        resources=closed("limits", limits={"type": "object"}),
+        resources=closed("limits", limits={"type": "object"}, requests={"type": "object"}),
         volumeMounts=items(closed("name mountPath", name=text, mountPath=text, readOnly={"type": "boolean"})),
     )
     csi = closed("driver", driver=text, readOnly={"type": "boolean"}, volumeAttributes=names)
@@ -287,7 +347,9 @@ def check_jobset(jobset: dict) -> None:
         serviceAccountName=text,
         nodeSelector=names,
         containers=items(container),
-        volumes=items(closed("name", name=text, csi=csi, emptyDir=closed("medium", medium=text))),
+        volumes=items(
+            closed("name", name=text, csi=csi, emptyDir=closed("medium", medium=text, sizeLimit=text))
+        ),
     )
     exits = closed("operator values", containerName=text, operator={"enum": ["In"]}, values=items(number))
     rule = closed("action onExitCodes", action={"enum": ["FailJob"]}, onExitCodes=exits)
@@ -308,9 +370,10 @@ def check_jobset(jobset: dict) -> None:
         "apiVersion kind metadata spec",
         apiVersion={"const": "jobset.x-k8s.io/v1alpha2"},
         kind={"const": "JobSet"},
-        metadata=closed("name", name=text, annotations=names),
+        metadata=closed("name", name=text, annotations=names, labels=names),
         spec=closed(
             "replicatedJobs",
+            ttlSecondsAfterFinished=number,
             failurePolicy=closed("maxRestarts", maxRestarts=number, rules=items(failed)),
             replicatedJobs=items(replicated),
         ),
@@ -319,7 +382,7 @@ def check_jobset(jobset: dict) -> None:
     spec = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
     inside = spec["template"]["spec"]["containers"][0]
     assert spec["parallelism"] == spec["completions"] == 8
-    assert inside["resources"]["limits"] == {"google.com/tpu": 4}
+    assert inside["resources"]["limits"] == {"google.com/tpu": 4, "memory": "64Gi"}
     assert inside["args"] == [
         *TRAIN.split(),
         *("--workdir", "gs://b/run", *RUN[1:], "--config.data.data_dir=/buckets/d/sets"),

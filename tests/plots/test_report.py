@@ -7,7 +7,7 @@ import pytest
 
 from jax_itm.errors import UserError
 from jax_itm.plots import figures
-from jax_itm.plots.report import report
+from jax_itm.plots.report import bar_label, report
 from jax_itm.plots.tables import table
 
 WAY = {"r1": 10.0, "r5": 20.0, "r10": 30.04, "medr": 7.0}
@@ -43,6 +43,21 @@ def test_table_has_the_numbers_the_baseline_and_the_protocol():
         "2,500 captions, one fold, cosine scores, ties pessimistic, encoders float32, scores float32, seed 3"
         in lines[-1]
     )
+
+
+def test_a_mean_of_folds_says_of_how_many_images():
+    folded = RESULT | {"protocol": RESULT["protocol"] | {"images": 1010, "folds": 5}}
+    assert "1,010 images, 2,500 captions, mean of 5 folds of 202 images" in table([folded]).splitlines()[-1]
+
+
+def test_small_recalls_keep_their_decimal():
+    assert [bar_label(value) for value in (0.2, 1.6, 9.96, 10.4, 100.0)] == [
+        "0.2",
+        "1.6",
+        "10.0",
+        "10",
+        "100",
+    ]
 
 
 def test_each_form_of_isd_is_a_column_if_a_result_has_it():

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import flax.linen as nn
@@ -33,7 +34,7 @@ from jax_itm.pretrained.preprocessor import read_preprocessor
 from jax_itm.train.init_from import read_source
 from jax_itm.train.optimizer import build as build_optimizer
 from jax_itm.train.start_rules import start_from
-from tests.helpers.golden_encoders import RUN, WORDS, golden, written
+from tests.helpers.golden_encoders import RUN, WORDS, clip_files, clip_with, golden, written
 from tests.helpers.tiny_run import write_precomp
 
 
@@ -56,11 +57,6 @@ def test_words_are_the_reference(tmp_path, name):
     module, params = loaded("text", tmp_path, text)
     out = np.asarray(jax.jit(module.apply)(params, text).features)
     np.testing.assert_allclose(out[actual["mask"]], actual["tokens"][actual["mask"]], atol=1e-4)
-
-
-def clip_files(actual, folder: Path, *names: str):
-    for name in names:
-        (folder / name).write_text(str(actual[name]), encoding="utf-8")
 
 
 @pytest.mark.parametrize("names", [("tokenizer.json",), ("vocab.json", "merges.txt")])
@@ -95,6 +91,47 @@ def test_an_untrained_clip_is_clip(tmp_path, capsys):
     written("bert", tmp_path / "bert")
     with pytest.raises(UserError, match=r"config\.text\.pooling='clip': .* no projection"):
         read_source(settings(tmp_path / "bert", pooling="clip"))
+
+
+@pytest.mark.parametrize(("published", "scale"), [(np.log(37.0), 37.0), ([np.log(250.0)], 100.0)])
+def test_a_clip_starts_at_its_own_scale(tmp_path, capsys, published, scale):
+    """At 1 / 0.07 its scores would be a seventh as sharp; the limit is the run's."""
+    ids = np.arange(9)[None]
+    clip_with(tmp_path, logit_scale=np.array(published, np.float32), text_model__embeddings__position_ids=ids)
+    run = str(tmp_path / "run")
+    assert main(["convert", "clip", str(tmp_path), run]) == 0
+    said = capsys.readouterr().out
+    assert (
+        f"scores start at its own scale, x{scale:g}" in said
+        and "not used: text_model.embeddings.position_ids\n" in said
+    )
+    start = jax_itm.load(run).params["loss"]["info_nce"]["log_scale"]
+    np.testing.assert_allclose(np.exp(start), scale, rtol=1e-4)
+
+
+def test_a_clip_without_a_scale_or_with_a_wrong_one(tmp_path):
+    clip_with(tmp_path)
+    config = default("info_nce")
+    for side in ("image", "text"):
+        config[side].update({"name": "pretrained", "path": str(tmp_path), "pooling": "clip"})
+    config.dim, config.data.max_words, config.data.modality = 24, 9, "pixels"
+    assert "loss/info_nce/log_scale" not in read_source(config).params
+    clip_with(tmp_path, logit_scale=np.float32([1, 2]))
+    with pytest.raises(UserError, match="logit_scale is not one finite number"):
+        read_source(config)
+    config.losses.info_nce.learn_temperature = False  # then there is nothing to start, and a line says so
+    assert read_source(config).notes == (f"{tmp_path}: not used: logit_scale",)
+
+
+def test_weights_that_a_run_does_not_use_are_named(tmp_path):
+    written("bert", tmp_path)
+    file = tmp_path / "model.safetensors"
+    state = {name: x for name, x in load_file(file).items() if not name.startswith(("cls.", "bert.pooler."))}
+    save_file(state, file)
+    assert read_source(settings(tmp_path), Facts(region_dim=6)).notes == ()
+    save_file({**state, "qa_outputs.bias": np.ones(2), "pooler.dense.bias": np.ones(8)}, file)
+    [note] = read_source(settings(tmp_path), Facts(region_dim=6)).notes
+    assert note == f"{tmp_path}: not used: pooler.dense.bias, qa_outputs.bias"
 
 
 @pytest.mark.parametrize("name", ["vit", "dinov2", "dinov2_with_registers", "clip", "swin"])
@@ -394,7 +431,7 @@ def test_an_encoder_that_is_none_is_refused(tmp_path, said, message):
 def test_missing_files_are_named(tmp_path):
     written("bert", tmp_path)
     for name, said in (
-        ("model.safetensors", "no model.safetensors there"),
+        ("model.safetensors", "neither model.safetensors nor pytorch_model.bin there"),
         ("vocab.txt", "neither tokenizer.json nor vocab.txt there"),
         ("config.json", r"config\.json: cannot be read"),
     ):
@@ -403,6 +440,23 @@ def test_missing_files_are_named(tmp_path):
             read_source(settings(tmp_path))
     with pytest.raises(UserError, match=r"config\.text\.path=.*: no such directory, and not a name"):
         read_source(settings(tmp_path / "none"))
+
+
+def test_a_directory_of_before_safetensors(tmp_path, monkeypatch):
+    written("bert", tmp_path)
+    entire = read_weights(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "torch", None)
+        with pytest.raises(UserError, match=r"model\.bin: needs PyTorch \(pip install -e \.\[convert\]"):
+            read_source(settings(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr("jax_itm.pretrained.files._read_torch", load_file)
+        assert read_weights(tmp_path).keys() == entire.keys()
+    (tmp_path / "pytorch_model.bin").rename(tmp_path / "pytorch_model-00001-of-00002.bin")
+    (tmp_path / "pytorch_model.bin.index.json").write_text("{}")
+    with pytest.raises(UserError, match=r"in several pytorch_model\.bin files.*save_pretrained"):
+        read_source(settings(tmp_path))
 
 
 def test_a_hub_that_cannot_be_reached(tmp_path, monkeypatch):
@@ -424,7 +478,7 @@ def test_a_name_on_the_hub_is_fetched(tmp_path, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
     assert find_directory("owner/model", "FIELD") == tmp_path
-    assert "*.json" in asked and asked[-1] == "open_clip_model.safetensors"  # where there are no others
+    assert "*.json" in asked and asked[-1] == "pytorch_model.bin"  # where there are no others
     asked.clear()
     (tmp_path / "model.safetensors").touch()
     assert find_directory("owner/model", "FIELD") == tmp_path and "open_clip_model.safetensors" not in asked

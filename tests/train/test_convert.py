@@ -22,7 +22,7 @@ from tests.helpers.uniter_weights import HIDDEN, LAYERS, PIECES, POSITIONS, REGI
 CAPTIONS = ["A Dog runs over a log.", "a dog", "runs dogs . . . . . . . . . . . . . ."]
 
 
-def reference(state, ids, regions, boxes, head) -> float:
+def reference(state, ids, regions, boxes, head, heads=2) -> float:
     """UNITER's score of one pair without padding, in float64, straight from the published arrays."""
     get = lambda name: np.asarray(state[name], np.float64)
     linear = lambda name, x: x @ get(f"{name}.weight").T + get(f"{name}.bias")
@@ -44,8 +44,8 @@ def reference(state, ids, regions, boxes, head) -> float:
     for k in range(LAYERS):
         layer, mixed = f"uniter.encoder.layer.{k}", []
         query, key, value = (linear(f"{layer}.attention.self.{n}", x) for n in ("query", "key", "value"))
-        for part in (slice(0, 64), slice(64, 128)):
-            weights = np.exp(query[:, part] @ key[:, part].T / 8)
+        for part in np.split(np.arange(HIDDEN), heads):
+            weights = np.exp(query[:, part] @ key[:, part].T / np.sqrt(HIDDEN // heads))
             mixed.append(weights / weights.sum(1, keepdims=True) @ value[:, part])
         mixed = linear(f"{layer}.attention.output.dense", np.concatenate(mixed, 1))
         x = norm(f"{layer}.attention.output.LayerNorm", x + mixed)
@@ -80,7 +80,7 @@ def settings():
     return config
 
 
-def check_scores(matcher, state, head):
+def check_scores(matcher, state, head, heads=2):
     rng = np.random.default_rng(1)
     regions = [rng.normal(size=(n, REGION)).astype(np.float16) for n in (2, 4)]  # as they are on disk
     corner = [rng.uniform(0, 0.5, (len(x), 2)) for x in regions]
@@ -88,7 +88,7 @@ def check_scores(matcher, state, head):
     actual = matcher.score(matcher.encode_images(regions, boxes), matcher.encode_texts(CAPTIONS))
     ids, mask = matcher.tokenizer.encode(CAPTIONS, matcher.config.data.max_words)
     wanted = [
-        [reference(state, i[m], x, b, head) for i, m in zip(ids, mask, strict=True)]
+        [reference(state, i[m], x, b, head, heads) for i, m in zip(ids, mask, strict=True)]
         for x, b in zip(regions, boxes, strict=True)
     ]
     assert np.std(wanted) > 0.1
@@ -106,6 +106,19 @@ def test_scores(place, head):
     check_scores(matcher, state, head)
     assert matcher.step == 0 and matcher.facts.region_dim == REGION
     assert matcher.config.data.vocab_size == len(matcher.tokenizer) == len(PIECES)
+
+
+def test_other_heads_and_another_mlp_as_the_config_says(place):
+    """The weights tell the MLP's width, and not the number of heads."""
+    state = published(mlp=96)
+    config = settings()
+    config.uniter.update({"heads": 8, "mlp": 96})
+    assert "128, 8 heads" in convert(place, state, config=config)
+    check_scores(jax_itm.load(str(place / "run")), state, "rank_output", heads=8)
+    with pytest.raises(UserError, match=r"config\.uniter\.mlp=0, but 96 in"):
+        convert(place, state, "other", config=settings())
+    convert(place, state, "default")
+    assert jax_itm.load(str(place / "default")).config.uniter.mlp == 96
 
 
 def test_old_names_heads_of_pretraining_and_an_average(place):
@@ -168,7 +181,7 @@ WRONG = {
     ),
     "width": (
         changed(uniter__embeddings__word_embeddings__weight=np.ones((len(PIECES), 100), np.float32)),
-        "of width 100, which is not whole heads of 64",
+        "config.uniter.hidden=128, but 100",
     ),
     "not finite": (
         changed(uniter__pooler__dense__bias=np.full(HIDDEN, np.nan, np.float32)),

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jax_itm.data.sources.captions import by_image, read_captions
+from jax_itm.data.sources.captions import by_image, check_distinct, read_captions
 from jax_itm.data.sources.precomp import to_float16
 from jax_itm.data.sources.raw import Raw, Record
 from jax_itm.errors import UserError
@@ -23,6 +24,7 @@ LAYOUTS = {  # the fields of a line, by their number
 }  # fmt: skip
 REQUIRED = frozenset(LAYOUTS[6])
 MAX_LINE = 2**26  # bytes: 60 times what 100 regions of 2,048 features need
+BROKEN = "broken lines, of whose images a later one was taken"
 SLACK = 1.0  # pixels by which a box may exceed its picture: detectors count the last pixel differently
 
 
@@ -47,43 +49,56 @@ def read_bottom_up(source: Path) -> Raw:
     x1 y1 x2 y2 in pixels, features are float32 (num_boxes, f), both in base64. Objects and attributes are
     ignored.
 
-    Captions name pictures. A picture has the features of the line with its name (without folder and suffix),
-    or with the number at the end of its name: COCO_val2014_000000391895.jpg those of 391895, which is
-    Karpathy's cocoid. The first of several lines of an image counts. Lines without captions are not used.
+    Captions name pictures. A picture has the features of the line with its name (without folder and suffix).
+    Names that are numbers or COCO's are numbers: COCO_val2014_000000391895.jpg is 391895, Karpathy's cocoid.
+    Of several lines of an image the first that is not broken counts, as the published files hold cut lines
+    with the complete one later. Lines without captions are not used.
 
     Raises:
-        UserError: there are no .tsv files or no captions, a picture has no features, or a line is wrong.
+        UserError: there are no .tsv files or no captions, a picture has no features or those of another one,
+            or all lines of an image are wrong.
     """
-    table, splits = read_captions(source)
+    table, splits, notes = read_captions(source)
     base = table.parent
     files = sorted(file for file in base.glob("*.tsv") if file.is_file())
     if not files:
         raise UserError(f"{base}: no .tsv file of features")
-    index: dict[str, Line] = {}
+    index: dict[str, list[Line]] = {}
     for file in files:
         _add_to_index(file, index)
     images = [image for captions in splits.values() for image in captions]
-    candidates = {image: index.get(Path(image).stem) or index.get(_number(image)) for image in images}
-    lines = {image: line for image, line in candidates.items() if line}
+    lines = {image: index[key] for image in images if (key := _key(Path(image).stem)) in index}
     missing = [image for image in images if image not in lines]
     if missing:
         raise UserError(
             f"{base}: no features of {missing[0]} in {', '.join(file.name for file in files)}"
             f" ({len(missing):,} of {len(images):,} images have none)"
         )
-    region_dim = _read_line(lines[images[0]])["regions"].shape[1]
-    reads = {split: partial(_records, captions, lines, region_dim) for split, captions in splits.items()}
-    return Raw(reads, ("regions", "boxes"), region_dim, by_image(splits))
+    check_distinct({image: str(found[0]) for image, found in lines.items()})
+    tally: Counter[str] = Counter()
+    region_dim = _first_unbroken(lines[images[0]], Counter())[1]["regions"].shape[1]
+    reads = {
+        split: partial(_records, captions, lines, region_dim, tally) for split, captions in splits.items()
+    }
+    return Raw(
+        reads,
+        ("regions", "boxes"),
+        region_dim,
+        by_image(splits),
+        notes=notes,
+        tally=tally,
+        files=(table, *files),
+    )
 
 
-def _number(image: str) -> str:
-    """The number at the end of a picture's name, without leading zeros; the name where it ends in none."""
-    match = re.search("(?:^|_)([0-9]+)$", Path(image).stem)
-    return (match[1].lstrip("0") or "0") if match else image
+def _key(name: str) -> str:
+    """What an image is found by: its name, or the number that this is or, in COCO's names, ends with."""
+    match = re.fullmatch("(?:COCO_[a-z]+[0-9]{4}_)?([0-9]+)", name)
+    return (match[1].lstrip("0") or "0") if match else name
 
 
-def _add_to_index(file: Path, index: dict[str, Line]) -> None:
-    """Adds the line of each image of a file, by its name and by its number."""
+def _add_to_index(file: Path, index: dict[str, list[Line]]) -> None:
+    """Adds the lines of each image of a file."""
     fields = ()
     offset = 0
     with file.open("rb") as lines:
@@ -97,28 +112,43 @@ def _add_to_index(file: Path, index: dict[str, Line]) -> None:
                     raise UserError(f"{file}:1: needs the fields {', '.join(LAYOUTS[6])}")
             else:
                 fields = fields or LAYOUTS.get(len(cells), ())
-                if len(cells) != len(fields) or not fields:
-                    wanted = len(fields) or "6 or 10"
-                    raise UserError(f"{file}:{number}: {len(cells)} fields, must be {wanted}")
-                name = cells[fields.index("img_id")].decode(errors="replace")
-                for key in (name, _number(name)):
-                    index.setdefault(key, Line(file, number, offset, fields))
+                if not fields:
+                    raise UserError(f"{file}:{number}: {len(cells)} fields, must be 6 or 10")
+                # A cut line may lack its id: it is nobody's then.
+                name = dict(zip(fields, cells, strict=False)).get("img_id", b"").decode(errors="replace")
+                index.setdefault(_key(name), []).append(Line(file, number, offset, fields))
             offset += len(line)
 
 
 def _records(
     images: dict[str, list[str]],
-    lines: dict[str, Line],
+    lines: dict[str, list[Line]],
     region_dim: int,
+    tally: Counter[str],
     start: int = 0,
     stop: int | None = None,
 ) -> Iterator[Record]:
     for image, captions in islice(images.items(), start, stop):
-        record = _read_line(lines[image])
+        line, record = _first_unbroken(lines[image], tally)
         size = record["regions"].shape[1]
         if size != region_dim:
-            raise UserError(f"{lines[image]}: features of size {size}, the first image's {region_dim}")
+            raise UserError(f"{line}: features of size {size}, the first image's {region_dim}")
         yield {"name": image, "captions": captions, **record}
+
+
+def _first_unbroken(lines: list[Line], tally: Counter[str]) -> tuple[Line, Record]:
+    """The first line of an image that can be read, and what it holds; the error of the first if none can."""
+    errors = []
+    for line in lines:
+        try:
+            record = _read_line(line)
+        except UserError as error:
+            errors.append(error)
+            continue
+        if errors:
+            tally[BROKEN] += len(errors)
+        return line, record
+    raise errors[0]
 
 
 def _read_line(line: Line) -> Record:
@@ -126,6 +156,8 @@ def _read_line(line: Line) -> Record:
     with line.file.open("rb") as file:
         file.seek(line.offset)
         values = file.readline().rstrip(b"\r\n").split(b"\t")
+    if len(values) != len(line.fields):
+        raise UserError(f"{line}: {len(values)} fields, must be {len(line.fields)}")
     cells = dict(zip(line.fields, values, strict=True))
     count = _count(cells, "num_boxes", line)
     width = _count(cells, "img_w", line)

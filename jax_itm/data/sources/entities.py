@@ -55,10 +55,11 @@ def with_phrases(raw: Raw, folder: Path) -> Raw:
             raise UserError(f"--entities {folder}: no folder {part}: {STEPS}")
     if "regions" in raw.features and "boxes" not in raw.features:
         raise UserError(f"--entities {folder}: the set has regions without boxes; phrases need them")
-    tally: Counter[str] = Counter()
+    tally = raw.tally
     splits = {split: partial(_records, split, read, folder, tally) for split, read in raw.splits.items()}
     features = tuple(dict.fromkeys((*raw.features, "boxes", "phrases")))
-    return replace(raw, splits=splits, features=features, tally=tally)
+    files = sorted((*folder.glob("Sentences/*.txt"), *folder.glob("Annotations/*.xml")))
+    return replace(raw, splits=splits, features=features, files=(*raw.files, *files))
 
 
 def _records(

@@ -3,12 +3,12 @@
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jax_itm.data.image_transforms import MAX_PIXELS
-from jax_itm.data.sources.captions import Entry, Splits, by_image, collect, karpathy
-from jax_itm.data.sources.folder import picture_readers
+from jax_itm.data.sources.captions import Entry, Splits, collect, karpathy
+from jax_itm.data.sources.folder import read_pictures
 from jax_itm.data.sources.raw import Raw, read_lines
 from jax_itm.errors import UserError
 
@@ -16,6 +16,7 @@ KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datase
 # Captions an image of val and test, as published results count: 25,000 of COCO's 25,010.
 MAX_CAPTIONS = 5
 KAGGLE = ("results.csv", "captions.txt")
+KAGGLE_COLUMNS = (["image_name", "comment_number", "comment"], ["image", "caption"])
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,10 @@ def read_published(name: str, source: Path, max_pixels: int = MAX_PIXELS) -> Raw
     splits = collect(table, entries)
     counts = {split: len(images) for split, images in splits.items()}
     notes = [*_cut_captions(splits), *differing_counts(counts, published)]
-    reads = picture_readers(base, splits, layout.folders, max_pixels, by_name=True)
-    return Raw(reads, ("image",), captions=by_image(splits), kind=kind, notes=tuple(notes))
+    raw = read_pictures(base, splits, layout.folders, max_pixels, by_name=True)
+    lists = [_find(base, [name]) for name in layout.lists.values()] if kind == "lists" else []
+    files = (table, *filter(None, lists), *raw.files)
+    return replace(raw, kind=kind, notes=tuple(notes), files=files)
 
 
 def _find(base: Path, names: Sequence[str]) -> Path | None:
@@ -158,9 +161,15 @@ def _tokens(path: Path) -> Iterator[tuple[str, str]]:
 
 def _kaggle(path: Path) -> Iterator[tuple[str, str]]:
     """Kaggle's files, whose first line names the columns."""
-    for number, line in enumerate(read_lines(path)[1:], start=2):
-        # One line of results.csv, of 2199200615.jpg, lacks its second bar.
-        match = re.fullmatch(r"([^|,]*[^|,\s])\s*\|\s*\d+\s*\|?\s*(\S.*)", line)
+    lines = read_lines(path)
+    columns = [cell.strip() for cell in re.split(r"[|,]", lines[0])] if lines else []
+    if columns not in KAGGLE_COLUMNS:
+        raise UserError(
+            f"{path}:1: must name the columns: image_name| comment_number| comment, or image,caption"
+        )
+    for number, line in enumerate(lines[1:], start=2):
+        # One line of results.csv, of 2199200615.jpg, lacks its second bar. A caption never begins with one.
+        match = re.fullmatch(r"([^|,]*[^|,\s])\s*\|\s*\d+(?:\s*\||\s)\s*([^|\s].*)", line)
         try:
             cells = match.groups() if match else next(csv.reader([line], strict=True))
         except csv.Error as error:

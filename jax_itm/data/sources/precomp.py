@@ -1,6 +1,7 @@
 """Region features that were extracted beforehand: SCAN's layout of .npy files."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,8 @@ import numpy as np
 from jax_itm.data.sources.raw import Raw, Record, caption, image_name, read_lines
 from jax_itm.errors import UserError
 
-SPLITS = ("train", "dev", "val", "test")
+SPLITS = ("train", "dev", "val", "test", "testall")  # COCO's testall: 5,000 images, test its first 1,000
+FILES = r"(.+)_(ims\.npy|caps\.txt|ids\.txt)"  # of one split
 REPEATS = 5  # VSE++ wrote the images of dev and test five times, once for each caption
 
 
@@ -34,6 +36,7 @@ class _Split(NamedTuple):
 def read_precomp(source: Path) -> Raw:
     """{split}_ims.npy (n, r, f), {split}_caps.txt, optionally {split}_ids.txt and boxes.npy (r, 4).
 
+    The splits are `SPLITS`; files of others are named in the notes.
     All images of a split have the same number of captions. Where there are as many rows as captions, and the
     rows come in fives of equal ones, five rows are one image.
 
@@ -42,7 +45,7 @@ def read_precomp(source: Path) -> Raw:
     """
     present = [split for split in SPLITS if (source / f"{split}_ims.npy").exists()]
     if not present:
-        raise UserError(f"{source}: none of train_ims.npy, dev_ims.npy, val_ims.npy, test_ims.npy")
+        raise UserError(f"{source}: none of {', '.join(f'{split}_ims.npy' for split in SPLITS)}")
     boxes_file = source / "boxes.npy"
     boxes = as_boxes(read_array(boxes_file), str(boxes_file)) if boxes_file.exists() else None
     region_dim = None
@@ -64,7 +67,23 @@ def read_precomp(source: Path) -> Raw:
         splits[split] = _read_split(source, split, images, boxes)
     features = ("regions",) if boxes is None else ("regions", "boxes")
     captions = {name: split.captions for name, split in splits.items()}
-    return Raw({name: split.read for name, split in splits.items()}, features, region_dim, captions)
+    candidates = [
+        source / f"{split}_{end}" for split in present for end in ("ims.npy", "caps.txt", "ids.txt")
+    ]
+    files = tuple(file for file in (*candidates, boxes_file) if file.exists())
+    notes = tuple(_not_taken(source, present))
+    reads = {name: split.read for name, split in splits.items()}
+    return Raw(reads, features, region_dim, captions, notes=notes, files=files)
+
+
+def _not_taken(source: Path, present: Sequence[str]) -> Iterator[str]:
+    """A line for each file that looks like one of a split, but belongs to none that is read."""
+    for file in sorted(source.iterdir()):
+        match = re.fullmatch(FILES, file.name)
+        if match and match[1] not in present:
+            known = match[1] in SPLITS
+            reason = f"no {match[1]}_ims.npy" if known else f"the splits are {', '.join(SPLITS)}"
+            yield f"{file.name}: not taken, {reason}"
 
 
 def read_array(path: Path) -> np.ndarray:

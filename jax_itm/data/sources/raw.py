@@ -47,6 +47,7 @@ class Raw:
         kind: which of the published splits of a data set these are: "karpathy", "lists" or "".
         notes: what a user should know about what the files contain, one line each.
         tally: counts that reading all records fills in, by what is counted.
+        files: that the records are read from; `prepare` notices by them that a source has changed.
     """
 
     splits: Mapping[str, Read]
@@ -56,6 +57,7 @@ class Raw:
     kind: str = ""
     notes: tuple[str, ...] = ()
     tally: Counter[str] = field(default_factory=Counter)
+    files: tuple[Path, ...] = ()
 
 
 def read_text(path: Path) -> str:
@@ -82,12 +84,25 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: {error}") from error
 
 
-def parse_json(text: str) -> Any:
-    """What JSON describes; ValueError where it is not JSON, or where Python cannot read it."""
+def parse_json(text: str, unique: bool = False) -> Any:
+    """What JSON describes; ValueError where it is not JSON, or where Python cannot read it.
+
+    Args:
+        text: the JSON.
+        unique: whether a name that an object has twice is an error; otherwise the last value counts.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique_names if unique else None)
     except RecursionError as error:
         raise ValueError("not JSON that can be read: nested too deep") from error
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {next(n for n in names if names.count(n) > 1)!r} twice")
+    return table
 
 
 def read_table(path: Path) -> dict[str, Any]:

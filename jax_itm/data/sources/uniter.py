@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jax_itm.data.sources import lmdb_files
-from jax_itm.data.sources.captions import by_image, read_captions
+from jax_itm.data.sources.captions import by_image, check_distinct, read_captions
 from jax_itm.data.sources.lmdb_files import Opened
 from jax_itm.data.sources.precomp import check_boxes, to_float16
 from jax_itm.data.sources.raw import Raw, Record, read_json
@@ -56,11 +56,11 @@ def read_uniter(source: Path) -> Raw:
     and height of a box are left out, as they follow from its corners.
 
     Raises:
-        UserError: an image has no features, or features that are unreadable, ill-shaped or not finite in
-            float16, or boxes that are not 0 to 1; a database is damaged; or the package `lmdb` or `msgpack`
-            is missing.
+        UserError: an image has no features or those of another one, or features that are unreadable,
+            ill-shaped or not finite in float16, or boxes that are not 0 to 1; a database is damaged; or the
+            package `lmdb` or `msgpack` is missing.
     """
-    table, splits = read_captions(source, ignore="nbb*.json")
+    table, splits, notes = read_captions(source, ignore="nbb*.json")
     base = table.parent
     databases = _find_databases(base)
     candidates = (file for depth in DEPTHS for file in sorted(base.glob(f"{depth}*.npz")))
@@ -74,11 +74,15 @@ def read_uniter(source: Path) -> Raw:
         for path in databases:
             lmdb_files.check(path, keys)
         locations = {image: _locate(image, opened, files, base) for image in images}
+        check_distinct({image: _label(location) for image, location in locations.items()})
         region_dim = _read_image(locations[images[0]], opened, kept)["regions"].shape[1]
     reads = {
         split: partial(_records, captions, locations, kept, region_dim) for split, captions in splits.items()
     }
-    return Raw(reads, ("regions", "boxes"), region_dim, by_image(splits))
+    places = {path / "data.mdb" if key else path for path, key in locations.values()}
+    return Raw(
+        reads, ("regions", "boxes"), region_dim, by_image(splits), notes=notes, files=(table, *sorted(places))
+    )
 
 
 def _records(

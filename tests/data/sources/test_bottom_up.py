@@ -24,10 +24,43 @@ def test_layouts(tmp_path, fields, named, header):
         np.testing.assert_allclose(record["boxes"], expected, rtol=1e-6)
 
 
+def test_the_first_line_of_an_image_that_is_not_broken(tmp_path):
+    cut = [tsv_row("9", SIX)[:4], tsv_row("9", SIX, features=text(BOXES)[:-3]), tsv_row("9", SIX)]
+    raw = write_tsv(tmp_path / "raw", [tsv_row("77", SIX), *cut, tsv_row("42", SIX), tsv_row("42", SIX)[:5]])
+    summary = prepare("bottom_up_tsv", tmp_path / "data", raw)
+    assert summary["tally"] == {"broken lines, of whose images a later one was taken": 2}
+    record = open_split("bottom_up_tsv", tmp_path / "data", "train", "regions").record(0)
+    np.testing.assert_array_equal(record["regions"], np.full((3, 5), 9))
+
+
+@pytest.mark.parametrize(
+    ("names", "ids", "missing"),
+    [
+        (("dog_9.jpg", "42.jpg"), ("9", "42"), "dog_9.jpg"),  # dog_9 is no number
+        (("dog_9.jpg", "42.jpg"), ("cat_09", "42"), "dog_9.jpg"),
+        (("9.jpg", "42.jpg"), ("a_09", "42"), "9.jpg"),
+        (("9.jpg", "img_000042.jpg"), ("0009", "42"), "img_000042.jpg"),
+    ],
+)
+def test_only_numbers_and_names_of_coco_match_by_number(tmp_path, names, ids, missing):
+    raw = write_tsv(tmp_path / "raw", [tsv_row(name, SIX) for name in ids], captions=names)
+    refuses(tmp_path, "bottom_up_tsv", raw, f"no features of val2014/{missing} in .* \\(1 of 2 images")
+
+
+def test_two_pictures_with_the_features_of_one(tmp_path):
+    names = ("COCO_train2014_000000000009.jpg", "9.jpg")
+    raw = write_tsv(tmp_path / "raw", [tsv_row("9", SIX)], captions=names)
+    refuses(tmp_path, "bottom_up_tsv", raw, r"9\.jpg: is the same as val2014/COCO_.* both are .*tsv:1")
+
+
 nine = lambda **changes: [tsv_row("9", SIX, **changes), tsv_row("42", SIX)]
 FAULTS = {
     "fields": ([tsv_row("9", SIX)[:5]], r"features\.tsv:1: 5 fields, must be 6 or 10"),
     "cut": ([tsv_row("9", SIX), tsv_row("42", SIX)[:4]], r"features\.tsv:2: 4 fields, must be 6"),
+    "all cut": (
+        [tsv_row("9", SIX), tsv_row("42", SIX)[:4], tsv_row("42", SIX)[:5]],
+        r"features\.tsv:2: 4 fields, must be 6",
+    ),
     "header": ([("image_id", "features"), ("9", "")], r"features\.tsv:1: needs the fields img_id, img_w"),
     "num_boxes": (nine(num_boxes="none"), r"features\.tsv:1: num_boxes is 'none', must be 1 or more"),
     "zero": (nine(num_boxes="0"), "num_boxes is '0', must be 1 or more"),
