@@ -138,7 +138,7 @@ def tile_gradients(
         tile, x, y = matrix.scores(rows, columns, strip)
         here = work(tile, rows, columns, params, weight)
         (dx, row), (dy, column) = states.rows, states.columns
-        dx, dy = list(dx), list(dy)
+        dx, dy = [*dx], [*dy]
         for (i, j), cotangent in zip(matrix.products.learnt, here.scores, strict=True):
             dx[i] += matrix.dot(cotangent, y[j], (1, 0))
             dy[j] += _transposed_dot(matrix, cotangent, x[i], cheap)
@@ -158,18 +158,20 @@ def tile_gradients(
         sums = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(shape, *one))
         accumulator = Accumulator(empty, update, add, additive=True)
         states = traverse(matrix, accumulator, row_block, column_block, (params, sums, strip), symmetric)
-        row, column = states.rows, states.columns
-        if symmetric:
-            row, column = add(row, column), None
-        unmix = lambda block, dx: jax.linear_transpose(matrix.products.mix, block.x)(dx)[0]
-        row = unmix(row_block, row[0]), row[1]
-        if column is not None:
-            column = unmix(column_block, column[0]), column[1]
+        row, column = (add(*states[:2]), None) if symmetric else states[:2]
+        row = _unmixed(matrix, row_block, row)
+        column = None if column is None else _unmixed(matrix, column_block, column)
         return matrix.unpad((row, column)), states.carry[1]
 
     (row, column), sums = on_shards(matrix.axes, shards, ((rows, columns), kept), params)
     of = lambda gradient: Side(gradient[0], None, gradient[1], None)  # type: ignore[arg-type]
     return sums, of(row), None if column is None else of(column)
+
+
+def _unmixed(matrix: Matrix, block: Block, gradients: tuple[Any, PyTree]) -> tuple[Any, PyTree]:
+    """The gradients of a block's embeddings, from those of the mixtures that were multiplied."""
+    dx, per_row = gradients
+    return jax.linear_transpose(matrix.products.mix, block.x)(dx)[0], per_row
 
 
 def _transposed_dot(matrix: Matrix, cotangent: Array, x: Array, cheap: bool) -> Array:
