@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax_itm.arrays import AttentionMaps
 from jax_itm.models.bert import TokenEmbeddings
 from jax_itm.models.image import box_location
-from jax_itm.models.layers import TransformerLayer, maybe_remat
+from jax_itm.models.layers import Dense, TransformerLayer, gelu, maybe_remat
 from jax_itm.platforms import FULL
 from jax_itm.types import Array, Bool, Float, Inputs, Int
 
@@ -110,13 +110,13 @@ class WordHead(nn.Module):
         """Its parts."""
         init = nn.initializers.normal(self.init_std)
         self.masked = self.param("masked", init, (self.hidden,))
-        self.dense = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init)
+        self.dense = Dense(self.hidden, dtype=self.dtype, kernel_init=init)
         self.norm = nn.LayerNorm(EPS, dtype=self.dtype)
         self.bias = self.param("bias", nn.initializers.zeros, (self.vocab,))
 
     def __call__(self, x: Float[Array, "b w h"], table: Float[Array, "v h"]) -> Float[Array, "b w v"]:
         """Float32 logits of every position."""
-        inner = self.norm(nn.gelu(self.dense(x), approximate=False))
+        inner = self.norm(gelu(self.dense(x)))
         return (inner @ table.T.astype(self.dtype)).astype(jnp.float32) + self.bias
 
 
@@ -173,7 +173,7 @@ class Uniter(nn.Module):
         """Its parts."""
         init = nn.initializers.normal(self.init_std)
         norm = lambda: nn.LayerNorm(EPS, dtype=self.dtype)
-        dense = lambda size: nn.Dense(size, dtype=self.dtype, kernel_init=init)
+        dense = lambda size: Dense(size, dtype=self.dtype, kernel_init=init)
         self.embeddings = TokenEmbeddings(
             self.vocab,
             self.hidden,
@@ -183,7 +183,7 @@ class Uniter(nn.Module):
             dtype=self.dtype,
         )
         mlp_layers = 2 if self.region_mlp else 0
-        self.region_mlp_layer = [nn.Dense(self.region_mlp, dtype=self.dtype) for _ in range(mlp_layers)]
+        self.region_mlp_layer = [Dense(self.region_mlp, dtype=self.dtype) for _ in range(mlp_layers)]
         self.img_linear = dense(self.hidden)
         self.img_layer_norm = norm()
         self.pos_linear = dense(self.hidden)
@@ -191,7 +191,7 @@ class Uniter(nn.Module):
         self.img_norm = norm()
         self.layer = [self._transformer_layer() for _ in range(self.layers)]
         self.pooler = dense(self.hidden)
-        self.rank_output = nn.Dense(1, kernel_init=init)
+        self.rank_output = Dense(1, kernel_init=init)
         self.word_head = WordHead(self.vocab, self.hidden, self.init_std, self.dtype)
         self.drop = nn.Dropout(self.dropout)
 
