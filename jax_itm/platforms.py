@@ -80,9 +80,12 @@ def is_cpu() -> bool:
 
 
 def is_one_cpu() -> bool:
-    """Whether the program will run on a single CPU device, so that rows may be reordered freely."""
+    """Whether the program will run on a single CPU device, so that rows may be reordered freely.
+
+    Without a mesh, arrays may be split over any of JAX's devices: there must be no other.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    return is_cpu() and (mesh.empty or mesh.size == 1)
+    return is_cpu() and (len(jax.devices()) if mesh.empty else mesh.size) == 1
 
 
 def device_memory() -> float:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax_itm.arrays import AttentionMaps
 from jax_itm.models.bert import TokenEmbeddings
 from jax_itm.models.image import box_location
-from jax_itm.models.layers import TransformerLayer, maybe_remat
+from jax_itm.models.layers import Dense, TransformerLayer, gelu, maybe_remat
 from jax_itm.models.repeated import in_turn
 from jax_itm.platforms import FULL
 from jax_itm.types import Array, Bool, Float, Inputs, Int
@@ -111,13 +111,13 @@ class WordHead(nn.Module):
         """Its parts."""
         init = nn.initializers.normal(self.init_std)
         self.masked = self.param("masked", init, (self.hidden,))
-        self.dense = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=init)
+        self.dense = Dense(self.hidden, dtype=self.dtype, kernel_init=init)
         self.norm = nn.LayerNorm(EPS, dtype=self.dtype)
         self.bias = self.param("bias", nn.initializers.zeros, (self.vocab,))
 
     def __call__(self, x: Float[Array, "b w h"], table: Float[Array, "v h"]) -> Float[Array, "b w v"]:
         """Logits of every position, float32 at least."""
-        inner = self.norm(nn.gelu(self.dense(x), approximate=False))
+        inner = self.norm(gelu(self.dense(x)))
         logits = inner @ table.T.astype(self.dtype)
         return logits.astype(jnp.promote_types(self.dtype, jnp.float32)) + self.bias
 
@@ -177,7 +177,7 @@ class Uniter(nn.Module):
         """Its parts."""
         init = nn.initializers.normal(self.init_std)
         norm = lambda: nn.LayerNorm(EPS, dtype=self.dtype)
-        dense = lambda size: nn.Dense(size, dtype=self.dtype, kernel_init=init)
+        dense = lambda size: Dense(size, dtype=self.dtype, kernel_init=init)
         self.embeddings = TokenEmbeddings(
             self.vocab,
             self.hidden,
@@ -187,7 +187,7 @@ class Uniter(nn.Module):
             dtype=self.dtype,
         )
         mlp_layers = 2 if self.region_mlp else 0
-        self.region_mlp_layer = [nn.Dense(self.region_mlp, dtype=self.dtype) for _ in range(mlp_layers)]
+        self.region_mlp_layer = [Dense(self.region_mlp, dtype=self.dtype) for _ in range(mlp_layers)]
         self.img_linear = dense(self.hidden)
         self.img_layer_norm = norm()
         self.pos_linear = dense(self.hidden)
@@ -195,7 +195,7 @@ class Uniter(nn.Module):
         self.img_norm = norm()
         self.layer = [self._transformer_layer() for _ in range(self.layers)]
         self.pooler = dense(self.hidden)
-        self.rank_output = nn.Dense(1, kernel_init=init)  # in the precision of its input
+        self.rank_output = Dense(1, kernel_init=init)  # in the precision of its input
         self.word_head = WordHead(self.vocab, self.hidden, self.init_std, self.dtype)
         self.drop = nn.Dropout(self.dropout)
 

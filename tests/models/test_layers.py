@@ -1,14 +1,24 @@
 """Pooling and recurrence against plain loops."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from jax_itm.arrays import NEG_INF, mean_pool
 from jax_itm.models import Gpo, Gru, HremPooling, RegionEncoder, TransformerLayer, max_pool
+from jax_itm.models.layers import gelu, token_product
 from jax_itm.models.packed_gru import Weights, pack, packed_gru
-from jax_itm.models.pooling import descending_rank, pool_by_rank, pool_sorted, sinusoidal, top_mean
+from jax_itm.models.pooling import (
+    descending_rank,
+    pool_by_rank,
+    pool_item_by_item,
+    pool_sorted,
+    sinusoidal,
+    top_mean,
+)
 from jax_itm.models.recurrent import Direction, run_cells
 
 B, N, D = 4, 6, 5
@@ -133,6 +143,25 @@ def test_masked_positions_are_invisible_to_attention(post_norm):
     np.testing.assert_allclose(one[MASK], two[MASK], rtol=1e-5, atol=1e-6)
 
 
+def test_gelu_is_flaxs_to_rounding():
+    x = jnp.linspace(-8, 8, 1001)
+    exact = lambda x: nn.gelu(x, approximate=False)
+    np.testing.assert_allclose(gelu(x), exact(x), atol=1e-6)
+    slope = lambda f: jax.vmap(jax.grad(f))(x)
+    np.testing.assert_allclose(slope(gelu), slope(exact), atol=1e-6)
+
+
+def test_a_layers_product_is_that_of_dot_general():
+    x = jax.random.normal(jax.random.key(4), (B, N, 3, 2))
+    kernel = jax.random.normal(jax.random.key(5), (3, 2, 4, 5))
+    dimensions = (((2, 3), (0, 1)), ((), ()))
+    expected, backward = jax.vjp(lambda x, kernel: lax.dot_general(x, kernel, dimensions), x, kernel)
+    actual, flat_backward = jax.vjp(lambda x, kernel: token_product(x, kernel, dimensions), x, kernel)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+    for a, b in zip(flat_backward(expected), backward(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
 def test_the_mean_of_the_largest_is_that_of_the_loop():
     for k in (1, 2, 4):
         for b, count in enumerate(COUNTS):
@@ -200,7 +229,7 @@ def test_dropout_of_attention_weights_differs_between_items():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_pooling_by_sorting_is_pooling_by_counting(seed):
+def test_pooling_by_sorting_or_item_by_item_is_pooling_by_counting(seed):
     """Values with ties, masked tokens, and weights of which some are 0: value and both gradients."""
     rng = np.random.default_rng(seed)
     x = jnp.asarray(rng.integers(-3, 4, (4, 6, 5)), jnp.float32) / 3
@@ -211,6 +240,8 @@ def test_pooling_by_sorting_is_pooling_by_counting(seed):
     masked = lambda x: jnp.where(mask[..., None], x, NEG_INF)
     counted = lambda x, weights: jnp.sum(pool_by_rank(x, mask, weights) * cotangent)
     by_sorting = lambda x, weights: jnp.sum(pool_sorted(masked(x), weights) * cotangent)
+    by_item = lambda x, weights: jnp.sum(pool_item_by_item(masked(x), weights, count) * cotangent)
     expected = jax.value_and_grad(counted, (0, 1))(x, weights)
-    actual = jax.value_and_grad(by_sorting, (0, 1))(x, weights)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), actual, expected)
+    for form in (by_sorting, by_item):
+        actual = jax.value_and_grad(form, (0, 1))(x, weights)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), actual, expected)
