@@ -60,6 +60,7 @@ def _stacked(modules: Sequence[nn.Module]) -> tuple[Callable[..., Array], PyTree
 
     def call(values: PyTree, *args: Any) -> Array:
         params, key = values
-        return alike.apply({"params": params}, *args, rngs={} if key is None else {"dropout": key})
+        output: Any = alike.apply({"params": params}, *args, rngs={} if key is None else {"dropout": key})
+        return output
 
     return call, (jax.tree.map(lambda *leaves: jnp.stack(leaves), *params), keys)
