@@ -18,6 +18,7 @@ from jax_itm.config import (
 )
 from jax_itm.config.loss_fields import LOSSES
 from jax_itm.config.reference import reference
+from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.durations import steps_of
 from jax_itm.errors import UserError
 from jax_itm.losses import components, dimension, sampling, spatial, triplets
@@ -184,6 +185,24 @@ def test_every_field_takes_a_value_or_refuses_it_in_one_line(preset):
                 refused += 1
                 assert "\n" not in str(error) and "config." in str(error)
     assert refused > 5 * len(names)  # a control: most of these are nonsense for most fields
+
+
+@pytest.mark.parametrize("name", ["data.max_words", "data.min_count", "data.vocab_size", "data.tokenizer"])
+@pytest.mark.parametrize("value", [None, -1, 0, 1, 2, 3, 10**9, 1e9, "", "wordpiece", []])
+def test_what_a_tokenizer_is_told_is_refused_or_works(name, value):
+    """The check is not all: what it accepts must also run."""
+    config = default("info_nce").unlock()
+    with config.data.ignore_type():
+        config.data[name.removeprefix("data.")] = value
+    try:
+        check(config)
+        data = config.data
+        fitted = Tokenizer.fit(["a dog", "a cat"], data.tokenizer, data.min_count, data.vocab_size)
+    except UserError as error:
+        assert "\n" not in str(error) and f"config.{name}" in str(error)
+        return
+    ids, mask = fitted.encode(["a dog runs far", ""], min(data.max_words, 100))
+    assert mask.any(axis=1).all() and ids.max() < len(fitted)
 
 
 def test_explain_says_where_each_value_comes_from():

@@ -198,7 +198,7 @@ def test_wrong_inputs_are_one_line(place, tmp_path, capsys):
     run = str(place / "run")
     says(capsys, main(["evaluate", "--workdir", str(tmp_path / "none")]), "none: no checkpoint there")
     assert not (tmp_path / "none").exists()
-    says(capsys, main(["evaluate", "--workdir", run]), "no split 'test'", "dev")
+    says(capsys, main(["evaluate", "--workdir", run, "--split", "test"]), "no split 'test'", "dev")
     says(capsys, train(place, "no", "--config.batch_size=12"), "batch_size=12: not divisible by 8 devices")
     says(capsys, train(place, "no", "--config.batch_sise=16"), "did you mean 'batch_size'")
     says(
