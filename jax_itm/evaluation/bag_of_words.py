@@ -78,7 +78,9 @@ class Bags:
     def fit(cls, tokenizer: Tokenizer, max_words: int, captions: list[str]) -> "Bags":
         """With the document frequencies of `captions`."""
         every = cls(tokenizer, max_words, np.arange(len(tokenizer)), np.ones(len(tokenizer)))
-        documents = sum(np.sum(counts > 0, axis=0) for counts in every._counts(captions))
+        documents = np.zeros(len(tokenizer), np.int64)
+        for counts in every._counts(captions):
+            documents += np.sum(counts > 0, axis=0)
         ids = np.flatnonzero(documents)
         return cls(tokenizer, max_words, ids, np.log(len(captions) / documents[ids]))
 
