@@ -59,23 +59,33 @@ def embed_images(matcher: Matcher, split: Split) -> np.ndarray:
 
 
 class Bags:
-    """Word counts times the words' inverse document frequencies, L2-normalised."""
+    """Word counts times the words' inverse document frequencies, L2-normalised.
 
-    def __init__(self, tokenizer: Tokenizer, max_words: int, inverse_frequency: np.ndarray):
+    Words that the training captions lack are left out: no regression can say anything of them, and a
+    published vocabulary of 30,000 would need a matrix of 7 GB.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_words: int, ids: np.ndarray, inverse_frequency: np.ndarray):
         self.tokenizer = tokenizer
         self.max_words = max_words
+        self.ids = ids  # of the words, ascending
         self.inverse_frequency = inverse_frequency
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
     @classmethod
     def fit(cls, tokenizer: Tokenizer, max_words: int, captions: list[str]) -> "Bags":
         """With the document frequencies of `captions`."""
-        bags = cls(tokenizer, max_words, np.ones(len(tokenizer)))
-        documents = sum(np.sum(counts > 0, axis=0) for counts in bags._counts(captions))
-        bags.inverse_frequency = np.log(len(captions) / np.maximum(documents, 1))
-        return bags
+        every = cls(tokenizer, max_words, np.arange(len(tokenizer)), np.ones(len(tokenizer)))
+        documents = np.zeros(len(tokenizer), np.int64)
+        for counts in every._counts(captions):
+            documents += np.sum(counts > 0, axis=0)
+        ids = np.flatnonzero(documents)
+        return cls(tokenizer, max_words, ids, np.log(len(captions) / documents[ids]))
 
     def __call__(self, captions: list[str]) -> Iterator[np.ndarray]:
-        """Yields the bags (n, vocabulary) of `CHUNK` captions at a time."""
+        """Yields the bags (n, words) of `CHUNK` captions at a time."""
         for counts in self._counts(captions):
             yield _normalise(counts * self.inverse_frequency)
 
@@ -85,7 +95,7 @@ class Bags:
             ids, mask = self.tokenizer.encode(captions[start : start + CHUNK], self.max_words)
             counts = np.zeros((len(ids), len(self.tokenizer)), np.float32)
             np.add.at(counts, (np.arange(len(ids))[:, None], ids), mask)
-            yield counts
+            yield counts[:, self.ids]
 
 
 class Moments(NamedTuple):
@@ -121,7 +131,7 @@ def fit(bags: Bags, training: Split, images: np.ndarray) -> np.ndarray:
 
 def moments(bags: Bags, captions: list[str], targets: np.ndarray) -> Moments:
     """The moments of captions and the embeddings (t, d) of their images."""
-    size = len(bags.tokenizer)
+    size = len(bags)
     gram = np.zeros((size, size))
     cross = np.zeros((size, targets.shape[1]))
     done = 0

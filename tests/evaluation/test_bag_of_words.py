@@ -6,7 +6,7 @@ from jax_itm.checkpoint.checkpoints import Description
 from jax_itm.config import Facts, default
 from jax_itm.data.split import Split
 from jax_itm.data.tokenizer import Tokenizer
-from jax_itm.evaluation.bag_of_words import bag_of_words
+from jax_itm.evaluation.bag_of_words import Bags, bag_of_words
 from jax_itm.inference.matcher import Matcher
 
 
@@ -55,6 +55,15 @@ def rsum(ordered):
 
 def test_words_are_enough_where_order_says_nothing():
     assert rsum(ordered=False) > 480
+
+
+def test_words_that_the_training_captions_lack_take_no_room():
+    """Of a published vocabulary most words do not occur."""
+    large = Tokenizer.fit([f"word{k}" for k in range(500)])
+    bags = Bags.fit(large, 8, ["word1 word2", "word2 word7", "word7"])
+    [counts] = bags(["word2 word400", "word7 word7"])
+    assert len(bags) == 5 and counts.shape == (2, 5)  # three words, [CLS] and [SEP]
+    assert np.count_nonzero(counts, axis=1).tolist() == [1, 1]  # those in every caption say nothing
 
 
 def test_words_are_not_enough_where_order_decides():
