@@ -18,6 +18,9 @@ T = TypeVar("T")
 # By which variable JAX recognises a launcher, and which one holds the number of processes it has started.
 LAUNCHERS = (("SLURM_STEP_NODELIST", "SLURM_NTASKS"), ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"))
 
+# What JAX reads of a step of SLURM; without all of them it takes the process for the only one.
+SLURM_STEP = ("SLURM_STEP_NODELIST", "SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+
 EVERYWHERE = "run the same command on every host (TPU VM: --worker=all, SLURM: srun)"
 
 
@@ -127,6 +130,12 @@ def _is_announced() -> bool:
     if nodes != "1" and "SLURM_STEP_NODELIST" not in environment:
         raise UserError(
             f"SLURM has allocated {nodes} nodes, but this process would use only one: start it with srun"
+        )
+    missing = [name for name in SLURM_STEP if name not in environment]
+    if SLURM_STEP[0] not in missing and missing:
+        raise UserError(
+            f"{', '.join(missing)}: not set, though {SLURM_STEP[0]} is; pass on all of SLURM's variables (into a"
+            f" container, too), or unset {SLURM_STEP[0]} for a process on its own"
         )
     return (
         environment.get("TPU_ML_PLATFORM") == "JAX"  # set by `import jax` if it finds TPU chips and libtpu

@@ -169,12 +169,24 @@ def test_bad_options_are_refused(cluster, message):
         start(cluster)
 
 
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+
+
+@pytest.mark.parametrize("lost", ["SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"])
+def test_a_part_of_slurms_variables_is_refused(monkeypatch, lost):
+    for name, value in (SLURM | {"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_NTASKS": "2"}).items():
+        if name != lost:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"{lost}: not set, though SLURM_STEP_NODELIST is"):
+        start()
+
+
 @pytest.mark.parametrize(
     ("env", "several"),
     [
         ({}, False),
-        ({"SLURM_STEP_NODELIST": "n1", "SLURM_NTASKS": "1"}, False),
-        ({"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS": "2"}, True),
+        (SLURM | {"SLURM_STEP_NODELIST": "n1", "SLURM_NTASKS": "1"}, False),
+        (SLURM | {"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS": "2"}, True),
         ({"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1", "OMPI_COMM_WORLD_SIZE": "4"}, True),
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False),  # a notebook's pod
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, True),
