@@ -134,7 +134,7 @@ def _is_announced() -> bool:
     missing = [name for name in SLURM_STEP if name not in environment]
     if SLURM_STEP[0] not in missing and missing:
         raise UserError(
-            f"{', '.join(missing)}: not set, though {SLURM_STEP[0]} is; pass on all of SLURM's variables, into"
+            f"{', '.join(missing)}: not set, though {SLURM_STEP[0]} is; pass on all variables of SLURM, into"
             f" a container, too, or unset {SLURM_STEP[0]} for a process on its own"
         )
     return (
