@@ -18,8 +18,8 @@ Initializer = nn.initializers.Initializer
 def gelu(x: Array) -> Array:
     """The exact GELU, `x/2 (1 + erf(x / sqrt 2))`.
 
-    In float32 as it is written, as PyTorch has it: CPUs take erfc, which Flax uses, in three passes and twice
-    as long. Shorter types need the digits that erfc keeps where the sum cancels.
+    In float32 as it is written, as PyTorch has it: forwards CPUs take twice as long for erfc, which Flax uses.
+    Shorter types need the digits that erfc keeps where the sum cancels.
     """
     if x.dtype != jnp.float32:
         return nn.gelu(x, approximate=False)
