@@ -26,7 +26,10 @@ CASES = {
     "vit": (lambda remat: Vit(3, 2, 8, 8, 16, remat=remat), (PIXELS,)),
     "bert": (lambda remat: Bert(10, 8, 3, 2, 5, dropout=0.3, remat=remat), (TEXT,)),
     "clip": (lambda remat: ClipText(10, 8, 3, 2, 5, remat=remat), (TEXT,)),
-    "uniter": (lambda remat: Uniter(10, 8, 4, 2, remat=remat), ({"text": TEXT, "image": REGIONS},)),
+    "uniter": (
+        lambda remat: Uniter(vocab=10, hidden=8, layers=4, heads=2, remat=remat),
+        ({"text": TEXT, "image": REGIONS},),
+    ),
     "unet": (lambda remat: DualPath(8, layers=3, heads=2, remat=remat), (SIDE, SIDE)),
 }
 
