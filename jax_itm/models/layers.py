@@ -18,7 +18,7 @@ Initializer = nn.initializers.Initializer
 def gelu(x: Array) -> Array:
     """The exact GELU, `x/2 (1 + erf(x / sqrt 2))`.
 
-    In float32 as it is written, as PyTorch has it: forwards CPUs take twice as long for erfc, which Flax uses.
+    In float32 as it is written, as PyTorch has it: CPUs take twice as long for the erfc of Flax.
     Shorter types need the digits that erfc keeps where the sum cancels.
     """
     if x.dtype != jnp.float32:
