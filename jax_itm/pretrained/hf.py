@@ -6,12 +6,9 @@ Which name is which: `text_families.py`, `image_families.py`.
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from jax_itm.errors import UserError
 from jax_itm.pretrained.family import Family
 from jax_itm.pretrained.hf_families import FAMILIES
-from jax_itm.pretrained.mapper import Weights, map_weights
 from jax_itm.types import Architecture
 
 # The largest value of a field; a file that says more describes no encoder, but would fill the memory.
@@ -112,25 +109,3 @@ def encoder_family(side: str, arch: Architecture, has_own_projection: bool, sour
     elif family.projection:
         unused += (family.projection,)
     return family._replace(names=lambda _: names, unused=unused)
-
-
-def encoder_parameters(
-    side: str,
-    arch: Architecture,
-    weights: Weights,
-    shapes: Mapping[str, Any],
-    has_own_projection: bool = False,
-) -> dict[str, np.ndarray]:
-    """The parameters of a `BackboneEncoder` that published weights are: {path: float32 array}.
-
-    Args:
-        side: "image" or "text".
-        arch: what `read_architecture` returned.
-        weights: of the directory.
-        shapes: the encoder's abstract parameters by path.
-        has_own_projection: as in `encoder_family`.
-
-    Raises:
-        UserError: names the weights that are missing, left over, of another shape, or not finite.
-    """
-    return map_weights(encoder_family(side, arch, has_own_projection, weights.source), arch, weights, shapes)

@@ -4,7 +4,7 @@ Which name is which parameter: `text_families.py`, `image_families.py`. PyTorch'
 (out, in, h, w), Flax's (in, out) and (h, w, in, out).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,9 +77,10 @@ def select_weights(family: Family, names: Mapping[str, str], weights: Weights) -
     return weights._replace(arrays=arrays)
 
 
-def uses(family: Family, arch: Architecture, name: str) -> bool:
-    """Whether a parameter is made of the weights of this published name."""
-    return name.removeprefix(family.prefix) in family.names(arch)
+def unused_weights(family: Family, arch: Architecture, published: Iterable[str]) -> list[str]:
+    """Those of the published names of whose weights no parameter is made."""
+    used = family.names(arch)
+    return [name for name in published if name.removeprefix(family.prefix) not in used]
 
 
 def published_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:

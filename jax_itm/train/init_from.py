@@ -28,7 +28,7 @@ from jax_itm.models import build
 from jax_itm.pretrained import hf
 from jax_itm.pretrained.files import DESCRIPTION, find_directory, read_weights
 from jax_itm.pretrained.hf_families import FAMILIES
-from jax_itm.pretrained.mapper import Weights, map_weights, uses
+from jax_itm.pretrained.mapper import Weights, map_weights, unused_weights
 from jax_itm.pretrained.open_clip import description_file, read_description, read_encoder_weights
 from jax_itm.pretrained.preprocessor import read_preprocessor
 from jax_itm.train.start_rules import Source
@@ -81,10 +81,10 @@ def _read_bert(config: Config, facts: Facts) -> Source:
     facts = facts._replace(vocab=len(tokenizer))
     shapes = _abstract_params(build.uniter(config, facts), example_batch(config, facts))
     weights = Weights(read_weights(folder), str(folder))
-    params = map_weights(FAMILIES["pair"]["bert"], {"layers": config.uniter.layers}, weights, shapes)
     family = FAMILIES["pair"]["bert"]
     arch = {"layers": config.uniter.layers}
-    unused = [weight for weight in weights.arrays if not uses(family, arch, weight)]
+    params = map_weights(family, arch, weights, shapes)
+    unused = unused_weights(family, arch, weights.arrays)
     return Source(name, params, False, tokenizer, facts, _unused_note(folder, unused))
 
 
@@ -128,10 +128,10 @@ def _read_encoders(config: Config, facts: Facts) -> Source | None:
         inputs = example_batch(config, facts)[side]
         shapes = _abstract_params(build.encoder(config, facts, side), inputs)
         own = config[side].pooling == "clip"
-        encoder = hf.encoder_parameters(side, arch, weights[folder], shapes, own)
-        params |= {f"{side}/{path}": value for path, value in encoder.items()}
         family = hf.encoder_family(side, arch, own, str(folder))
-        unused[folder] = [weight for weight in unused[folder] if not uses(family, arch, weight)]
+        encoder = map_weights(family, arch, weights[folder], shapes)
+        params |= {f"{side}/{path}": value for path, value in encoder.items()}
+        unused[folder] = unused_weights(family, arch, unused[folder])
     notes: tuple[str, ...] = ()
     if _is_one_clip(config, folders) and LOGIT_SCALE in weights[folders["text"]].arrays:
         scale, note = _clip_scale(config, weights[folders["text"]])

@@ -29,7 +29,7 @@ from jax_itm.methods import build, example_batch
 from jax_itm.models import BackboneEncoder, backbone, normalise_pixels
 from jax_itm.pretrained import hf
 from jax_itm.pretrained.files import find_directory, read_weights
-from jax_itm.pretrained.mapper import Weights
+from jax_itm.pretrained.mapper import Weights, map_weights
 from jax_itm.pretrained.preprocessor import read_preprocessor
 from jax_itm.train.init_from import read_source
 from jax_itm.train.optimizer import build as build_optimizer
@@ -45,7 +45,8 @@ def loaded(side: str, folder: Path, inputs):
     module = backbone(side, arch | shown)
     like = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), inputs)["params"], sep="/")
     like = {f"backbone/{path}": value for path, value in like.items()}
-    values = hf.encoder_parameters(side, arch, Weights(read_weights(folder), "FILE"), like)
+    family = hf.encoder_family(side, arch, False, "FILE")
+    values = map_weights(family, arch, Weights(read_weights(folder), "FILE"), like)
     assert values.keys() == like.keys()  # every parameter has a published value
     return module, {"params": jax.tree.map(jnp.asarray, unflatten_dict(values, sep="/")["backbone"])}
 
