@@ -5,6 +5,11 @@ from collections.abc import Iterable
 
 MAX_MESSAGE = 1000  # characters of an error message
 
+# Fields that make a training step need less memory, the cheapest first.
+LESS_MEMORY = (
+    "config.remat=True, config.micro_batches=2 or more, config.fsdp=True, or a smaller config.batch_size"
+)
+
 LOST = 75  # exit status of a process that has lost another: sysexits' "temporary failure, try again"
 
 

@@ -48,6 +48,21 @@ def locked(folder: str, kind: str) -> Iterator[None]:
                 file.parent.rmdir()
 
 
+def hold(handle: int) -> bool:
+    """Locks an open file or folder until it is closed; False where the file system has no locks.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
 def _holder(file: Path) -> str:
     try:
         return file.read_text().strip()
@@ -60,12 +75,10 @@ def _lock(file: Path) -> int | None:
     while True:
         handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hold(handle)
         except BlockingIOError:
             os.close(handle)
             return None
-        except OSError:  # the file system has no locks
-            pass
         with contextlib.suppress(FileNotFoundError):
             if os.stat(file).st_ino == os.fstat(handle).st_ino:
                 break

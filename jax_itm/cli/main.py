@@ -27,7 +27,7 @@ from jax_itm.cli import (
     train,
 )
 from jax_itm.distributed.offline import without_tpu
-from jax_itm.errors import UserError, memory_shortage
+from jax_itm.errors import LESS_MEMORY, UserError, memory_shortage
 
 
 class Command(Protocol):
@@ -106,8 +106,8 @@ def _out_of_memory(message: str) -> str:
     shortage = memory_shortage(message)
     amount = f" ({shortage})" if shortage else ""
     return (
-        f"a device has too little memory{amount}: set config.remat=True, config.micro_batches=2 or more,"
-        " config.fsdp=True, or a smaller config.batch_size; python -m jax_itm compile tells beforehand"
+        f"a device has too little memory{amount}: set {LESS_MEMORY}; python -m jax_itm compile tells"
+        " beforehand"
     )
 
 

@@ -1,7 +1,6 @@
 """From raw files to a prepared data set."""
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import io
@@ -24,6 +23,7 @@ from jax_itm.data.sources.raw import Raw
 from jax_itm.data.sources.registry import DataSet, data_set
 from jax_itm.data.tfds_builder import Builder
 from jax_itm.errors import UserError
+from jax_itm.lock import hold
 from jax_itm.progress import track
 from jax_itm.storage import local_path
 
@@ -202,12 +202,12 @@ def _exclusive(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # the file system has no locks
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(f"{folder}: another process is preparing it; wait until it ends") from error
-            for incomplete in folder.glob(f"{INCOMPLETE_PREFIX}*"):
+        try:
+            is_locked = hold(handle)
+        except BlockingIOError as error:
+            raise UserError(f"{folder}: another process is preparing it; wait until it ends") from error
+        with contextlib.suppress(OSError):  # what cannot be removed stays
+            for incomplete in folder.glob(f"{INCOMPLETE_PREFIX}*") if is_locked else ():
                 shutil.rmtree(incomplete)
         yield
     finally:

@@ -21,7 +21,7 @@ def make_mesh(devices: int | None = None) -> Mesh:
     return mesh_over(available[: devices or len(available)])
 
 
-def mesh_over(devices: Sequence[Any], axis: str = AXIS) -> Mesh:
+def mesh_over(devices: Sequence[Any]) -> Mesh:
     """A mesh with one Auto axis over the devices, in the order that JAX lists them: row by row of a slice.
 
     Linen needs Auto axes; JAX's default is Explicit since 0.9. In a snake all neighbours of a ring would be
@@ -29,7 +29,7 @@ def mesh_over(devices: Sequence[Any], axis: str = AXIS) -> Mesh:
     or v6e in that order, such as it makes where 8 lists of candidates are split over 32 chips, and stops. The
     way back from the end of a row uses links that no other step of the ring does.
     """
-    return Mesh(np.asarray(devices), (axis,), axis_types=(AxisType.Auto,))
+    return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

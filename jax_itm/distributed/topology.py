@@ -30,17 +30,20 @@ def offline_devices(name: str) -> list[Any]:
             f"--topology {name}: must be a generation ({known}) and a shape, such as v5e:4x8 or h100:8"
         )
     without_tpu()
-    options: dict[str, Any] = {"platform": "tpu", "topology_name": name}
-    if generation in TWO_CORES:
-        options["chip_config_name"] = "megacore"
+    options: dict[str, Any]
     if generation in GPUS:
+        extra = EXTRA
         hosts = shape if "x" in shape else f"1x{shape}"
         options = {"platform": "cuda", "topology_name": "", "target_config": GPUS[generation]}
         options["topology"] = f"1x{hosts}"  # slices, hosts of a slice, devices of a host
+    else:
+        extra = "aot"
+        options = {"platform": "tpu", "topology_name": name}
+        if generation in TWO_CORES:
+            options["chip_config_name"] = "megacore"
     try:
         return list(topologies.get_topology_desc(**options).devices)
     except Exception as error:  # of many types, from the library that is loaded here
         reason = " ".join(str(error).split())[:200]
-        extra = EXTRA if generation in GPUS else "aot"
         where = f"the compiler comes with pip install -e .[{extra}]"
         raise UserError(f"--topology {name}: {reason} ({where})") from error

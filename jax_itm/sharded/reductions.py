@@ -138,7 +138,7 @@ def tile_gradients(
         tile, x, y = matrix.scores(rows, columns, strip)
         here = work(tile, rows, columns, params, weight)
         (dx, row), (dy, column) = states.rows, states.columns
-        dx, dy = [*dx], [*dy]
+        dx, dy = list(dx), list(dy)
         for (i, j), cotangent in zip(matrix.products.learnt, here.scores, strict=True):
             dx[i] += matrix.dot(cotangent, y[j], (1, 0))
             dy[j] += _transposed_dot(matrix, cotangent, x[i], cheap)

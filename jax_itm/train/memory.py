@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jax_itm.checkpoint.state import State, split_stats, with_stats
+from jax_itm.errors import LESS_MEMORY
 from jax_itm.methods.base import Method
 from jax_itm.platforms import device_memory, is_cpu
 from jax_itm.types import Batch, PyTree
@@ -30,7 +31,7 @@ class Need(NamedTuple):
 def need(method: Method, state: State, batch: Batch, mesh: Mesh) -> Need:
     """What a training step needs at least, from shapes alone.
 
-    For IAIS's base on a v5e 4x8 it says 18.7 GiB of activations, the compiler 21.2 of temporary memory. What
+    For IAIS's base on a v5e 4x8 it says 18.7 GiB of activations, the compiler 22.1 of temporary memory. What
     is remade in the backward pass (`remat`) is not counted.
 
     Args:
@@ -46,7 +47,7 @@ def need(method: Method, state: State, batch: Batch, mesh: Mesh) -> Need:
         loss = lambda params: method.loss(with_stats(params, stats), batch, key, jnp.int32(0))[0]
         return jax.vjp(loss, trainable)[1]
 
-    kept = jax.tree.leaves(jax.eval_shape(backward, trainable, stats, _shapes(batch)))
+    kept = jax.tree.leaves(jax.eval_shape(backward, trainable, stats, batch))
     parameters = {(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(trainable)}
     activations = sum(_bytes(leaf) for leaf in kept if (leaf.shape, leaf.dtype) not in parameters)
     gradients = split_stats(state.params)[0]
@@ -64,8 +65,7 @@ def shortage(method: Method, state: State, batch: Batch, mesh: Mesh) -> str:
     parts = f"{needed.state / GIB:.1f} of state and gradients, {needed.activations / GIB:.1f} of activations"
     return (
         f"this needs about {sum(needed) / GIB:.1f} GiB a device ({parts}) and there are {limit / GIB:.1f}:"
-        " config.remat=True, config.micro_batches=2 or more, config.fsdp=True or a smaller config.batch_size"
-        " need less; python -m jax_itm compile tells how much"
+        f" {LESS_MEMORY} need less; python -m jax_itm compile tells how much"
     )
 
 
