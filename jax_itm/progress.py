@@ -37,7 +37,7 @@ def track(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
 
     Args:
         items: of a piece of work, each asked for when the one before is done.
-        total: how many there are.
+        total: how many there are; 0 where nobody knows.
         label: what is done, such as "encoding images".
     """
     if not _shown.get():
@@ -59,7 +59,7 @@ def track(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
 def _bar(label: str, total: int) -> Iterator:
     columns = (TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total)
+        task = bar.add_task(label, total=total or None)
         yield lambda done, seconds: bar.update(task, completed=done)
 
 
@@ -72,6 +72,7 @@ def _lines(label: str, total: int) -> Iterator:
         if seconds - last >= LINE_SECONDS and done:
             last = seconds
             left = timedelta(seconds=round(seconds / done * (total - done)))
-            print(f"{label}: {done:,} of {total:,}, {left} left", file=sys.stderr, flush=True)
+            rest = f" of {total:,}, {left} left" if total else ""
+            print(f"{label}: {done:,}{rest}", file=sys.stderr, flush=True)
 
     yield show

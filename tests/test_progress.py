@@ -30,6 +30,12 @@ def test_lines_say_how_far_and_how_long(clock, capsys):
     assert len(lines) == 3 and all(re.fullmatch(line, each) for each in lines)
 
 
+def test_where_nobody_knows_how_many_there_are(clock, capsys):
+    with progress.shown():
+        assert len(list(progress.track(clock(10), 0, "writing train"))) == 10
+    assert capsys.readouterr().err.splitlines()[0] == "writing train: 1"
+
+
 def test_what_is_soon_over_says_nothing(monkeypatch, capsys):
     with progress.shown():
         assert list(progress.track(iter("abc"), 3, "reading")) == ["a", "b", "c"]

@@ -1,5 +1,7 @@
 """Reading batches in other processes, which leave signals to the one that trains."""
 
+import contextlib
+import gc
 import os
 import signal
 import threading
@@ -49,6 +51,20 @@ def read_in_processes(dataset: grain.IterDataset, workers: int) -> Generator[Any
         ) from error
     finally:
         elements.close()
+
+
+def give_memory_back() -> None:
+    """Waits until the shared memory of all batches that nobody holds any more is given back.
+
+    Grain does that in a thread of its own. Python, where it ends before that, drops what is left to do and
+    says that memory has leaked.
+    """
+    gc.collect()  # the last batch may be part of a cycle
+    with contextlib.suppress(ImportError, AttributeError):  # of Grain's own; it has no other way to wait
+        from grain._src.python.ipc.shared_memory_array import SharedMemoryArray
+
+        if SharedMemoryArray._del_thread_pool:
+            SharedMemoryArray._del_thread_pool.apply(int)  # one thread: this waits for all before it
 
 
 def _ignore_signals(worker: int, workers: int) -> None:

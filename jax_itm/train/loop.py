@@ -1,7 +1,6 @@
 """Training: evaluate and save when due, take a batch, update, log; until the last step or a signal."""
 
 import contextlib
-import gc
 from collections.abc import Iterator
 from contextlib import closing
 from signal import Signals
@@ -14,6 +13,7 @@ from jax_itm import config as config_lib
 from jax_itm.data.augment import augmentation_of
 from jax_itm.data.batches import BatchIterator, BatchOptions, ProcessShard, train_batches
 from jax_itm.data.image_transforms import image_transform_of
+from jax_itm.data.readers import give_memory_back
 from jax_itm.distributed import preflight
 from jax_itm.distributed.cluster import AUTODETECT, Cluster, is_main_process, is_single_process, start
 from jax_itm.distributed.mesh import per_device, shard_local_batch
@@ -72,7 +72,7 @@ def train(config: Config, workdir: str, cluster: Cluster = AUTODETECT, accept_ne
             provenance.record(workdir, int(run.state.step))
         with finishing_saves(run), StopSignal() as stop_signal, jax.set_mesh(mesh):
             stopped_by = loop(run, workdir, stop_signal)
-            gc.collect()  # the last batch may lie in memory shared with the readers
+            give_memory_back()
     return 128 + stopped_by if stopped_by else 0
 
 

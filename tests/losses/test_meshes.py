@@ -89,11 +89,12 @@ def of_images(alone):
     return {"info_nce": (value, grads[:1])}
 
 
-def agree(actual, alone, values=1e-6, gradients=5e-7):
+def agree(actual, alone, values=1e-6, gradients=3e-7):
     for name, (value, grads) in actual.items():
         assert apart(value, alone[name][0]) < values, name
         for grad, expected in zip(grads, alone[name][1], strict=True):
             loose = 10 if name in ("soft", "sampling", "cdds") else 1  # divided by a temperature of 0.02
+            loose = 2 if name == "attended" else loose  # 3.2e-7 on one kind of EPYC
             assert apart(grad, expected) < loose * gradients, name
 
 

@@ -34,9 +34,10 @@ def curve(workdir) -> dict[int, float]:
 def test_lost_hanging_and_stopped_processes(place, monkeypatch):
     """After all of it: the parameters of the run that nothing disturbed, bit for bit."""
     parts = place / "parts"
-    status, outputs = run(command(place, "parts"), Fault(signal.SIGKILL, at=6, delay=0.01))
-    assert status[1] == -signal.SIGKILL and "Traceback" not in outputs[0]
-    assert status[0] == LOST and "another process is lost" in outputs[0], outputs[0]
+    status, outputs = run(command(place, "parts", patience=60.0), Fault(signal.SIGKILL, at=6, delay=0.01))
+    assert status == [LOST, -signal.SIGKILL] and "Traceback" not in outputs[0], outputs[0]
+    # XLA does not notice each broken collective; then the watchdog does
+    assert "another process is lost" in outputs[0] or "no progress for 60 s" in outputs[0], outputs[0]
     status, outputs = run(command(place, "parts", patience=45.0), Fault(signal.SIGSTOP, at=9))
     assert status[0] == LOST and "no progress for 45 s" in outputs[0], outputs[0]
     status, outputs = run(command(place, "parts"), Fault(signal.SIGTERM, at=10))
