@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jax_itm.errors import UserError
@@ -28,7 +29,13 @@ def mesh_over(devices: Sequence[Any]) -> Mesh:
     one link apart, not only those of a row. But the compiler has no way for collectives over parts of a v5e
     or v6e in that order, such as it makes where 8 lists of candidates are split over 32 chips, and stops. The
     way back from the end of a row uses links that no other step of the ring does.
+
+    Over several CPU devices it turns off JAX's cache of compiled programs for this process: jaxlib 0.10.2
+    does not keep the order of collectives there. A program from the cache hangs, or gives wrong values.
     """
+    if len(devices) > 1 and devices[0].platform == "cpu":
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()  # JAX looks at the option once
     return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 

@@ -23,6 +23,8 @@ What to know:
               or a tuple of them, that splits the batch; all other axes are free for the model. Devices that
               differ in those alone repeat the same work: a tuple of all axes divides it over all.
     jit       call the losses inside a jitted function, and take the gradient outside of any `shard_map`.
+    cache     over several virtual CPU devices, leave JAX's compilation cache off: in jaxlib 0.10.2 a program
+              that comes from it does not keep the order of its collectives, and hangs or gives wrong values.
     errors    `ArgumentError`, a ValueError in one line.
 
 `Plan` chooses between time and memory. Nothing here needs Flax, Optax, Orbax or TensorFlow.

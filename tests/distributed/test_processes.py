@@ -17,7 +17,6 @@ from jax_itm import losses
 from jax_itm.distributed import preflight
 from jax_itm.distributed.cluster import Cluster, start
 from jax_itm.errors import LOST, UserError
-from tests.helpers.paths import ROOT
 from tests.helpers.tiny_run import prepared
 
 SCRIPT = """
@@ -75,8 +74,7 @@ def free_port() -> str:
 def run_together(script: str, arguments: list[list[str]], devices: int) -> tuple[list[int], list[str]]:
     """The exit statuses and outputs of processes that run `script` at the same time."""
     flags = f"--xla_force_host_platform_device_count={devices}"
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
-    env = cache | os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script, *each],

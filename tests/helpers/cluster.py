@@ -12,7 +12,6 @@ SCRIPT = """
 import itertools, os, sys, threading
 import jax
 count, process, port, fault, *command = sys.argv[1:]
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 jax.distributed.initialize(
     f"localhost:{port}",
     int(count),
@@ -92,7 +91,6 @@ def run(command: list[str], fault: Fault = NONE, limit: float = 400) -> tuple[li
     root = Path(__file__).resolve().parents[2]
     flags = "--xla_force_host_platform_device_count=4"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
-    environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(root / ".cache" / "jax"))
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", SCRIPT, "2", str(index), port, ":".join(map(str, fault)), *command],
