@@ -15,15 +15,20 @@ from jax_itm.metrics.counter import RetrievalCounter
 from jax_itm.metrics.ranking import Counts, Ranks, compare, summary
 from jax_itm.metrics.reranking import Candidates, TopCandidates, combine_scores, reranked
 from jax_itm.metrics.retrieval import ranks, recall
+from jax_itm.metrics.significance import Difference, Interval, differences, intervals
 
 __all__ = [
     "Candidates",
     "Counts",
+    "Difference",
+    "Interval",
     "Ranks",
     "RetrievalCounter",
     "TopCandidates",
     "combine_scores",
     "compare",
+    "differences",
+    "intervals",
     "ranks",
     "recall",
     "reranked",
