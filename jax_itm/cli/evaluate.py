@@ -1,7 +1,6 @@
 """python -m jax_itm evaluate: the retrieval metrics of a run on a split."""
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 from jax_itm.cli.options import add_data_dir, add_processes, cluster_of
@@ -48,6 +47,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from jax_itm.distributed import preflight
     from jax_itm.distributed.cluster import is_main_process, start
     from jax_itm.distributed.watchdog import watchdog
+    from jax_itm.evaluation.results import with_intervals, write
     from jax_itm.plots.tables import table
 
     _check(args)
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     options = {f"--{name}": value for name, value in vars(args).items() if name not in PER_HOST}
     preflight.check(matcher.mesh, matcher.config, options, args.start_timeout)
     with watchdog(matcher.config.patience):
-        result = _evaluate(args, matcher)
+        result = with_intervals(_evaluate(args, matcher))
     if not is_main_process():
         return 0
     print(table([result]))
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if args.isd:
         print("ISD: " + ", ".join(f"{name} {value:.4g}" for name, value in result["isd"].items()))
     out = args.out or default_out(args.workdir, args, result)
-    _write_json(result, out)
+    write(result, out)
     print(f"Written to {out}")
     return 0
 
@@ -116,13 +116,3 @@ def _evaluate(args: argparse.Namespace, matcher: "Matcher") -> dict[str, Any]:
         first = jax_itm.load(args.rerank_from)
         return rerank(matcher, split, first, args.top_k, args.first_weight) | extra
     return evaluate(matcher, split, args.protocol) | extra
-
-
-def _write_json(result: dict[str, Any], path: str) -> None:
-    """Writes the result completely or not at all."""
-    from jax_itm.storage import as_path
-
-    out = as_path(path)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    partial.replace(out)

@@ -14,6 +14,7 @@ from absl import logging
 
 from jax_itm.cli import (
     attention,
+    compare,
     compile,
     config,
     convert,
@@ -54,6 +55,7 @@ COMMANDS: dict[str, Command] = {
     "compile": compile,
     "train": train,
     "evaluate": evaluate,
+    "compare": compare,
     "search": search,
     "report": report,
     "attention": attention,

@@ -9,6 +9,7 @@ import numpy as np
 from jax_itm.config import Facts
 from jax_itm.data.split import Split
 from jax_itm.errors import UserError
+from jax_itm.evaluation.results import QUERIES, Queries
 from jax_itm.inference.matcher import Matcher
 from jax_itm.inference.token_cache import attach_tokens, cached_sides
 from jax_itm.metrics import RetrievalCounter, compare
@@ -41,8 +42,8 @@ def evaluate(matcher: Matcher, split: Split, protocol: str = "full") -> dict[str
             images; "coco_5k" and "coco_1k", the same two, of splits of the published size alone.
 
     Returns:
-        {"protocol": {..}, "i2t": {"r1", "r5", "r10", "medr", ..}, "t2i": {..}, "rsum", "cost": {"pairs",
-        "seconds"}}. Recalls are percentages; the seconds are those of encoding and scoring.
+        {"protocol": {..}, "i2t": {"r1", "r5", "r10", "medr", ..}, "t2i": {..}, "rsum", "queries": `Queries`,
+        "cost": {"pairs", "seconds"}}. Recalls are percentages; the seconds are those of encoding and scoring.
 
     Raises:
         UserError: the split is not what the run was trained on, a score is not finite, or the split is not of
@@ -51,12 +52,13 @@ def evaluate(matcher: Matcher, split: Split, protocol: str = "full") -> dict[str
     folds = split_folds(split, protocol)
     start = time.perf_counter()
     encoded = encode_split(matcher, split)
-    result = count(matcher, encoded, split.caption_image, folds).result()
+    counter = count(matcher, encoded, split.caption_image, folds)
     pairs = len(split) * len(split.caption_image) // folds
     cost = {"pairs": pairs, "seconds": time.perf_counter() - start}
     return {
         "protocol": describe(matcher, split, matcher.method.score_name, folds),
-        **result,
+        **counter.result(),
+        QUERIES: Queries(counter.ranks(), split.caption_image),
         "cost": cost,
     }
 

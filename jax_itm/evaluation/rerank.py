@@ -12,6 +12,7 @@ import numpy as np
 from jax_itm.data.split import Split
 from jax_itm.errors import UserError
 from jax_itm.evaluation.evaluate import describe, device_counter, encode_split
+from jax_itm.evaluation.results import QUERIES, Queries
 from jax_itm.inference.matcher import Matcher, has_first_score
 from jax_itm.methods.base import PairScorer
 from jax_itm.metrics import Candidates, Ranks, TopCandidates, combine_scores, reranked, summary
@@ -66,7 +67,12 @@ def rerank(
     )
     cost = {"pairs": scores.pairs, "seconds": time.perf_counter() - start}
     protocol = describe(matcher, split, describe_score(matcher, source, top_k, first_weight))
-    return {"protocol": protocol | {"first_step": source.step}, **summary(reordered), "cost": cost}
+    return {
+        "protocol": protocol | {"first_step": source.step},
+        **summary(reordered),
+        QUERIES: Queries(reordered, split.caption_image),
+        "cost": cost,
+    }
 
 
 def check_options(matcher: Matcher, top_k: int, first_weight: float) -> None:

@@ -116,7 +116,7 @@ def differences(
     ends = _percentiles(np.concatenate(changes), level)
     images = np.ones((1, len(sides[0][0].captions)))
     means = [_metrics(hits, images, np.ones((1, len(hits))))[0] for hits in sides]
-    p = _permutation(*sides, seed)
+    p = _permutation(sides[0], sides[1], seed)
     return {
         name: Difference(float(means[0][k]), float(means[1][k]), ends[k], float(p[k]))
         for k, name in enumerate(NAMES)

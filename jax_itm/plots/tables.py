@@ -92,13 +92,24 @@ def _isd(name: str) -> Callable[[Group], str]:
     return cell
 
 
+def _interval(group: Group) -> str:
+    """Of a single run's rSum, for other queries; runs of several seeds have their spread."""
+    ends = group[0].get("intervals", {}).get("rSum")
+    return f"{ends[0]:.0f} to {ends[1]:.0f}" if ends and len(group) == 1 else ""
+
+
 def _minutes(group: Group) -> str:
     values = [result["minutes"] for result in group if "minutes" in result]
     return f"{fmean(values):.1f}" if values else ""
 
 
 # Names and cells; a cell is "" if no result of the row has the number.
-EXTRA_COLUMNS = (("ISDa", _isd("isda")), ("ISD", _isd("singular")), ("minutes", _minutes))
+EXTRA_COLUMNS = (
+    ("95 % interval", _interval),
+    ("ISDa", _isd("isda")),
+    ("ISD", _isd("singular")),
+    ("minutes", _minutes),
+)
 
 
 def _mean_and_spread(values: Sequence[float], digits: int) -> str:

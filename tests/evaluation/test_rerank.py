@@ -207,3 +207,18 @@ def test_isd_of_a_split_is_that_of_its_pairs():
     np.testing.assert_allclose(actual["isda"], np.mean(isda), rtol=1e-4)
     np.testing.assert_allclose(actual["language"], np.mean(language), rtol=1e-4)
     assert actual["singular"] == pytest.approx((actual["language"] + actual["vision"]) / 2)
+
+
+def test_the_ranks_of_queries_are_kept_and_compared(runs, capsys):
+    first = evaluate(runs, "dual")
+    (runs / "result.json").rename(runs / "first.json")
+    assert (runs / "result.npz").exists() and first["queries"] == "result.npz"
+    (runs / "result.npz").rename(runs / "first.npz")
+    text = (runs / "first.json").read_text()
+    (runs / "first.json").write_text(text.replace("result.npz", "first.npz"))
+    low, high = first["intervals"]["rSum"]
+    assert low <= first["rsum"] <= high
+    again = evaluate(runs, "cross", "--mode", "rerank", "--rerank_from", str(runs / "dual"), "--top_k", "5")
+    assert main(["compare", str(runs / "first.json"), str(runs / "result.json")]) == 0
+    row = f"| rSum | {first['rsum']:.1f} | {again['rsum']:.1f} |"
+    assert row in capsys.readouterr().out
