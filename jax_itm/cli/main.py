@@ -20,6 +20,7 @@ from jax_itm.cli import (
     convert,
     describe,
     evaluate,
+    neighbours,
     prepare,
     report,
     search,
@@ -61,6 +62,7 @@ COMMANDS: dict[str, Command] = {
     "attention": attention,
     "semantics": semantics,
     "convert": convert,
+    "neighbours": neighbours,
     "study": study,
 }
 

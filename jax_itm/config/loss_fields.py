@@ -149,6 +149,10 @@ CROSS_LOSSES: dict[str, Section] = {
         schedule=Field("exp", "of its weight over the run", choices=("exp", "linear", "log")),
         per_update_mean=Field(False, "a mean over a pool's anchors; as released, their sum"),
     ),
+    "pool_softmax": term(
+        0.0,
+        "softmax over the pairs of a pool, both ways; instead of rank (docs/methods/iais.md)",
+    ),
     "masked_lm": term(
         0.0,
         "UNITER's masked words, which the image helps to predict",
@@ -162,6 +166,14 @@ MINING: Section = {
     "hardest": count(31, "negatives of an anchor, which are scored again with gradient"),
     "random_for": duration("0 steps", "until then negatives are random: a start without pretraining"),
     "tile": count(400, "pairs scored at once without gradient"),
+    "neighbours": Field(
+        "",
+        "a file of `python -m jax_itm neighbours`: the pairs of a pool are near one another",
+        resume=True,
+        per_host=True,
+    ),
+    "near": Field(0.5, "neighbours: fraction of a pool that is near its first pair", at_least=0, at_most=1),
+    "ramp": duration("0 steps", "neighbours: from `random_for` on, the time in which `near` is reached"),
 }
 
 UNITER: Section = {
@@ -176,10 +188,22 @@ UNITER: Section = {
 }
 
 
+MATCHER: Section = {
+    "hidden": count(128, "width of a layer", at_most=65536),
+    "layers": count(2, "number of layers", at_most=1000),
+    "heads": count(4, "attention heads of a layer"),
+    "dropout": rate(0.1, "inside the layers"),
+    "late": Field(True, "late interaction of words and regions as a part of the score"),
+    "frozen": Field(True, "the encoders of config.start stay as they are"),
+}
+
+
 def model_fields(model: str) -> Section:
     """The sections that only this kind of model has."""
     if model == "cross_encoder":
         return {"losses": CROSS_LOSSES, "mining": MINING, "uniter": UNITER}
+    if model == "token_matcher":
+        return {"losses": CROSS_LOSSES, "mining": MINING, "matcher": MATCHER}
     score = Field(
         "cosine",
         "of an image and a text; cosine: of the embeddings; maxmean and mapped: of CDDS's tokens",

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 DUAL = "dual_encoder"
 CROSS = "cross_encoder"
+TOKENS = "token_matcher"
 
 
 class Preset(NamedTuple):
@@ -48,6 +49,19 @@ PRESETS: dict[str, Preset] = {
             "text.pooling": "mean",
         },
         "Ma et al., AAAI 2026, with half of the identity in S (`practical`)",
+    ),
+    "matcher": Preset(
+        TOKENS,
+        {
+            "batch_size": 64,
+            "losses.rank.weight": 0.0,
+            "losses.pool_softmax.weight": 1.0,
+            "losses.attention_alignment.form": "none",
+            "mining.pool": 8,
+            "mining.anchors": 8,
+            "mining.hardest": 7,
+        },
+        "Li et al., NeurIPS 2021 (ALBEF): a matcher on the tokens of a dual encoder, config.start",
     ),
     "iais": Preset(CROSS, {"batch_size": 400}, "Ren et al., ACL 2021: UNITER base and the released training"),
 }

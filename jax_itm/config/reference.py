@@ -6,7 +6,7 @@ python -m jax_itm.config.reference > docs/configuration.md
 from collections.abc import Iterator
 
 from jax_itm.config.fields import COMMON, Field, Section
-from jax_itm.config.loss_fields import CROSS_LOSSES, HEAD, LOSSES, MINING, UNITER, model_fields
+from jax_itm.config.loss_fields import CROSS_LOSSES, HEAD, LOSSES, MATCHER, MINING, UNITER, model_fields
 from jax_itm.config.presets import PRESETS
 
 INTRODUCTION = """# Configuration
@@ -44,6 +44,8 @@ def reference() -> str:
     parts.append("## A cross-encoder\n")
     parts += [_titled(term, f"losses.{name}") for name, term in CROSS_LOSSES.items()]
     parts += [_titled(MINING, "mining"), _titled(UNITER, "uniter")]
+    parts.append("## A matcher on the tokens of a dual encoder\n")
+    parts += ["The loss terms and the mining of a cross-encoder, and:\n", _titled(MATCHER, "matcher")]
     return "\n".join(parts)
 
 

@@ -197,8 +197,27 @@ def _check_cross_encoder(config: Config) -> None:
             f"config.micro_batches={config.micro_batches}: does not divide"
             f" config.mining.anchors={mining.anchors}"
         )
-    if config.uniter.hidden % config.uniter.heads:
+    losses = config.losses
+    if losses.pool_softmax.weight and losses.rank.weight:
         raise UserError(
-            f"config.uniter.heads={config.uniter.heads}: does not divide"
-            f" config.uniter.hidden={config.uniter.hidden}"
+            "config.losses.pool_softmax.weight: instead of config.losses.rank.weight; set that to 0"
         )
+    if mining.neighbours and not losses.pool_softmax.weight:
+        raise UserError("config.mining.neighbours: needs config.losses.pool_softmax.weight above 0")
+    name = "uniter" if "uniter" in config else "matcher"
+    if config[name].hidden % config[name].heads:
+        raise UserError(
+            f"config.{name}.heads={config[name].heads}: does not divide"
+            f" config.{name}.hidden={config[name].hidden}"
+        )
+    if name == "matcher":
+        _check_token_matcher(config)
+
+
+def _check_token_matcher(config: Config) -> None:
+    if config.losses.masked_lm.weight:
+        raise UserError("config.losses.masked_lm.weight: needs UNITER, whose words can be hidden")
+    if config.matcher.frozen and not config.start:
+        raise UserError("config.start: name the dual encoder's run whose tokens the matcher takes")
+    if config.image.norm != "none":
+        raise UserError("config.image.norm: a matcher takes encoders without batch normalisation")

@@ -14,6 +14,7 @@ import numpy as np
 from jax_itm.data.augment import Augmentation, augment_image
 from jax_itm.data.image_transforms import ImageTransform
 from jax_itm.data.images import collate_images
+from jax_itm.data.pools import Pools, pool_captions
 from jax_itm.data.readers import read_in_processes
 from jax_itm.data.split import Split
 from jax_itm.data.token_cache import pad_tokens
@@ -33,6 +34,7 @@ class BatchOptions(NamedTuple):
         max_regions: the number of regions to which images are padded.
         transform: how pixels are brought to one size.
         augmentation: how pixels are augmented; None for not at all.
+        pools: how the pairs of a pool are chosen; None where they follow one another in the stream.
     """
 
     batch_size: int
@@ -41,6 +43,7 @@ class BatchOptions(NamedTuple):
     max_regions: int
     transform: ImageTransform
     augmentation: Augmentation | None = None
+    pools: Pools | None = None
 
 
 @runtime_checkable
@@ -129,16 +132,23 @@ class _TrainSource:
         return MAX_STEPS
 
     def __getitem__(self, index: int) -> Batch:
-        options = self._options
         step = self._first_step + int(index)
-        captions = batch_captions(len(self._ids), options.batch_size, options.seed, step)
-        captions = captions[self._first_row : self._first_row + self._rows]
+        captions = self._captions(step)[self._first_row : self._first_row + self._rows]
         images = self._split.caption_image[captions]
         return {
             "image": self._images(images, step),
             "text": self._texts(captions),
             "image_id": images.astype(np.int32),
         }
+
+    def _captions(self, step: int) -> np.ndarray:
+        """The captions of the global batch."""
+        options = self._options
+        count, seed, pools = options.batch_size, options.seed, options.pools
+        if pools is None:
+            return batch_captions(len(self._ids), count, seed, step)
+        anchors = batch_captions(len(self._ids), count // pools.size, seed, step)
+        return pool_captions(anchors, self._split.caption_image, pools, seed, step)
 
     def _images(self, images: np.ndarray, step: int) -> dict[str, np.ndarray]:
         options = self._options

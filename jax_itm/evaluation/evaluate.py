@@ -115,7 +115,7 @@ def check_fits(config: Config, facts: Facts, split: Split) -> None:
 def precision_of(config: Config) -> str:
     """With what precision embeddings and scores are computed, in words."""
     model = config.dtype if config.precision == "default" else f"{config.dtype}, {config.precision}"
-    return f"model {model}" if "uniter" in config else f"encoders {model}, scores float32"
+    return f"encoders {model}, scores float32" if "head" in config else f"model {model}"
 
 
 def describe(matcher: Matcher, split: Split, score: str, folds: int = 1) -> dict[str, Any]:

@@ -48,7 +48,7 @@ from jax_itm.losses.dimension import (
     running_correlation,
 )
 from jax_itm.losses.masked_words import masked_lm
-from jax_itm.losses.mining import rank_loss
+from jax_itm.losses.mining import pool_softmax, rank_loss
 from jax_itm.losses.objectives import cdds, dias, iais
 from jax_itm.losses.sampling import Sampled, Sampling, distribution_sampling, sample_distributions
 from jax_itm.losses.spatial import spatial_constraint, spatial_terms
@@ -79,6 +79,7 @@ __all__ = [
     "l2_normalise",
     "masked_lm",
     "modality_loss",
+    "pool_softmax",
     "rank_loss",
     "reconstruction_loss",
     "running_correlation",

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jax_itm.arrays import NEG_INF
 from jax_itm.types import Array, Bool, Float, Int, PRNGKeyArray
 
 
@@ -42,6 +43,38 @@ def _largest(values: Float[Array, "a m"], image_ids: Int[Array, "m"], count: int
     other = image_ids[: len(values), None] != image_ids[None, :]
     top, rows = jax.lax.top_k(jnp.where(other, values, -jnp.inf), count)
     return Negatives(rows, jnp.isfinite(top))
+
+
+def pool_softmax(scores: Float[Array, "m m"], image_ids: Int[Array, "m"] | None = None) -> Float[Array, ""]:
+    """The softmax over a pool's candidates, both ways: docs/methods/iais.md, equation (21).
+
+        L = 1/2m sum_i [-log p(text i | image i) - log p(image i | text i)]
+
+    with the pool's rows as candidates; rows of the same image are none of each other's.
+
+    Args:
+        scores: (m, m) the logit of image i with text j; matched pairs on the diagonal.
+        image_ids: (m,) equal numbers mark captions of one image. None: all rows are of different images.
+
+    Returns:
+        A scalar.
+
+    References:
+        Li et al., "Align before Fuse", NeurIPS 2021, takes one hard negative a pair instead, in a two-way
+        classification; a softmax over candidates is InfoNCE's, of a cross-encoder's scores.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jax_itm import losses
+        >>> print(f"{losses.pool_softmax(jnp.zeros((4, 4))):.4f}")  # log 4
+        1.3863
+    """
+    if image_ids is not None:
+        is_same = (image_ids[:, None] == image_ids[None, :]) & ~jnp.eye(len(scores), dtype=bool)
+        scores = jnp.where(is_same, NEG_INF, scores)
+    own = jnp.diagonal(scores)
+    both = jax.nn.logsumexp(scores, axis=1) + jax.nn.logsumexp(scores, axis=0)
+    return jnp.mean(both / 2 - own)
 
 
 def rank_loss(

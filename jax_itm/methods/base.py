@@ -1,6 +1,7 @@
 """What the trainer, the evaluation and the Matcher know of a method."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
@@ -20,6 +21,20 @@ class Aux(NamedTuple):
 
     terms: Terms
     stats: PyTree
+
+
+class Durations(NamedTuple):
+    """Steps of a run.
+
+    Attributes:
+        total: of the run, for the schedule of the alignment's weight.
+        random: in which negatives are random instead of mined.
+        weights: term -> (start, ramp) of its weight.
+    """
+
+    total: int
+    random: int
+    weights: Mapping[str, tuple[int, int]] = MappingProxyType({})
 
 
 @runtime_checkable

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax_itm.config import Facts, default
 from jax_itm.durations import steps_of
 from jax_itm.losses import Plan
-from jax_itm.methods.base import Method
-from jax_itm.methods.cross_encoder import CrossEncoder, Durations
+from jax_itm.methods.base import Durations, Method
+from jax_itm.methods.cross_encoder import CrossEncoder
 from jax_itm.methods.dual_encoder import DualEncoder
 from jax_itm.methods.heads import Head, TokensHead, UnetHead
-from jax_itm.models.build import encoder, uniter
+from jax_itm.models.build import encoder, token_matcher, uniter
 from jax_itm.models.unet import DualPath
 from jax_itm.types import Config
 
@@ -27,7 +27,7 @@ def build(config: Config, facts: Facts, epoch_examples: int = 1) -> Method:
         epoch_examples: examples of an epoch, which turn durations into steps; only training needs it.
     """
     to_steps = partial(steps_of, batch_size=config.batch_size, epoch_examples=epoch_examples)
-    make = _cross_encoder if "uniter" in config else _dual_encoder
+    make = _dual_encoder if "head" in config else _cross_encoder
     return make(config, facts, to_steps)
 
 
@@ -88,7 +88,7 @@ def head(config: Config) -> Head | None:
 
 
 def _cross_encoder(config: Config, facts: Facts, to_steps: Callable[[str], int]) -> CrossEncoder:
-    model = uniter(config, facts)
+    model = uniter(config, facts) if "uniter" in config else token_matcher(config, facts)
     weights = {name: (to_steps(term.start), to_steps(term.ramp)) for name, term in config.losses.items()}
     durations = Durations(max(to_steps(config.duration), 1), to_steps(config.mining.random_for), weights)
     return CrossEncoder(

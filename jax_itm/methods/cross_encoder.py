@@ -1,4 +1,4 @@
-"""A cross-encoder, UNITER, whose intra-modal attentions are calibrated against each other (IAIS).
+"""A cross-encoder whose intra-modal attentions are calibrated against each other (IAIS).
 
 Ren et al., "Learning Relation Alignment for Calibrated Cross-modal Retrieval", ACL 2021, arXiv 2105.13868;
 training as in the authors' released code. The maths is in docs/methods/iais.md.
@@ -16,24 +16,12 @@ from jax_itm.arrays import AttentionMaps
 from jax_itm.losses.alignment import schedule
 from jax_itm.losses.masked_words import masked_lm_terms
 from jax_itm.losses.mining import Negatives
-from jax_itm.methods.base import Aux, weight_at
+from jax_itm.methods.base import Aux, Durations, weight_at
 from jax_itm.methods.miner import Miner
+from jax_itm.methods.pool_contrast import pool_contrast
+from jax_itm.models.token_matcher import TokenMatcher
 from jax_itm.models.uniter import Embedded, Matched, Uniter
 from jax_itm.types import Array, Batch, Bool, Config, Float, Inputs, Int, Params, PRNGKeyArray, PyTree, Terms
-
-
-class Durations(NamedTuple):
-    """Steps of a run.
-
-    Attributes:
-        total: of the run, for the schedule of the alignment's weight.
-        random: in which negatives are random instead of mined.
-        weights: term -> (start, ramp) of its weight.
-    """
-
-    total: int
-    random: int
-    weights: Mapping[str, tuple[int, int]] = MappingProxyType({})
 
 
 class Anchored(NamedTuple):
@@ -45,14 +33,15 @@ class Anchored(NamedTuple):
 
 
 class CrossEncoder:
-    """UNITER with mined negatives and the alignment of a matched pair's attentions.
+    """UNITER, or a matcher on a dual encoder's tokens, and the alignment of a matched pair's attentions.
 
     The batch is whole *pools*. In a pool, each of the first `anchors` images is scored with all captions
     that are not its own, each of the first captions with all images but its own, without gradient or
     dropout; the hardest are scored again with both. One update costs `2 anchors pool` forward passes and
     `2 anchors (1 + hardest)` forward and backward passes a pool; words and regions are embedded once.
     From random values the hardest teach nothing: until `random_for` negatives are random, and
-    `losses.masked_lm` adds UNITER's masked words.
+    `losses.masked_lm` adds UNITER's masked words. `losses.pool_softmax` ranks a pool's pairs by a softmax
+    instead, each pair scored once (equation (21)).
 
         loss = mean over pools of  mean rank_i + mean rank_t + lambda_t (sum L_vision + sum L_language)
 
@@ -81,7 +70,7 @@ class CrossEncoder:
 
     def __init__(
         self,
-        model: Uniter,
+        model: Uniter | TokenMatcher,
         options: Config,
         mining: Config,
         durations: Durations,
@@ -129,7 +118,9 @@ class CrossEncoder:
         terms: Terms = {}
         if options.masked_lm.weight:
             terms |= self._masked_words(params, batch["text"], images, jax.random.fold_in(rng, 2))
-        if options.rank.weight or options.attention_alignment.weight:
+        if options.pool_softmax.weight:
+            terms |= self._contrasted(params, texts, images, batch["image_id"], rng, step)
+        elif options.rank.weight or options.attention_alignment.weight:
             terms |= self._ranked(params, texts, images, batch["image_id"], rng, step)
         total = jnp.zeros((), jnp.float32)
         for name in options:
@@ -167,7 +158,6 @@ class CrossEncoder:
         step: Array,
     ) -> Terms:
         """`rank`, and the alignment with its schedule's weight in it; its two sides are means a pair."""
-        options = self.options.attention_alignment
         pools = lambda tree: jax.tree.map(lambda x: x.reshape(-1, self.mining.pool, *x.shape[1:]), tree)
 
         def of_pool(
@@ -184,16 +174,43 @@ class CrossEncoder:
         negatives = self.miner.negatives(params, texts, images, image_id, draw_key, step)
         by_pool = jax.vmap(of_pool)(texts, images, negatives, jax.random.split(rng, len(image_id)))
         by_image, by_text = jax.tree.map(jnp.mean, by_pool)
-        weight = schedule(options.schedule, step / self.durations.total)
-        share = 1 / self.mining.anchors
-        aligned = (by_image.alignment + by_text.alignment) * (share if options.per_update_mean else 1)
+        aligned = self._alignment_terms(by_image.alignment, by_text.alignment, self.mining.anchors, step)
         return {
             "rank": by_image.rank + by_text.rank,
-            "attention_alignment": weight * aligned,
-            "attention_alignment/vision": share * by_image.alignment,
-            "attention_alignment/language": share * by_text.alignment,
-            "attention_alignment/schedule": weight,
+            **aligned,
             "gap": (by_image.gap + by_text.gap) / 2,
+        }
+
+    def _contrasted(
+        self,
+        params: Params,
+        texts: Embedded,
+        images: Embedded,
+        image_id: Int[Array, "b"],
+        rng: PRNGKeyArray,
+        step: Array,
+    ) -> Terms:
+        """`pool_softmax` and the alignment of all matched pairs, both sides of each."""
+        size = self.mining.pool
+        pools = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), (texts, images, image_id))
+        match = lambda texts, images, key: self._apply(
+            params, "match", texts, images, train=True, rngs={"dropout": key}
+        )
+        align = lambda *inputs: self._alignment(params, *inputs)
+        terms = pool_contrast(match, align, pools, rng, self.micro_batches)
+        aligned = self._alignment_terms(terms.pop("vision"), terms.pop("language"), size, step)
+        return {**terms, **aligned}
+
+    def _alignment_terms(self, vision: Array, language: Array, pairs: int, step: Array) -> Terms:
+        """The alignment with its schedule's weight; of the sums over a pool's pairs of each side."""
+        options = self.options.attention_alignment
+        weight = schedule(options.schedule, step / self.durations.total)
+        aligned = (vision + language) / (pairs if options.per_update_mean else 1)
+        return {
+            "attention_alignment": weight * aligned,
+            "attention_alignment/vision": vision / pairs,
+            "attention_alignment/language": language / pairs,
+            "attention_alignment/schedule": weight,
         }
 
     def _anchored(

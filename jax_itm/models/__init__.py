@@ -10,7 +10,7 @@ the tokens it was pooled from, and their mask.
 
 `RegionEncoder`, `BiGruText` and `BagOfWords` are whole encoders. `BackboneEncoder` makes one of a backbone:
 `Vit`, `Swin`, `Bert` or `ClipText`. `DualPath` decouples the tokens of two encoders (CDDS). `Uniter` scores
-pairs.
+pairs, `TokenMatcher` those of a dual encoder's tokens.
 """
 
 from jax_itm.models.bert import Bert, ClipText, TokenEmbeddings
@@ -21,6 +21,7 @@ from jax_itm.models.pretrained_encoder import BackboneEncoder, backbone
 from jax_itm.models.recurrent import BiGru, Gru
 from jax_itm.models.swin import Swin
 from jax_itm.models.text import BagOfWords, BiGruText
+from jax_itm.models.token_matcher import TokenMatcher, late_interaction
 from jax_itm.models.unet import DualPath, Unet
 from jax_itm.models.uniter import Uniter, attention_maps
 from jax_itm.models.vit import Vit, normalise_pixels
@@ -41,6 +42,7 @@ __all__ = [
     "RegionEncoder",
     "Swin",
     "TokenEmbeddings",
+    "TokenMatcher",
     "Tokens",
     "TransformerLayer",
     "Unet",
@@ -49,6 +51,7 @@ __all__ = [
     "attention_maps",
     "backbone",
     "box_location",
+    "late_interaction",
     "max_pool",
     "normalise_pixels",
     "pool",

@@ -8,6 +8,7 @@ from jax_itm.models.bert import Bert, ClipText
 from jax_itm.models.image import RegionEncoder
 from jax_itm.models.pretrained_encoder import BackboneEncoder, backbone
 from jax_itm.models.text import BagOfWords, BiGruText
+from jax_itm.models.token_matcher import TokenMatcher
 from jax_itm.models.uniter import Uniter
 from jax_itm.models.vit import Vit
 from jax_itm.types import Config
@@ -108,6 +109,16 @@ def uniter(config: Config, facts: Facts) -> Uniter:
         region_mlp=options.region_mlp,
         center_boxes=options.center_boxes,
         mlm=config.losses.masked_lm.weight > 0,
+        remat=config.remat,
+        dtype=jnp.dtype(config.dtype),
+    )
+
+
+def token_matcher(config: Config, facts: Facts) -> TokenMatcher:
+    """The matcher on a dual encoder's tokens that the config describes."""
+    return TokenMatcher(
+        **{side: encoder(config, facts, side) for side in ("image", "text")},
+        **config.matcher,
         remat=config.remat,
         dtype=jnp.dtype(config.dtype),
     )

@@ -277,8 +277,11 @@ class TransformerLayer(nn.Module):
     def queries_and_keys(
         self, x: Float[Array, "b n d"]
     ) -> tuple[Float[Array, "b n heads size"], Float[Array, "b n heads size"]]:
-        """The queries and keys that a post-norm layer's attention makes of its input, in float32 at least."""
+        """The queries and keys that the layer's attention makes of its input, in float32 at least."""
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if not self.post_norm:
+            norm = nn.LayerNorm(self.norm_eps, parent=None)
+            x = jnp.asarray(norm.apply({"params": self.variables["params"]["norm_attention"]}, x))
         attention = self.variables["params"]["attention"]
         project = lambda part: jnp.einsum("bnd,das->bnas", x, part["kernel"], precision=FULL) + part["bias"]
         return project(attention["query"]), project(attention["key"])

@@ -61,8 +61,28 @@ def _read_run(config: Config, facts: Facts) -> Source:
         theirs = run.config[side].name
         if config[side].name == "pretrained" and theirs != "pretrained":
             raise UserError(f"{name}: its {side} encoder is {theirs!r}, but config.{side}.name='pretrained'")
-    facts = run.facts._replace(region_dim=facts.region_dim)
-    return Source(name, flatten_dict(run.params, sep="/"), True, run.tokenizer, facts)
+    facts = run.facts._replace(region_dim=facts.region_dim, data=facts.data)
+    params = flatten_dict(run.params, sep="/")
+    if "matcher" in config and "head" in run.config:
+        return Source(name, _encoders_of(config, run.config, params), False, run.tokenizer, facts)
+    return Source(name, params, True, run.tokenizer, facts)
+
+
+def _encoders_of(config: Config, dual: Config, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a dual encoder's two encoders, for a matcher on their tokens.
+
+    Raises:
+        UserError: it has a head, whose tokens are not its encoders' own, or encoders of another kind.
+    """
+    name = f"config.start={config.start}"
+    if dual.head.name != "none":
+        raise UserError(f"{name}: has the head {dual.head.name!r}; a matcher takes the tokens of encoders")
+    for field in ("dim", "image.name", "text.name"):
+        section, _, key = field.rpartition(".")
+        ours, theirs = ((each[section] if section else each)[key] for each in (config, dual))
+        if ours != theirs:
+            raise UserError(f"config.{field}={ours!r}: {name} has {theirs!r}")
+    return {path: value for path, value in params.items() if path.startswith(("image/", "text/"))}
 
 
 # -- a BERT directory ---------------------------------------------------------------------------------------

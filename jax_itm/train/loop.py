@@ -13,11 +13,13 @@ from jax_itm import config as config_lib
 from jax_itm.data.augment import augmentation_of
 from jax_itm.data.batches import BatchIterator, BatchOptions, ProcessShard, train_batches
 from jax_itm.data.image_transforms import image_transform_of
+from jax_itm.data.pools import Pools, read_neighbours
 from jax_itm.data.readers import give_memory_back
 from jax_itm.distributed import preflight
 from jax_itm.distributed.cluster import AUTODETECT, Cluster, is_main_process, is_single_process, start
 from jax_itm.distributed.mesh import per_device, shard_local_batch
 from jax_itm.distributed.watchdog import StopSignal, heartbeat, others_may_be_lost, watchdog
+from jax_itm.durations import steps_of
 from jax_itm.errors import UserError
 from jax_itm.evaluation.evaluate import evaluate
 from jax_itm.evaluation.isd import isd
@@ -177,6 +179,7 @@ def training_batches(run: Run, first_step: int) -> BatchIterator:
         max_regions=data.max_regions,
         transform=image_transform_of(config, run.model.facts),
         augmentation=augmentation_of(config),
+        pools=pools_of(run),
     )
     return train_batches(
         run.data.train,
@@ -186,6 +189,16 @@ def training_batches(run: Run, first_step: int) -> BatchIterator:
         workers=data.workers,
         shard=ProcessShard(jax.process_index(), jax.process_count()),
     )
+
+
+def pools_of(run: Run) -> Pools | None:
+    """How the pairs of a pool are chosen, where the config names a file of neighbours."""
+    mining = run.config.get("mining")
+    if not mining or not mining.neighbours:
+        return None
+    neighbours = read_neighbours(mining.neighbours, run.data.train.identity())
+    to_steps = lambda duration: steps_of(duration, run.config.batch_size, run.data.epoch_examples)
+    return Pools(mining.pool, neighbours, mining.near, to_steps(mining.random_for), to_steps(mining.ramp))
 
 
 def fetch_and_check(run: Run, outcome: DeviceOutcome | None) -> HostOutcome:

@@ -141,11 +141,17 @@ def build(
         lambda updates, _: jax.tree.map(lambda u, factor: u * factor, updates, _mask_like(factors, updates))
     )
     clip = [optax.clip_by_global_norm(options.clip)] if options.clip else []
-    backbones = tuple(f"^{side}/{BACKBONE}/" for side in ("image", "text") if config[side].frozen)
-    frozen = matching(trainable, (*options.freeze, *backbones), "config.optimizer.freeze")
+    frozen = matching(trainable, (*options.freeze, *_frozen_encoders(config)), "config.optimizer.freeze")
     labels = jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", frozen)
     trained = optax.chain(*clip, adam, scaled)
     return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, labels), learning_rate
+
+
+def _frozen_encoders(config: Config) -> tuple[str, ...]:
+    """The patterns of the encoders, or of their backbones, that the config freezes."""
+    if "matcher" in config and config.matcher.frozen:
+        return ("^image/", "^text/")
+    return tuple(f"^{side}/{BACKBONE}/" for side in ("image", "text") if config[side].frozen)
 
 
 def _lr_factors(params: Params, rules: tuple[tuple[str, float], ...]) -> PyTree:
