@@ -1,9 +1,11 @@
 """The Markdown table of retrieval results."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from statistics import fmean, stdev
 from typing import Any, TypeVar
+
+from jax_itm.protocols import MEASURES
 
 Item = TypeVar("Item")
 Result = dict[str, Any]  # as `evaluation.evaluate` returns it
@@ -28,6 +30,42 @@ def table(results: Sequence[Result]) -> str:
             rows.append(_row(f"- {baseline[0]['name']}", baseline) + [""] * len(extra))
     protocols = dict.fromkeys(protocol_line(group) for group in groups)
     return "\n".join([*_markdown(rows), "", *protocols])
+
+
+def measure_tables(result: Result) -> list[str]:
+    """The lines of a Markdown table for each number beside recall that a result has.
+
+    A table is there for every value of the form {row: {column: number}} below the names of
+    `protocols.MEASURES`; lists, such as that of the worst queries, are in the JSON alone.
+    """
+    lines = []
+    for name in (name for name in MEASURES if name in result):
+        for title, rows in _tables_below(name, result[name]):
+            columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+            body = [[row, *(_number(values.get(key)) for key in columns)] for row, values in rows.items()]
+            lines += ["", *_markdown([[title, *columns], *body])]
+    return lines
+
+
+def _tables_below(name: str, value: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The titles and rows of the tables in a measure's result."""
+    numbers = {key: one for key, one in value.items() if isinstance(one, int | float)}
+    rows = {key: one for key, one in value.items() if isinstance(one, dict)}
+    if not rows:
+        yield name, {"": numbers}
+        return
+    is_table = all(not isinstance(one, dict) for row in rows.values() for one in row.values())
+    if is_table:
+        yield ", ".join([name, *(f"{key} {one:g}" for key, one in numbers.items())]), rows
+        return
+    for key, row in rows.items():
+        yield from _tables_below(f"{name}: {key}", row)
+
+
+def _number(value: int | float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
 
 
 def group_by(items: Iterable[Item], key: Callable[[Item], Any]) -> list[list[Item]]:

@@ -1,0 +1,108 @@
+"""Retrieval by normalised scores: another protocol, as each depends on all queries of the split."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+
+from jax_itm.data.split import Split
+from jax_itm.evaluation.evaluate import (
+    EncodedSplit,
+    describe,
+    device_counter,
+    encode_split,
+    score_blocks,
+    split_folds,
+)
+from jax_itm.inference.matcher import Matcher
+from jax_itm.metrics import (
+    QuerySums,
+    RetrievalCounter,
+    TopCandidates,
+    csls,
+    inverted_softmax,
+    neighbour_mean,
+)
+from jax_itm.metrics.ranking import KS
+from jax_itm.types import Array
+
+# The usual values: Conneau et al. (ICLR 2018) and the code that they released.
+NEIGHBOURS = 10  # of CSLS
+TEMPERATURE = 1 / 30  # of the inverted softmax
+
+Normalise = Callable[[slice, slice, Array], Array]
+_csls = jax.jit(csls)
+_inverted_softmax = jax.jit(partial(inverted_softmax, temperature=TEMPERATURE))
+
+
+def evaluate_normalised(
+    matcher: Matcher, split: Split, method: str, protocol: str = "full"
+) -> dict[str, Any]:
+    """Retrieval in both directions by normalised scores; all pairs are scored twice.
+
+    Args:
+        matcher: the run.
+        split: an opened split.
+        method: one of `METHODS`: "csls" or "inverted_softmax".
+        protocol: that of `evaluate`. The queries and neighbours are those of a fold.
+
+    Returns:
+        What `evaluate` returns; its protocol names the normalisation in "score" and "normalised".
+
+    Raises:
+        UserError: as `evaluate`.
+    """
+    folds = split_folds(split, protocol)
+    start = time.perf_counter()
+    encoded = encode_split(matcher, split)
+    score, directions = METHODS[method](matcher, encoded, device_counter(split.caption_image, folds))
+    results = {}
+    for name, normalise in directions.items():
+        counter = device_counter(split.caption_image, folds)
+        for rows, columns, scores in score_blocks(matcher, encoded, counter):
+            counter.add(rows, columns, normalise(rows, columns, scores))
+        results |= {name: counter.result()}
+    i2t = results["i2t"]["i2t"]
+    t2i = results.get("t2i", results["i2t"])["t2i"]
+    pairs = (1 + len(directions)) * len(split) * len(split.caption_image) // folds
+    described = describe(matcher, split, f"{matcher.method.score_name} + {score}", folds)
+    return {
+        "protocol": described | {"normalised": method},
+        "i2t": i2t,
+        "t2i": t2i,
+        "rsum": sum(direction[f"r{k}"] for direction in (i2t, t2i) for k in KS),
+        "cost": {"pairs": pairs, "seconds": time.perf_counter() - start},
+    }
+
+
+def _by_csls(
+    matcher: Matcher, encoded: EncodedSplit, counter: RetrievalCounter
+) -> tuple[str, dict[str, Normalise]]:
+    """What the protocol says of the scores, and how both directions normalise them: one pass serves both."""
+    top = TopCandidates(counter.images, counter.captions, NEIGHBOURS)
+    for rows, columns, scores in score_blocks(matcher, encoded, counter):
+        top.add(rows, columns, scores)
+    image_mean = neighbour_mean(top.caption_scores)
+    caption_mean = neighbour_mean(top.image_scores)
+    normalise = lambda rows, columns, scores: _csls(scores, image_mean[rows], caption_mean[columns])
+    return f"CSLS ({NEIGHBOURS} neighbours, sees all queries)", {"i2t": normalise}
+
+
+def _by_inverted_softmax(
+    matcher: Matcher, encoded: EncodedSplit, counter: RetrievalCounter
+) -> tuple[str, dict[str, Normalise]]:
+    """What the protocol says of the scores, and how each direction normalises them."""
+    sums = QuerySums(counter.images, counter.captions, TEMPERATURE)
+    for rows, columns, scores in score_blocks(matcher, encoded, counter):
+        sums.add(rows, columns, scores)
+    by_image = lambda rows, columns, scores: _inverted_softmax(
+        scores, sums.captions[columns], temperature=TEMPERATURE
+    )
+    by_caption = lambda rows, columns, scores: _inverted_softmax(scores.T, sums.images[rows]).T
+    text = f"inverted softmax (temperature 1/{1 / TEMPERATURE:g}, sees all queries)"
+    return text, {"i2t": by_image, "t2i": by_caption}
+
+
+METHODS = {"csls": _by_csls, "inverted_softmax": _by_inverted_softmax}
