@@ -11,6 +11,8 @@ Item = TypeVar("Item")
 Result = dict[str, Any]  # as `evaluation.evaluate` returns it
 Group = Sequence[Result]  # of runs that differ in their seed alone: one row
 
+# What a result may have beside recall, by name.
+BESIDE_RECALL = (*MEASURES, "judgements", "compositional", "zero_shot")
 RECALLS = [(direction, name) for direction in ("i2t", "t2i") for name in ("r1", "r5", "r10")]
 
 
@@ -33,13 +35,13 @@ def table(results: Sequence[Result]) -> str:
 
 
 def measure_tables(result: Result) -> list[str]:
-    """The lines of a Markdown table for each number beside recall that a result has.
+    """The lines of the Markdown tables of what a result has beside recall.
 
     A table is there for every value of the form {row: {column: number}} below the names of
-    `protocols.MEASURES`; lists, such as that of the worst queries, are in the JSON alone.
+    `BESIDE_RECALL`; lists, such as that of the worst queries, are in the JSON alone.
     """
     lines = []
-    for name in (name for name in MEASURES if name in result):
+    for name in (name for name in BESIDE_RECALL if name in result):
         for title, rows in _tables_below(name, result[name]):
             columns = list(dict.fromkeys(column for row in rows.values() for column in row))
             body = [[row, *(_number(values.get(key)) for key in columns)] for row, values in rows.items()]
