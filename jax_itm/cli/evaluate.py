@@ -1,10 +1,10 @@
 """python -m jax_itm evaluate: the retrieval metrics of a run on a split."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jax_itm.cli.options import add_data_dir, add_processes, cluster_of
+from jax_itm.cli.other_data import add_other_data, read_other_data, score_other_data
 from jax_itm.errors import UserError
 from jax_itm.protocols import MEASURES, NORMALISATIONS, PROTOCOLS
 
@@ -47,18 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=NORMALISATIONS,
         help="rank by scores that are normalised over all queries: another protocol",
     )
-    parser.add_argument(
-        "--judgements",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="Flickr8k's ExpertAnnotations.txt, CrowdFlowerAnnotations.txt: correlation with human ratings",
-    )
     parser.add_argument("--isd", action="store_true", help="cross-encoders: ISD of the matched pairs")
     parser.add_argument("--out", help="the result, as JSON (default: result-SPLIT.json in the workdir)")
     parser.add_argument(
         "--bag_of_words", action="store_true", help="add what a text model without word order reaches"
     )
+    add_other_data(parser)
     add_processes(parser)
 
 
@@ -126,7 +120,6 @@ def _evaluate(args: argparse.Namespace, matcher: "Matcher") -> dict[str, Any]:
     from jax_itm.evaluation.bag_of_words import bag_of_words
     from jax_itm.evaluation.evaluate import evaluate, split_folds
     from jax_itm.evaluation.isd import isd
-    from jax_itm.evaluation.judgements import judge_all, read_judgements
     from jax_itm.evaluation.measures import make_measures
     from jax_itm.evaluation.normalised import evaluate_normalised
     from jax_itm.evaluation.rerank import rerank
@@ -140,10 +133,8 @@ def _evaluate(args: argparse.Namespace, matcher: "Matcher") -> dict[str, Any]:
     # Before the evaluation, which may take hours: these refuse what they cannot do at once.
     split_folds(split, args.protocol)
     measures = make_measures(args.measures, split)
-    judgements = [read_judgements(Path(file)) for file in args.judgements]
-    extra = {}
-    if judgements:
-        extra["judgements"] = judge_all(matcher, split, judgements)
+    other = read_other_data(args, matcher)
+    extra = score_other_data(matcher, split, other)
     if args.isd:
         extra["isd"] = isd(matcher, split)
     if args.bag_of_words:

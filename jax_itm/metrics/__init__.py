@@ -12,7 +12,7 @@ scores may lie on devices and are compared there: `RetrievalCounter(.., compare=
 """
 
 from jax_itm.metrics.breakdown import by_label, length_labels, worst
-from jax_itm.metrics.choices import first_is_best, group_scores, top_accuracy
+from jax_itm.metrics.choices import class_ranks, first_is_best, group_scores, top_accuracy
 from jax_itm.metrics.counter import RetrievalCounter
 from jax_itm.metrics.hubness import QuerySums, csls, hubness, inverted_softmax, neighbour_mean
 from jax_itm.metrics.judgements import correlations
@@ -40,6 +40,7 @@ __all__ = [
     "TopCandidates",
     "TopRelevance",
     "by_label",
+    "class_ranks",
     "combine_scores",
     "compare",
     "correlations",

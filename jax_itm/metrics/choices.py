@@ -63,30 +63,49 @@ def group_scores(scores: np.ndarray) -> dict[str, float]:
     }
 
 
-def top_accuracy(scores: np.ndarray, labels: np.ndarray, ks: Sequence[int] = (1, 5)) -> dict[str, float]:
-    """Top-k accuracy: whether fewer than k other classes score at least as high as an item's own.
+def class_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The rank of each item's own class: 1 + the other classes that score at least as high.
 
     Args:
         scores: (n, classes).
         labels: int (n,), the class of each item.
-        ks: each k; those above the number of classes are left out.
 
     Returns:
-        {"top1", "top5", "mean_per_class": the mean of the classes' own top-1 accuracies}, percentages.
+        int (n,).
 
     Raises:
         UserError: a score is not finite.
 
     Example:
-        >>> top_accuracy(np.array([[0.9, 0.1], [0.9, 0.1]]), np.array([0, 1]), ks=(1,))
-        {'top1': 50.0, 'mean_per_class': 50.0}
+        >>> class_ranks(np.array([[0.9, 0.1], [0.9, 0.1]]), np.array([0, 1]))
+        array([1, 2])
     """
     _check_finite(scores)
     own = np.take_along_axis(scores, labels[:, None], axis=1)
-    rank = np.sum(scores >= own, axis=1)  # its own among them
-    accuracy = {f"top{k}": 100 * float(np.mean(rank <= k)) for k in ks if k <= scores.shape[1]}
-    classes = [float(np.mean(rank[labels == label] == 1)) for label in np.unique(labels)]
-    return accuracy | {"mean_per_class": 100 * float(np.mean(classes))}
+    return np.sum(scores >= own, axis=1)  # its own among them
+
+
+def top_accuracy(
+    ranks: np.ndarray, labels: np.ndarray, classes: int, ks: Sequence[int] = (1, 5)
+) -> dict[str, float]:
+    """Top-k accuracy from the ranks of the items' own classes.
+
+    Args:
+        ranks: int (n,), of `class_ranks`.
+        labels: int (n,), the class of each item.
+        classes: their number.
+        ks: each k; those that are not below the number of classes are left out.
+
+    Returns:
+        {"top1", "top5", "mean_per_class": the mean of the classes' own top-1 accuracies}, percentages.
+
+    Example:
+        >>> top_accuracy(np.array([1, 2]), np.array([0, 1]), classes=2)
+        {'top1': 50.0, 'mean_per_class': 50.0}
+    """
+    accuracy = {f"top{k}": 100 * float(np.mean(ranks <= k)) for k in ks if k < classes}
+    means = [float(np.mean(ranks[labels == label] == 1)) for label in np.unique(labels)]
+    return accuracy | {"mean_per_class": 100 * float(np.mean(means))}
 
 
 def _check_finite(scores: np.ndarray) -> None:

@@ -38,7 +38,7 @@ def measure_tables(result: Result) -> list[str]:
     """The lines of the Markdown tables of what a result has beside recall.
 
     A table is there for every value of the form {row: {column: number}} below the names of
-    `BESIDE_RECALL`; lists, such as that of the worst queries, are in the JSON alone.
+    `BESIDE_RECALL`. Lists, such as that of the worst queries, and what lies deeper are in the JSON alone.
     """
     lines = []
     for name in (name for name in BESIDE_RECALL if name in result):
@@ -49,19 +49,20 @@ def measure_tables(result: Result) -> list[str]:
     return lines
 
 
-def _tables_below(name: str, value: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The titles and rows of the tables in a measure's result."""
-    numbers = {key: one for key, one in value.items() if isinstance(one, int | float)}
-    rows = {key: one for key, one in value.items() if isinstance(one, dict)}
+def _tables_below(name: str, value: dict[str, Any]) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
+    """The titles and rows of the tables in a part of a result."""
+    rows = {key: _numbers(one) for key, one in value.items() if isinstance(one, dict)}
     if not rows:
-        yield name, {"": numbers}
-        return
-    is_table = all(not isinstance(one, dict) for row in rows.values() for one in row.values())
-    if is_table:
-        yield ", ".join([name, *(f"{key} {one:g}" for key, one in numbers.items())]), rows
-        return
-    for key, row in rows.items():
-        yield from _tables_below(f"{name}: {key}", row)
+        yield name, {"": _numbers(value)}
+    elif all(rows.values()):
+        yield ", ".join([name, *(f"{key} {number:g}" for key, number in _numbers(value).items())]), rows
+    else:
+        for key in rows:
+            yield from _tables_below(f"{name}: {key}", value[key])
+
+
+def _numbers(value: dict[str, Any]) -> dict[str, Any]:
+    return {key: number for key, number in value.items() if isinstance(number, int | float)}
 
 
 def _number(value: int | float | None) -> str:

@@ -221,3 +221,8 @@ def test_options_that_do_not_go_together(run, capsys):
     says(capsys, status, "--measures: only with --protocol full or coco_5k")
     status = main([*command, "--measures", "eccv_caption"])
     says(capsys, status, "precomp/dev has no ids of COCO's captions")
+    for option in ("compositional", "classes"):
+        status = main([*command, f"--{option}", str(run)])
+        says(capsys, status, f"--{option}: needs pictures, but this run was trained on region features")
+    status = main([*command, "--normalise", "csls", "--measures", "hubness"])
+    says(capsys, status, "without --mode rerank or --normalise")

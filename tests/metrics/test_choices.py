@@ -42,12 +42,13 @@ def test_accuracy_of_classes():
     scores = np.random.default_rng(2).integers(0, 5, (60, 7)).astype(float)
     labels = np.random.default_rng(3).integers(0, 7, 60)
     ranks = [sum(row >= row[label]) for row, label in zip(scores, labels, strict=True)]
-    actual = metrics.top_accuracy(scores, labels)
+    assert metrics.class_ranks(scores, labels).tolist() == ranks
+    actual = metrics.top_accuracy(np.array(ranks), labels, 7)
     assert actual["top1"] == pytest.approx(100 * np.mean(np.array(ranks) == 1))
     assert actual["top5"] == pytest.approx(100 * np.mean(np.array(ranks) <= 5))
     each = [np.mean([r == 1 for r, x in zip(ranks, labels, strict=True) if x == c]) for c in set(labels)]
     assert actual["mean_per_class"] == pytest.approx(100 * np.mean(each))
-    assert "top5" not in metrics.top_accuracy(scores[:, :3], labels % 3)
+    assert "top5" not in metrics.top_accuracy(np.ones(60, int), labels % 3, 3)
 
 
 def test_correlations_are_those_of_every_pair():
@@ -89,7 +90,7 @@ def test_a_breakdown_covers_every_query_once():
     [
         lambda x: metrics.first_is_best(x),
         lambda x: metrics.group_scores(x[None]),
-        lambda x: metrics.top_accuracy(x, np.array([0, 1])),
+        lambda x: metrics.class_ranks(x, np.array([0, 1])),
         lambda x: metrics.correlations(x.ravel(), np.arange(4)),
     ],
 )
