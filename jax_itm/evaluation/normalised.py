@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -57,7 +57,8 @@ def evaluate_normalised(
     folds = split_folds(split, protocol)
     start = time.perf_counter()
     encoded = encode_split(matcher, split)
-    score, directions = METHODS[method](matcher, encoded, device_counter(split.caption_image, folds))
+    first = Pass(matcher, encoded, device_counter(split.caption_image, folds))
+    score, directions = METHODS[method](first)
     results = {}
     for name, normalise in directions.items():
         counter = device_counter(split.caption_image, folds)
@@ -77,29 +78,34 @@ def evaluate_normalised(
     }
 
 
-def _by_csls(
-    matcher: Matcher, encoded: EncodedSplit, counter: RetrievalCounter
-) -> tuple[str, dict[str, Normalise]]:
+class Pass(NamedTuple):
+    """What scores all pairs once."""
+
+    matcher: Matcher
+    encoded: EncodedSplit
+    counter: RetrievalCounter
+
+    def feed(self, statistic: TopCandidates | QuerySums) -> None:
+        """Feeds a statistic all blocks of scores."""
+        for rows, columns, scores in score_blocks(self.matcher, self.encoded, self.counter):
+            statistic.add(rows, columns, scores)
+
+
+def _by_csls(first: Pass) -> tuple[str, dict[str, Normalise]]:
     """What the protocol says of the scores, and how both directions normalise them: one pass serves both."""
-    top = TopCandidates(counter.images, counter.captions, NEIGHBOURS)
-    for rows, columns, scores in score_blocks(matcher, encoded, counter):
-        top.add(rows, columns, scores)
+    top = TopCandidates(first.counter.images, first.counter.captions, NEIGHBOURS)
+    first.feed(top)
     image_mean = neighbour_mean(top.caption_scores)
     caption_mean = neighbour_mean(top.image_scores)
     normalise = lambda rows, columns, scores: _csls(scores, image_mean[rows], caption_mean[columns])
     return f"CSLS ({NEIGHBOURS} neighbours, sees all queries)", {"i2t": normalise}
 
 
-def _by_inverted_softmax(
-    matcher: Matcher, encoded: EncodedSplit, counter: RetrievalCounter
-) -> tuple[str, dict[str, Normalise]]:
+def _by_inverted_softmax(first: Pass) -> tuple[str, dict[str, Normalise]]:
     """What the protocol says of the scores, and how each direction normalises them."""
-    sums = QuerySums(counter.images, counter.captions, TEMPERATURE)
-    for rows, columns, scores in score_blocks(matcher, encoded, counter):
-        sums.add(rows, columns, scores)
-    by_image = lambda rows, columns, scores: _inverted_softmax(
-        scores, sums.captions[columns], temperature=TEMPERATURE
-    )
+    sums = QuerySums(first.counter.images, first.counter.captions, TEMPERATURE)
+    first.feed(sums)
+    by_image = lambda rows, columns, scores: _inverted_softmax(scores, sums.captions[columns])
     by_caption = lambda rows, columns, scores: _inverted_softmax(scores.T, sums.images[rows]).T
     text = f"inverted softmax (temperature 1/{1 / TEMPERATURE:g}, sees all queries)"
     return text, {"i2t": by_image, "t2i": by_caption}

@@ -1,7 +1,6 @@
 """Numbers beside recall: what each takes of the scores, and the command that prints them."""
 
 import json
-import warnings
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from jax_itm.evaluation.evaluate import encode_split
 from jax_itm.evaluation.measures import make_measures
 from jax_itm.evaluation.normalised import evaluate_normalised
 from jax_itm.metrics import RetrievalCounter
+from tests.helpers.eccv import eccv_metrics
 from tests.helpers.errors import says
 from tests.helpers.tiny_run import QUICK, prepared, train
 
@@ -101,10 +101,7 @@ def test_only_scenes_has_distractors():
 
 @pytest.fixture(scope="module")
 def oracle():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of two packages that make it faster
-        eccv_caption = pytest.importorskip("eccv_caption", reason="pip install -e .[eccv]")
-    return eccv_caption.Metrics()
+    return eccv_metrics()
 
 
 def test_eccv_caption_is_its_package(oracle):

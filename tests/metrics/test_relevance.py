@@ -1,13 +1,12 @@
 """Queries with many relevant items: against a loop, and against ECCV Caption's own package."""
 
-import warnings
-
 import numpy as np
 import pytest
 
 from jax_itm import metrics
 from jax_itm.errors import UserError
 from jax_itm.metrics import TopRelevance
+from tests.helpers.eccv import eccv_metrics
 
 
 def made(seed, queries=7, items=11, dtype=np.float32):
@@ -84,10 +83,7 @@ def test_what_cannot_be_counted_is_an_error():
 
 @pytest.fixture(scope="module")
 def oracle():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of two packages that make it faster
-        eccv_caption = pytest.importorskip("eccv_caption", reason="pip install -e .[eccv]")
-    return eccv_caption.Metrics()
+    return eccv_metrics()
 
 
 QUERIES = 300  # of a ground truth that are compared; the package takes 8 seconds for all
