@@ -101,10 +101,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--mode rerank and --rerank_from RUN: each needs the other")
     if args.mode == "rerank" and PROTOCOLS[args.protocol].folds > 1:
         raise UserError("--mode rerank: only with --protocol full or coco_5k")
-    if args.measures and (args.mode == "rerank" or args.normalise or PROTOCOLS[args.protocol].folds > 1):
-        raise UserError(
-            "--measures: only with --protocol full or coco_5k, without --mode rerank or --normalise"
-        )
+    if args.measures and (args.mode == "rerank" or args.normalise):
+        raise UserError("--measures: only without --mode rerank and --normalise")
     if args.normalise and args.mode == "rerank":
         raise UserError("--normalise: only without --mode rerank")
     if args.out:
@@ -132,7 +130,7 @@ def _evaluate(args: argparse.Namespace, matcher: "Matcher") -> dict[str, Any]:
     split = open_split(name, data_dir, split_name, data.modality)
     # Before the evaluation, which may take hours: these refuse what they cannot do at once.
     split_folds(split, args.protocol)
-    measures = make_measures(args.measures, split)
+    measures = make_measures(args.measures, split, args.protocol)
     other = read_other_data(args, matcher)
     extra = score_other_data(matcher, split, other)
     if args.isd:

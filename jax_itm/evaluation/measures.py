@@ -24,6 +24,7 @@ from jax_itm.metrics import (
     worst,
 )
 from jax_itm.metrics.ranking import KS
+from jax_itm.protocols import PROTOCOLS
 
 NEIGHBOURS = 10  # k of the k-occurrence, as is usual
 WORST = 20  # queries that a breakdown lists in each direction
@@ -170,12 +171,14 @@ class Distractors:
         return {"groups": len(groups), **group_scores(groups)}
 
 
-def make_measures(names: Sequence[str], split: Split) -> list[Measure]:
+def make_measures(names: Sequence[str], split: Split, protocol: str = "full") -> list[Measure]:
     """The measures of these names (`protocols.MEASURES`) for a split, each once.
 
     Raises:
-        UserError: a measure does not take the split.
+        UserError: a measure does not take the split, or the protocol has several folds.
     """
+    if names and PROTOCOLS[protocol].folds > 1:
+        raise UserError(f"--measures: only with --protocol full or coco_5k, not {protocol}")
     makers = {
         "all_relevant": lambda: AllRelevant(split.caption_image),
         "hubness": lambda: Hubness(len(split), len(split.caption_image)),

@@ -215,11 +215,11 @@ def test_normalised_ranks_are_those_of_the_definitions(run):
 def test_options_that_do_not_go_together(run, capsys):
     command = ["evaluate", "--workdir", str(run / "run"), "--split", "dev"]
     status = main([*command, "--measures", "hubness", "--protocol", "folds"])
-    says(capsys, status, "--measures: only with --protocol full or coco_5k")
+    says(capsys, status, "--measures: only with --protocol full or coco_5k, not folds")
     status = main([*command, "--measures", "eccv_caption"])
     says(capsys, status, "precomp/dev has no ids of COCO's captions")
     for option in ("compositional", "classes"):
         status = main([*command, f"--{option}", str(run)])
         says(capsys, status, f"--{option}: needs pictures, but this run was trained on region features")
     status = main([*command, "--normalise", "csls", "--measures", "hubness"])
-    says(capsys, status, "without --mode rerank or --normalise")
+    says(capsys, status, "--measures: only without --mode rerank and --normalise")
