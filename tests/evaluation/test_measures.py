@@ -13,6 +13,7 @@ from jax_itm.data.prepared import open_split
 from jax_itm.data.scenes.render import has_distractors
 from jax_itm.data.split import Split
 from jax_itm.errors import UserError
+from jax_itm.evaluation import eccv
 from jax_itm.evaluation.eccv import EccvCaption
 from jax_itm.evaluation.evaluate import encode_split
 from jax_itm.evaluation.measures import make_measures
@@ -156,6 +157,12 @@ def test_eccv_caption_takes_cocos_test_split_alone(oracle):
         EccvCaption(Named("coco", 5000))
     with pytest.raises(UserError, match="f30k/test has 10 captions, which are not those 25,000 of COCO"):
         EccvCaption(Named("f30k", 2, source_ids=list(range(10))))
+
+
+def test_eccv_caption_needs_its_package(monkeypatch):
+    monkeypatch.setattr(eccv, "PACKAGE", "no_such_package")
+    with pytest.raises(UserError, match=r"needs the package eccv-caption: pip install -e \.\[eccv\]"):
+        EccvCaption(Named("coco", 5000))
 
 
 @pytest.fixture(scope="module")
