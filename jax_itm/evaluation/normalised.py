@@ -16,9 +16,11 @@ from jax_itm.evaluation.evaluate import (
     score_blocks,
     split_folds,
 )
+from jax_itm.evaluation.results import QUERIES, Queries
 from jax_itm.inference.matcher import Matcher
 from jax_itm.metrics import (
     QuerySums,
+    Ranks,
     RetrievalCounter,
     TopCandidates,
     csls,
@@ -59,14 +61,13 @@ def evaluate_normalised(
     encoded = encode_split(matcher, split)
     first = Pass(matcher, encoded, device_counter(split.caption_image, folds))
     score, directions = METHODS[method](first)
-    results = {}
+    counters = {name: device_counter(split.caption_image, folds) for name in directions}
     for name, normalise in directions.items():
-        counter = device_counter(split.caption_image, folds)
-        for rows, columns, scores in score_blocks(matcher, encoded, counter):
-            counter.add(rows, columns, normalise(rows, columns, scores))
-        results |= {name: counter.result()}
-    i2t = results["i2t"]["i2t"]
-    t2i = results.get("t2i", results["i2t"])["t2i"]
+        for rows, columns, scores in score_blocks(matcher, encoded, counters[name]):
+            counters[name].add(rows, columns, normalise(rows, columns, scores))
+    by_image, by_caption = counters["i2t"], counters.get("t2i", counters["i2t"])
+    i2t, t2i = by_image.result()["i2t"], by_caption.result()["t2i"]
+    ranks = Ranks(by_image.ranks().i2t, by_caption.ranks().t2i)
     pairs = (1 + len(directions)) * len(split) * len(split.caption_image) // folds
     described = describe(matcher, split, f"{matcher.method.score_name} + {score}", folds)
     return {
@@ -74,6 +75,7 @@ def evaluate_normalised(
         "i2t": i2t,
         "t2i": t2i,
         "rsum": sum(direction[f"r{k}"] for direction in (i2t, t2i) for k in KS),
+        QUERIES: Queries(ranks, split.caption_image),
         "cost": {"pairs": pairs, "seconds": time.perf_counter() - start},
     }
 

@@ -212,6 +212,7 @@ def test_normalised_ranks_are_those_of_the_definitions(run):
     softmax = evaluate_normalised(matcher, split, "inverted_softmax")
     assert softmax["i2t"] == recall(special.log_softmax(30 * scores, axis=0))["i2t"]
     assert softmax["t2i"] == recall(special.log_softmax(30 * scores, axis=1))["t2i"]
+    assert metrics.summary(softmax["queries"].ranks)["rsum"] == pytest.approx(softmax["rsum"])
     image_mean, caption_mean = (np.sort(scores, axis=axis) for axis in (1, 0))
     means = image_mean[:, -10:].mean(1, keepdims=True) + caption_mean[-10:].mean(0, keepdims=True)
     csls, expected = evaluate_normalised(matcher, split, "csls"), recall(2 * scores - means)
