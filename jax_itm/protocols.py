@@ -27,6 +27,10 @@ PROTOCOLS = {
     "coco_1k": Protocol(5, 5000, 25000),
 }
 
+# What `evaluate --measures` computes beside recall, and what `--normalise` does to scores.
+MEASURES = ("all_relevant", "hubness", "breakdown", "distractors", "eccv_caption")
+NORMALISATIONS = ("csls", "inverted_softmax")
+
 
 def folds_of(name: str, images: int, captions: int, where: str) -> int:
     """The number of folds of a protocol.

@@ -4,8 +4,9 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from jax_itm.cli.options import add_data_dir, add_processes, cluster_of
+from jax_itm.cli.other_data import add_other_data, read_other_data, score_other_data
 from jax_itm.errors import UserError
-from jax_itm.protocols import PROTOCOLS
+from jax_itm.protocols import MEASURES, NORMALISATIONS, PROTOCOLS
 
 if TYPE_CHECKING:
     from jax_itm.inference.matcher import Matcher
@@ -33,11 +34,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         help="rerank: weight of the first score in the sum with the new",
     )
+    parser.add_argument(
+        "--measures",
+        nargs="+",
+        choices=MEASURES,
+        default=[],
+        metavar="NAME",
+        help=f"further numbers of the same scores: {', '.join(MEASURES)} (docs/evaluation.md)",
+    )
+    parser.add_argument(
+        "--normalise",
+        choices=NORMALISATIONS,
+        help="rank by scores that are normalised over all queries: another protocol",
+    )
     parser.add_argument("--isd", action="store_true", help="cross-encoders: ISD of the matched pairs")
     parser.add_argument("--out", help="the result, as JSON (default: result-SPLIT.json in the workdir)")
     parser.add_argument(
         "--bag_of_words", action="store_true", help="add what a text model without word order reaches"
     )
+    add_other_data(parser)
     add_processes(parser)
 
 
@@ -48,7 +63,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from jax_itm.distributed.cluster import is_main_process, start
     from jax_itm.distributed.watchdog import watchdog
     from jax_itm.evaluation.results import with_intervals, write
-    from jax_itm.plots.tables import table
+    from jax_itm.plots.tables import measure_tables, table
 
     _check(args)
     start(cluster_of(args))
@@ -63,6 +78,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     print("{pairs:,} pairs scored in {seconds:.1f} s.".format(**result["cost"]))
     if args.isd:
         print("ISD: " + ", ".join(f"{name} {value:.4g}" for name, value in result["isd"].items()))
+    for line in measure_tables(result):
+        print(line)
     out = args.out or default_out(args.workdir, args, result)
     write(result, out)
     print(f"Written to {out}")
@@ -73,6 +90,7 @@ def default_out(workdir: str, args: argparse.Namespace, result: dict[str, Any]) 
     """Where a result is kept that no --out names: by what differs from the run's own data and protocol."""
     parts = ["result", args.data, result["protocol"]["split"]]
     parts += [args.protocol] * (args.protocol != "full") + [args.mode] * (args.mode != "exhaustive")
+    parts += [args.normalise] * bool(args.normalise)
     return f"{workdir}/{'-'.join(filter(None, parts))}.json"
 
 
@@ -83,6 +101,10 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--mode rerank and --rerank_from RUN: each needs the other")
     if args.mode == "rerank" and PROTOCOLS[args.protocol].folds > 1:
         raise UserError("--mode rerank: only with --protocol full or coco_5k")
+    if args.measures and (args.mode == "rerank" or args.normalise):
+        raise UserError("--measures: only without --mode rerank and --normalise")
+    if args.normalise and args.mode == "rerank":
+        raise UserError("--normalise: only without --mode rerank")
     if args.out:
         check_writable(args.out, "--out")
     if args.mode != "rerank" and args.first_weight:
@@ -96,6 +118,8 @@ def _evaluate(args: argparse.Namespace, matcher: "Matcher") -> dict[str, Any]:
     from jax_itm.evaluation.bag_of_words import bag_of_words
     from jax_itm.evaluation.evaluate import evaluate, split_folds
     from jax_itm.evaluation.isd import isd
+    from jax_itm.evaluation.measures import make_measures
+    from jax_itm.evaluation.normalised import evaluate_normalised
     from jax_itm.evaluation.rerank import rerank
 
     data = matcher.config.data
@@ -106,7 +130,9 @@ def _evaluate(args: argparse.Namespace, matcher: "Matcher") -> dict[str, Any]:
     split = open_split(name, data_dir, split_name, data.modality)
     # Before the evaluation, which may take hours: these refuse what they cannot do at once.
     split_folds(split, args.protocol)
-    extra = {}
+    measures = make_measures(args.measures, split, args.protocol)
+    other = read_other_data(args, matcher)
+    extra = score_other_data(matcher, split, other)
     if args.isd:
         extra["isd"] = isd(matcher, split)
     if args.bag_of_words:
@@ -115,4 +141,6 @@ def _evaluate(args: argparse.Namespace, matcher: "Matcher") -> dict[str, Any]:
     if args.mode == "rerank":
         first = jax_itm.load(args.rerank_from)
         return rerank(matcher, split, first, args.top_k, args.first_weight) | extra
-    return evaluate(matcher, split, args.protocol) | extra
+    if args.normalise:
+        return evaluate_normalised(matcher, split, args.normalise, args.protocol) | extra
+    return evaluate(matcher, split, args.protocol, measures) | extra

@@ -33,6 +33,8 @@ class Split:
         max_regions: the largest number of regions of an image of the split; 0 where the set has no regions.
         has_boxes: whether the set has boxes; where it has none, records have boxes of zeros.
         caption_image: int32 (t,), the image of each caption, ascending.
+        source_ids: the numbers that the source gives the captions, such as those of COCO's annotations; empty
+            where it gives none, or where the set was prepared before these were kept.
         path: the folder of the data set.
         tokens: by side, "image" or "text", the tokens that frozen encoders computed beforehand (see
             `with_tokens`); images are then read as those.
@@ -50,6 +52,8 @@ class Split:
         self.max_regions: int = metadata["max_regions"][split]
         self.has_boxes = "boxes" in features
         self.caption_image = np.repeat(np.arange(len(captions), dtype=np.int32), [len(c) for c in captions])
+        numbers = metadata.get("source_ids", {}).get(split, [])
+        self.source_ids: list[int] = [number for image in numbers for number in image]
         self.path = Path(builder.data_path)
         self.tokens: dict[str, Any] = {}
         self._all_captions = [caption for image in captions for caption in image]
@@ -71,6 +75,7 @@ class Split:
         part._size = images
         part.caption_image = self.caption_image[: np.searchsorted(self.caption_image, images)]
         part._captions = self._captions[: len(part.caption_image)]
+        part.source_ids = self.source_ids[: len(part.caption_image)]
         return part
 
     def with_tokens(self, tokens: dict[str, Any]) -> "Split":
@@ -117,6 +122,12 @@ class Split:
         if "image" in self.tokens:
             return {"features": self.tokens["image"][image]}
         return self._image(self._example(image))
+
+    def image_name(self, image: int) -> str:
+        """The name or path that the source has for an image."""
+        example = self._example(image)
+        with self._report_damage():
+            return example["name"].bytes_list.value[0].decode()
 
     def picture(self, image: int) -> np.ndarray:
         """The picture uint8 (h, v, 3), whatever the modality; UserError where the set has no pictures."""

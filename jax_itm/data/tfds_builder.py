@@ -54,6 +54,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             max_regions=dict.fromkeys(raw.splits, 0),
             kind=raw.kind,
             notes=list(raw.notes),
+            source_ids=dict(raw.source_ids),
             tally=dict(raw.tally),  # the counts of the first reading; the second, below, counts once more
             sizes={},
         )

@@ -1,7 +1,8 @@
 """From a split to its retrieval metrics: encode, score block by block, count ranks on the devices."""
 
 import time
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -12,10 +13,10 @@ from jax_itm.errors import UserError
 from jax_itm.evaluation.results import QUERIES, Queries
 from jax_itm.inference.matcher import Matcher
 from jax_itm.inference.token_cache import attach_tokens, cached_sides
-from jax_itm.metrics import RetrievalCounter, compare
+from jax_itm.metrics import Ranks, RetrievalCounter, compare
 from jax_itm.progress import track
 from jax_itm.protocols import folds_of
-from jax_itm.types import Config, PyTree
+from jax_itm.types import Array, Config, PyTree
 
 _compare_on_devices = jax.jit(compare)
 
@@ -32,7 +33,28 @@ class EncodedSplit(NamedTuple):
         return part(self.images, rows), part(self.captions, columns)
 
 
-def evaluate(matcher: Matcher, split: Split, protocol: str = "full") -> dict[str, Any]:
+@runtime_checkable
+class Measure(Protocol):
+    """A number beside recall, from the scores that recall is counted from.
+
+    Attributes:
+        name: its key in a result.
+    """
+
+    name: str
+
+    def add(self, rows: slice, columns: slice, scores: np.ndarray) -> None:
+        """Takes in the scores (rows, columns) of a block; each comes once."""
+        ...
+
+    def result(self, ranks: Ranks) -> dict[str, Any]:
+        """The numbers, after all blocks and with all ranks."""
+        ...
+
+
+def evaluate(
+    matcher: Matcher, split: Split, protocol: str = "full", measures: Sequence[Measure] = ()
+) -> dict[str, Any]:
     """Retrieval in both directions over a split, with a score for every image and caption.
 
     Args:
@@ -40,10 +62,12 @@ def evaluate(matcher: Matcher, split: Split, protocol: str = "full") -> dict[str
         split: an opened split (`data.prepared.open_split`).
         protocol: "full", every image against every caption; "folds", the mean of five equal folds of the
             images; "coco_5k" and "coco_1k", the same two, of splits of the published size alone.
+        measures: what else to compute of the same scores (`measures.py`); only under protocols of one fold.
 
     Returns:
         {"protocol": {..}, "i2t": {"r1", "r5", "r10", "medr", ..}, "t2i": {..}, "rsum", "queries": `Queries`,
-        "cost": {"pairs", "seconds"}}. Recalls are percentages; the seconds are those of encoding and scoring.
+        "cost": {"pairs", "seconds"}}, and what the measures give, by their names. Recalls are percentages;
+        the seconds are those of encoding and scoring.
 
     Raises:
         UserError: the split is not what the run was trained on, a score is not finite, or the split is not of
@@ -52,13 +76,14 @@ def evaluate(matcher: Matcher, split: Split, protocol: str = "full") -> dict[str
     folds = split_folds(split, protocol)
     start = time.perf_counter()
     encoded = encode_split(matcher, split)
-    counter = count(matcher, encoded, split.caption_image, folds)
+    counter = count(matcher, encoded, split.caption_image, folds, measures)
     pairs = len(split) * len(split.caption_image) // folds
     cost = {"pairs": pairs, "seconds": time.perf_counter() - start}
     return {
         "protocol": describe(matcher, split, matcher.method.score_name, folds),
         **counter.result(),
         QUERIES: Queries(counter.ranks(), split.caption_image),
+        **{measure.name: measure.result(counter.ranks()) for measure in measures},
         "cost": cost,
     }
 
@@ -69,14 +94,31 @@ def split_folds(split: Split, protocol: str) -> int:
 
 
 def count(
-    matcher: Matcher, encoded: EncodedSplit, caption_image: np.ndarray, folds: int = 1
+    matcher: Matcher,
+    encoded: EncodedSplit,
+    caption_image: np.ndarray,
+    folds: int = 1,
+    measures: Sequence[Measure] = (),
 ) -> RetrievalCounter:
-    """A counter that was fed all scores. They stay on the devices, except for blocks with positives."""
+    """A counter that was fed all scores, as were the measures.
+
+    Without measures the scores stay on the devices, except for blocks with positives.
+    """
     counter = device_counter(caption_image, folds)
+    for rows, columns, scores in score_blocks(matcher, encoded, counter):
+        counter.add(rows, columns, scores)
+        for measure in measures:
+            measure.add(rows, columns, np.asarray(scores))
+    return counter
+
+
+def score_blocks(
+    matcher: Matcher, encoded: EncodedSplit, counter: RetrievalCounter
+) -> Iterator[tuple[slice, slice, Array]]:
+    """The images, the captions and the scores of each block that a counter is to be fed, in its order."""
     blocks = list(counter.blocks(matcher.method.block_images))
     for rows, columns in track(blocks, len(blocks), "scoring"):
-        counter.add(rows, columns, matcher.score_block(*encoded.block(rows, columns)))
-    return counter
+        yield rows, columns, matcher.score_block(*encoded.block(rows, columns))
 
 
 def device_counter(caption_image: np.ndarray, folds: int = 1) -> RetrievalCounter:

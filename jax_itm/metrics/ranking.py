@@ -94,7 +94,7 @@ def summary(ranks: Ranks, ks: Sequence[int] = KS) -> dict[str, Any]:
         >>> summary(Ranks(np.array([1, 2, 6, 11]), np.array([1, 1])), ks=(1, 5))["i2t"]
         {'r1': 25.0, 'r5': 50.0, 'medr': 4.0, 'meanr': 5.0}
     """
-    directions = {name: _direction(rank, ks) for name, rank in ranks._asdict().items()}
+    directions = {name: direction_summary(rank, ks) for name, rank in ranks._asdict().items()}
     return directions | {"rsum": sum(numbers[f"r{k}"] for numbers in directions.values() for k in ks)}
 
 
@@ -108,6 +108,7 @@ def mean_summary(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return directions | {"rsum": mean(one["rsum"] for one in summaries)}
 
 
-def _direction(rank: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
+def direction_summary(rank: np.ndarray, ks: Sequence[int] = KS) -> dict[str, float]:
+    """Recall@K, median and mean rank of queries in one direction: {"r1", "r5", "r10", "medr", "meanr"}."""
     recalls = {f"r{k}": 100 * float(np.mean(rank <= k)) for k in ks}
     return recalls | {"medr": float(np.median(rank)), "meanr": float(np.mean(rank))}

@@ -1,14 +1,18 @@
 """The Markdown table of retrieval results."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from statistics import fmean, stdev
 from typing import Any, TypeVar
+
+from jax_itm.protocols import MEASURES
 
 Item = TypeVar("Item")
 Result = dict[str, Any]  # as `evaluation.evaluate` returns it
 Group = Sequence[Result]  # of runs that differ in their seed alone: one row
 
+# What a result may have beside recall, by name.
+BESIDE_RECALL = (*MEASURES, "judgements", "compositional", "zero_shot")
 RECALLS = [(direction, name) for direction in ("i2t", "t2i") for name in ("r1", "r5", "r10")]
 
 
@@ -28,6 +32,43 @@ def table(results: Sequence[Result]) -> str:
             rows.append(_row(f"- {baseline[0]['name']}", baseline) + [""] * len(extra))
     protocols = dict.fromkeys(protocol_line(group) for group in groups)
     return "\n".join([*_markdown(rows), "", *protocols])
+
+
+def measure_tables(result: Result) -> list[str]:
+    """The lines of the Markdown tables of what a result has beside recall.
+
+    A table is there for every value of the form {row: {column: number}} below the names of
+    `BESIDE_RECALL`. Lists, such as that of the worst queries, and what lies deeper are in the JSON alone.
+    """
+    lines = []
+    for name in (name for name in BESIDE_RECALL if name in result):
+        for title, rows in _tables_below(name, result[name]):
+            columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+            body = [[row, *(_number(values.get(key)) for key in columns)] for row, values in rows.items()]
+            lines += ["", *_markdown([[title, *columns], *body])]
+    return lines
+
+
+def _tables_below(name: str, value: dict[str, Any]) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
+    """The titles and rows of the tables in a part of a result."""
+    rows = {key: _numbers(one) for key, one in value.items() if isinstance(one, dict)}
+    if not rows:
+        yield name, {"": _numbers(value)}
+    elif all(rows.values()):
+        yield ", ".join([name, *(f"{key} {number:g}" for key, number in _numbers(value).items())]), rows
+    else:
+        for key in rows:
+            yield from _tables_below(f"{name}: {key}", value[key])
+
+
+def _numbers(value: dict[str, Any]) -> dict[str, Any]:
+    return {key: number for key, number in value.items() if isinstance(number, int | float)}
+
+
+def _number(value: int | float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
 
 
 def group_by(items: Iterable[Item], key: Callable[[Item], Any]) -> list[list[Item]]:

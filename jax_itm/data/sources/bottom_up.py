@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jax_itm.data.sources.captions import by_image, check_distinct, read_captions
+from jax_itm.data.sources.captions import by_image, check_distinct, read_captions, sentence_ids
 from jax_itm.data.sources.precomp import to_float16
 from jax_itm.data.sources.raw import Raw, Record
 from jax_itm.errors import UserError
@@ -87,6 +87,7 @@ def read_bottom_up(source: Path) -> Raw:
         by_image(splits),
         notes=notes,
         tally=tally,
+        source_ids=sentence_ids(table, splits),
         files=(table, *files),
     )
 

@@ -145,6 +145,30 @@ def karpathy(path: Path, unused: set[str] | None = None) -> Iterator[Entry]:
         yield where, "train" if split == "restval" else split, *entry
 
 
+def sentence_ids(path: Path, splits: Splits) -> dict[str, list[list[int]]]:
+    """The `sentid` of each caption in Karpathy's JSON: for COCO the number of its annotation.
+
+    Args:
+        path: the file of captions.
+        splits: the captions that are used, of each image the first ones.
+
+    Returns:
+        The numbers by split and image; {} if the file is in another form, or lacks some.
+    """
+    if path.suffix != ".json":
+        return {}
+    ids: dict[str, list[int]] = {}
+    for image in read_json(path)["images"]:  # `karpathy` has checked the form
+        numbers = [sentence.get("sentid") for sentence in image["sentences"]]
+        if not all(type(number) is int for number in numbers):
+            return {}
+        name = os.path.normpath(os.path.join(image.get("filepath", ""), image["filename"]))
+        ids.setdefault(name, []).extend(numbers)
+    return {
+        split: [ids[name][: len(texts)] for name, texts in images.items()] for split, images in splits.items()
+    }
+
+
 def _jsonl(path: Path, unused: set[str]) -> Iterator[Entry]:
     for number, line in enumerate(read_lines(path), start=1):
         where = f"{path}:{number}"

@@ -16,7 +16,14 @@ from PIL import Image
 from jax_itm.data.image_transforms import MAX_PIXELS
 from jax_itm.data.images import IMAGE_FORMATS, read_picture
 from jax_itm.data.rgb import orientation
-from jax_itm.data.sources.captions import Splits, by_image, check_distinct, read_captions, with_validation
+from jax_itm.data.sources.captions import (
+    Splits,
+    by_image,
+    check_distinct,
+    read_captions,
+    sentence_ids,
+    with_validation,
+)
 from jax_itm.data.sources.raw import Raw, Record
 from jax_itm.errors import UserError
 
@@ -41,7 +48,8 @@ def read_folder(source: Path, max_pixels: int = MAX_PIXELS) -> Raw:
     table, splits, notes = read_captions(source)
     splits, shared = with_validation(splits)
     raw = read_pictures(table.parent, splits, FOLDERS, max_pixels)
-    return replace(raw, notes=(*notes, *shared), files=(table, *raw.files))
+    ids = sentence_ids(table, splits)
+    return replace(raw, notes=(*notes, *shared), source_ids=ids, files=(table, *raw.files))
 
 
 def read_pictures(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jax_itm.data.image_transforms import MAX_PIXELS
-from jax_itm.data.sources.captions import Entry, Splits, collect, karpathy
+from jax_itm.data.sources.captions import Entry, Splits, collect, karpathy, sentence_ids
 from jax_itm.data.sources.folder import read_pictures
 from jax_itm.data.sources.raw import Raw, read_lines
 from jax_itm.errors import UserError
@@ -118,7 +118,8 @@ def read_published(name: str, source: Path, max_pixels: int = MAX_PIXELS) -> Raw
     raw = read_pictures(base, splits, layout.folders, max_pixels, by_name=True)
     lists = [_find(base, [name]) for name in layout.lists.values()] if kind == "lists" else []
     files = (table, *filter(None, lists), *raw.files)
-    return replace(raw, kind=kind, notes=tuple(notes), files=files)
+    ids = sentence_ids(table, splits)
+    return replace(raw, kind=kind, notes=tuple(notes), source_ids=ids, files=files)
 
 
 def _find(base: Path, names: Sequence[str]) -> Path | None:

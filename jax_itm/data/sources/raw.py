@@ -47,6 +47,7 @@ class Raw:
         kind: which of the published splits of a data set these are: "karpathy", "lists" or "".
         notes: what a user should know about what the files contain, one line each.
         tally: counts that reading all records fills in, by what is counted.
+        source_ids: the numbers that the source gives its captions, by split and image; {} where it has none.
         files: that the records are read from; `prepare` notices by them that a source has changed.
     """
 
@@ -57,6 +58,7 @@ class Raw:
     kind: str = ""
     notes: tuple[str, ...] = ()
     tally: Counter[str] = field(default_factory=Counter)
+    source_ids: Mapping[str, list[list[int]]] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jax_itm.data.sources import lmdb_files
-from jax_itm.data.sources.captions import by_image, check_distinct, read_captions
+from jax_itm.data.sources.captions import by_image, check_distinct, read_captions, sentence_ids
 from jax_itm.data.sources.lmdb_files import Opened
 from jax_itm.data.sources.precomp import check_boxes, to_float16
 from jax_itm.data.sources.raw import Raw, Record, read_json
@@ -81,7 +81,13 @@ def read_uniter(source: Path) -> Raw:
     }
     places = {path / "data.mdb" if key else path for path, key in locations.values()}
     return Raw(
-        reads, ("regions", "boxes"), region_dim, by_image(splits), notes=notes, files=(table, *sorted(places))
+        reads,
+        ("regions", "boxes"),
+        region_dim,
+        by_image(splits),
+        notes=notes,
+        source_ids=sentence_ids(table, splits),
+        files=(table, *sorted(places)),
     )
 
 

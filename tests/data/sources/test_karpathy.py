@@ -55,6 +55,26 @@ def test_flickr30k_karpathy(tmp_path, where):
     np.testing.assert_array_equal(split.picture(0), Image.open(tmp_path / "raw" / where / F30K[3]))
 
 
+def test_captions_keep_the_ids_of_their_source(tmp_path):
+    """COCO's annotations, by which ECCV Caption names captions; kept of each caption that is used."""
+    raw = pictures(tmp_path / "raw", F30K)
+    karpathy(raw / "dataset_flickr30k.json", zip([None] * 4, F30K, ["train", *["test"] * 3], strict=True), 7)
+    table = json.loads((raw / "dataset_flickr30k.json").read_text())
+    for k, image in enumerate(table["images"]):
+        for c, sentence in enumerate(image["sentences"]):
+            sentence["sentid"] = 1000 * k + 7 * (c % 3) + c
+    (raw / "dataset_flickr30k.json").write_text(json.dumps(table))
+    prepare("flickr30k", tmp_path / "data", raw)
+    split = open_split("flickr30k", tmp_path / "data", "test", "pixels")
+    assert split.source_ids == [1000 * k + 7 * (c % 3) + c for k in (1, 2, 3) for c in range(5)]
+    assert split.first(2).source_ids == split.source_ids[:10]
+    assert split.image_name(1) == F30K[2]
+    del table["images"][3]["sentences"][6]["sentid"]
+    (raw / "dataset_flickr30k.json").write_text(json.dumps(table))
+    prepare("flickr30k", tmp_path / "partly", raw)
+    assert open_split("flickr30k", tmp_path / "partly", "test", "pixels").source_ids == []
+
+
 KAGGLE = "image_name| comment_number| comment\n"
 
 
