@@ -51,7 +51,13 @@ TERMS: dict[str, Sequence[Mapping[str, Any]]] = {  # name -> its trials
 
 def get_study():
     rows = [
-        Row(f"{base}-{term}".rstrip("-"), config, trials, fields=shared() | LONG | fields)
+        Row(
+            f"{base}-{term}".rstrip("-"),
+            config,
+            trials,
+            fields=shared() | LONG | fields,
+            base=base if term else "",
+        )
         for base, (config, fields) in BASES.items()
         for term, trials in TERMS.items()
     ]

@@ -4,7 +4,8 @@
 
 The file's `get_study()` gives a `Study`. A run is the two commands that a person would type, `train` and
 `evaluate`, so each can be looked into, resumed and reported alone. Each that ends adds a line of JSON to
-`OUT/runs.jsonl`; what has its line is not run again. `OUT/table.md` and `OUT/table.png` are the end.
+`OUT/runs.jsonl`; what has its line is not run again. `OUT/table.md` and `OUT/table.png` are the end, and
+`OUT/differences.png` where rows name their base.
 """
 
 import json
@@ -23,7 +24,9 @@ from typing import Any, NamedTuple
 
 from jax_itm.config.load import call
 from jax_itm.errors import UserError
+from jax_itm.evaluation.comparison import compare
 from jax_itm.lock import locked
+from jax_itm.plots.differences import Added, differences_figure, differences_table
 from jax_itm.plots.report import report
 from jax_itm.plots.runs import training_minutes
 
@@ -40,6 +43,7 @@ class Row(NamedTuple):
     first_weight: float = 0.0  # of its scores, which are added to this row's
     isd: bool = False  # a cross-encoder's
     shown: bool = True  # in the table, or only what another row starts from
+    base: str = ""  # the earlier row that is the same without this row's terms; their difference is shown
 
 
 class Study(NamedTuple):
@@ -145,6 +149,15 @@ class Runner:
             evaluate += ["--first_weight", str(row.first_weight)] * bool(row.first_weight)
         return train, evaluate
 
+    def added(self, row: Row) -> Added | None:
+        """What a row adds to its base; None if it has none, or that has not ended."""
+        if not row.base or not self._ended(row.base):
+            return None
+        results = lambda row: [str(workdir / "result.json") for workdir in self.workdirs(row)]
+        found = compare(results(self._named(row.base)), results(row))
+        minutes = fmean(self.done[task.key]["minutes"] for task in self.tasks(row))
+        return Added(row.name, row.base, found["rSum"], minutes)
+
     def _named(self, name: str) -> Row:
         return next(row for row in self.study.rows if row.name == name)
 
@@ -194,7 +207,7 @@ def check(study: Study) -> None:
     """Raises UserError where a row names one that is not before it, or two have one name."""
     known: list[str] = []
     for row in study.rows:
-        for name in (*re.findall(r"\{([^}]+)\}", row.config), *row.rerank):
+        for name in (*re.findall(r"\{([^}]+)\}", row.config), *row.rerank, *filter(None, [row.base])):
             if name not in known:
                 raise UserError(f"study: row {row.name!r} needs {name!r}, which is no earlier row")
         if row.name in known or not re.fullmatch(r"[\w.+-]+", row.name):
@@ -249,6 +262,10 @@ def run_study(path: str, out: str, jobs: int, only: Sequence[str] = (), seeds: S
     shown = [row for row in rows if row.shown]
     figure = str(Path(out) / "table.png")
     main = report([str(w) for row in shown for w in runner.workdirs(row)], figure)
-    text = f"{main}\n\n{trials_table(runner, rows)}\n"
+    parts = [main, trials_table(runner, rows)]
+    if based := [added for row in shown if (added := runner.added(row))]:
+        parts.insert(1, differences_table(based, len(study.seeds)))
+        differences_figure(based, str(Path(out) / "differences.png"))
+    text = "\n\n".join(parts) + "\n"
     (Path(out) / "table.md").write_text(text)
     return text

@@ -3,6 +3,7 @@
 import json
 from contextlib import redirect_stderr, redirect_stdout
 
+import numpy as np
 import pytest
 
 from jax_itm import study
@@ -30,7 +31,7 @@ TINY = {{
 def get_study():
     rates = ({{"optimizer.lr": 1e-9}}, {{"optimizer.lr": 1e-2}})
     first = Row("first", "{place}/tiny.py:method=info_nce", rates, TINY)
-    second = Row("second", "{place}/tiny.py:method={method}", rates[1:], TINY)
+    second = Row("second", "{place}/tiny.py:method={method}", rates[1:], TINY, base="first")
     return Study([first, second], "dev", (0, 1))
 """
 
@@ -38,6 +39,14 @@ def get_study():
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return prepared(tmp_path_factory.mktemp("study"), train=60, dev=20)
+
+
+def results(place, row: str):
+    """The results of the row's chosen runs."""
+    lines = [json.loads(line) for line in (place / "out" / "runs.jsonl").read_text().splitlines()]
+    first = [line for line in lines if line["row"] == row and line["seed"] == 0]
+    trial = max(first, key=lambda line: line["rsum"])["trial"]
+    return [line for line in lines if line["row"] == row and line["trial"] == trial]
 
 
 def in_this_process(arguments, log, _):
@@ -76,6 +85,10 @@ def test_a_study_from_its_first_run_to_its_table(place, capsys, monkeypatch):
         ]
     )
     assert (place / "out" / "table.png").stat().st_size > 10_000
+    assert (place / "out" / "differences.png").stat().st_size > 5_000
+    means = [np.mean([r["rsum"] for r in results(place, name)]) for name in ("first", "second")]
+    assert f"| second | first | {means[0]:.1f} | {means[1]:.1f} | {means[1] - means[0]:+.1f} |" in shown
+    assert "for other queries (bootstrap over images with their captions) and other seeds" in shown
     assert (place / "out" / "table.md").read_text() in shown
 
     monkeypatch.setattr(study, "_call", lambda *_: pytest.fail("a run that has its line ran again"))
