@@ -28,6 +28,8 @@ from jax_itm.train.optimizer import build as build_optimizer
 from jax_itm.train.start_rules import start_from
 from jax_itm.types import Config
 
+FITTED = 1_000_000  # captions that a tokenizer is fitted on, the first of the split: memory does not grow
+
 
 class Data(NamedTuple):
     """The splits of a run."""
@@ -38,7 +40,7 @@ class Data(NamedTuple):
     @property
     def epoch_examples(self) -> int:
         """Examples in an epoch: one pass over the training captions."""
-        return len(self.train.caption_image)
+        return self.train.caption_count
 
     @property
     def facts(self) -> Facts:
@@ -170,7 +172,7 @@ def init(config: Config, mesh: Mesh, data: Data) -> Start:
         tokenizer = source.tokenizer  # the parameters were trained with its ids
     else:
         options = config.data
-        captions = data.train.captions()
+        captions = data.train.first_captions(FITTED)
         tokenizer = Tokenizer.fit(captions, options.tokenizer, options.min_count, options.vocab_size)
     facts = (source.facts if source else data.facts)._replace(vocab=len(tokenizer))
     model = build_model(config, facts, tokenizer, mesh, data.epoch_examples)

@@ -48,6 +48,8 @@ class Raw:
         notes: what a user should know about what the files contain, one line each.
         tally: counts that reading all records fills in, by what is counted.
         files: that the records are read from; `prepare` notices by them that a source has changed.
+        parts: the raw files of a large set, which are read one by one (`parts.py`). Where there are any, the
+            set is written in shards, and nothing but these is read.
     """
 
     splits: Mapping[str, Read]
@@ -58,6 +60,7 @@ class Raw:
     notes: tuple[str, ...] = ()
     tally: Counter[str] = field(default_factory=Counter)
     files: tuple[Path, ...] = ()
+    parts: tuple[Any, ...] = ()  # of `Part`, whose module uses this one
 
 
 def read_text(path: Path) -> str:
