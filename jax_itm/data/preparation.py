@@ -60,16 +60,12 @@ def prepare(
 
     Raises:
         UserError: the raw data are wrong (without `beam`, all of it is read before a byte is written, except
-            for sets in shards, of which a stopped preparation leaves what it has finished), the
-            set was prepared from another source or from this one as it was, or another process is preparing
-            it.
+            for sets in shards), the set was prepared from another source or from this one as it was, or
+            another process is preparing it.
     """
     known = data_set(name)
     options = {"source": source, "entities": entities}
-    raw_files = _raw_files(known, options)
-    if known.read_source is None:
-        for option in raw_files:
-            raise UserError(f"--{option} {options[option]}: {name} is generated, it takes no {option}")
+    raw_files = _raw_files(name, known, options)
     path = local_path(data_dir, "--data_dir") / name / VERSION
     reused = path.exists()
     if reused:
@@ -139,11 +135,13 @@ def _check_unchanged(
         )
 
 
-def _raw_files(known: DataSet, options: dict[str, str | Path | None]) -> dict[str, str]:
+def _raw_files(name: str, known: DataSet, options: dict[str, str | Path | None]) -> dict[str, str]:
     """Where the raw files are, by the option that names them: the same in every working directory."""
     raw_files = {option: str(Path(path).resolve()) for option, path in options.items() if path}
     if known.source_name and options["source"]:
         raw_files["source"] = known.source_name(str(options["source"]))
+    for option in raw_files if known.read_source is None else ():
+        raise UserError(f"--{option} {options[option]}: {name} is generated, it takes no {option}")
     return raw_files
 
 
