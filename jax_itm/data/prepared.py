@@ -13,12 +13,13 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow_datasets as tfds
 
+from jax_itm.data.bucket import cached_folder
 from jax_itm.data.shards import INDEX, Folder, LocalFolder, Shards, read_index
 from jax_itm.data.sources.registry import data_set
 from jax_itm.data.split import Split, SplitFacts
 from jax_itm.data.tfds_builder import min_median_max
 from jax_itm.errors import UserError
-from jax_itm.storage import local_path
+from jax_itm.storage import is_bucket, local_path
 
 VERSION = "1.0.0"  # of the layout on disk
 FEATURES = {"regions": "regions", "pixels": "image"}  # what a record needs for each modality
@@ -36,7 +37,7 @@ def open_split(name: str, data_dir: str | Path, split: str, modality: str) -> Sp
     Raises:
         UserError: the set is not prepared or damaged, or it has no such split or modality.
     """
-    prepared = open_prepared(_dataset_path(name, data_dir))
+    prepared = _open_named(name, data_dir)
     if split == "val" and split not in prepared.splits and "dev" in prepared.splits:
         split = "dev"
     if split not in prepared.splits:
@@ -49,7 +50,7 @@ def open_split(name: str, data_dir: str | Path, split: str, modality: str) -> Sp
 
 def splits_of(name: str, data_dir: str | Path) -> list[str]:
     """The names of the splits of a prepared data set."""
-    return open_prepared(_dataset_path(name, data_dir)).splits
+    return _open_named(name, data_dir).splits
 
 
 def describe(name: str, data_dir: str | Path) -> dict[str, Any]:
@@ -65,11 +66,10 @@ def describe(name: str, data_dir: str | Path) -> dict[str, Any]:
     Raises:
         UserError: it is not prepared, or damaged.
     """
-    path = _dataset_path(name, data_dir)
-    prepared = open_prepared(path)
+    prepared = _open_named(name, data_dir)
     return {
         "name": name,
-        "path": str(path),
+        "path": prepared.location,
         "features": [key for key in ("image", "regions", "boxes", "phrases") if key in prepared.features],
         **prepared.summary(),
     }
@@ -79,6 +79,15 @@ def _caption_spreads(images: list[list[str]]) -> dict[str, list[int]]:
     words = [len(caption.split()) for captions in images for caption in captions]
     per_image = [len(captions) for captions in images]
     return {"captions an image": min_median_max(per_image), "words": min_median_max(words)}
+
+
+def _open_named(name: str, data_dir: str | Path) -> "PreparedByTfds | PreparedInShards":
+    """A prepared data set by its name, on a disk or in a bucket."""
+    if is_bucket(data_dir):
+        data_set(name)
+        folder = cached_folder(os.fspath(data_dir), name, VERSION)
+        return PreparedInShards(folder, folder.path, folder.url)
+    return open_prepared(_dataset_path(name, data_dir))
 
 
 def _dataset_path(name: str, data_dir: str | Path) -> Path:
@@ -101,6 +110,7 @@ class PreparedByTfds:
         path: its folder.
 
     Attributes:
+        location: the folder, for the user.
         splits: their names.
         features: of its records.
         origin: "source", "entities" and "contents": where it comes from.
@@ -110,6 +120,7 @@ class PreparedByTfds:
     """
 
     def __init__(self, path: Path):
+        self.location = str(path)
         self._builder = open_builder(path)
         self._metadata = self._builder.info.metadata
         self.splits: list[str] = list(self._metadata["captions"])
@@ -159,13 +170,15 @@ class PreparedInShards:
 
     Args:
         folder: where its files are.
-        path: its folder.
+        path: its folder on this machine.
+        location: its folder, for the user.
 
     Raises:
         UserError: it is damaged.
     """
 
-    def __init__(self, folder: Folder, path: Path):
+    def __init__(self, folder: Folder, path: Path, location: str):
+        self.location = location
         self._folder = folder
         self._path = path
         self._index = read_index(folder)
@@ -204,7 +217,7 @@ class PreparedInShards:
 def open_prepared(path: Path) -> PreparedByTfds | PreparedInShards:
     """A prepared data set by its folder; UserError where it is damaged."""
     if (path / INDEX).exists():
-        return PreparedInShards(LocalFolder(path), path)
+        return PreparedInShards(LocalFolder(path), path, str(path))
     return PreparedByTfds(path)
 
 
