@@ -51,11 +51,10 @@ def test_what_was_read_is_not_copied_again(bucket, tmp_path):
     fsspec.filesystem("memory").rm("/bucket/data/huggingface/1.0.0/train-000000-000.array_record")
     equal(take(8, bucket), expected)
     shutil.rmtree(tmp_path / "cache")
-    with pytest.raises(
-        UserError, match=r"train-000000-000\.array_record: cannot be copied to .*FileNotFound"
-    ):
+    with pytest.raises(UserError, match=r"train-000000-000\.array_record: cannot be copied to .*Fil"):
         take(8, bucket)
-    assert not list((tmp_path / "cache").rglob("*.array_record*"))
+    left = {file.suffix for file in (tmp_path / "cache").rglob("*") if file.is_file()}
+    assert left <= {".json", ".array_record"}  # nothing half-copied
 
 
 def test_a_set_that_was_prepared_anew_is_read_anew(bucket, tmp_path):
@@ -70,11 +69,9 @@ def test_a_set_that_was_prepared_anew_is_read_anew(bucket, tmp_path):
 
 
 def test_what_is_refused(bucket):
-    with pytest.raises(
-        UserError, match=r"no folder/1\.0\.0/shards\.json there; of buckets, only sets in shards"
-    ):
+    with pytest.raises(UserError, match=r"no folder/1\.0\.0/shards\.json there; .*only sets in"):
         open_split("folder", bucket, "train", "pixels")
-    with pytest.raises(UserError, match="nosuch://b/huggingface.*: cannot be read"):
+    with pytest.raises(UserError, match=r"nosuch://b/huggingface.*: cannot be read"):
         open_split("huggingface", "nosuch://b", "train", "pixels")
     with pytest.raises(UserError, match="data are written to a local disk"):
         prepare("huggingface", "gs://b/data", "DIR")
