@@ -14,8 +14,9 @@ from jax_itm.data.augment import augment_image
 from jax_itm.data.batch_options import BatchOptions
 from jax_itm.data.image_transforms import ImageTransform
 from jax_itm.data.images import collate_images
+from jax_itm.data.mixture import MixedPairs, Mixture
 from jax_itm.data.order import captions_at
-from jax_itm.data.pairs import pair_source
+from jax_itm.data.pairs import PairSource, pair_source
 from jax_itm.data.readers import read_in_processes
 from jax_itm.data.split import Split
 from jax_itm.data.tokenizer import Tokenizer
@@ -44,7 +45,7 @@ ONLY_PROCESS = ProcessShard()
 
 
 def train_batches(
-    split: Split,
+    split: Split | Mixture,
     tokenizer: Tokenizer,
     options: BatchOptions,
     *,
@@ -55,7 +56,7 @@ def train_batches(
     """Endless training batches (see `jax_itm.types`), prefetched in the background.
 
     Args:
-        split: the training split.
+        split: the training split, or several with weights.
         tokenizer: encodes the captions.
         options: sizes, seed, image transform and augmentation.
         first_step: the step of the first batch: where to resume.
@@ -83,9 +84,18 @@ class _TrainSource:
     """Random access to a process's rows of the batches: item k is the batch at step `first_step + k`."""
 
     def __init__(
-        self, split: Split, tokenizer: Tokenizer, options: BatchOptions, first_step: int, shard: ProcessShard
+        self,
+        split: Split | Mixture,
+        tokenizer: Tokenizer,
+        options: BatchOptions,
+        first_step: int,
+        shard: ProcessShard,
     ):
-        self._pairs = pair_source(split, tokenizer, options)
+        self._pairs: PairSource
+        if isinstance(split, Mixture):
+            self._pairs = MixedPairs(split, tokenizer, options)
+        else:
+            self._pairs = pair_source(split, tokenizer, options)
         self._options = options
         self._first_step = first_step
         self._rows = options.batch_size // shard.count
@@ -100,11 +110,12 @@ class _TrainSource:
         first = step * options.batch_size + self._first_row
         positions = np.arange(first, first + self._rows)
         pairs = self._pairs.at(positions)
-        return {
+        batch = {
             "image": collated(pairs.records, positions, options),
             "text": pairs.text,
             "image_id": pairs.images.astype(np.int32),
         }
+        return batch if pairs.sets is None else batch | {"set_id": pairs.sets}
 
 
 def collated(

@@ -19,11 +19,13 @@ class Pairs(NamedTuple):
         records: of each image, as `collate_images` takes them.
         images: int64 (n,), the number of each image in its split.
         text: `batch["text"]` (see `jax_itm.types`).
+        sets: int32 (n,), the number of the set of each pair; None where there is one set.
     """
 
     records: list[dict[str, np.ndarray]]
     images: np.ndarray
     text: dict[str, np.ndarray]
+    sets: np.ndarray | None = None
 
 
 @runtime_checkable
@@ -31,7 +33,7 @@ class PairSource(Protocol):
     """Random access to the endless stream of a split's pairs."""
 
     def at(self, positions: np.ndarray) -> Pairs:
-        """The pairs at ascending positions of the stream."""
+        """The pairs at positions of the stream."""
         ...
 
 
