@@ -4,8 +4,8 @@ Evaluation counts the best of an image's captions, and captions of one image are
 so rows of one picture must become one image. They are told by a key that the files have, such as COCO's
 number of the image, or by the bytes of the picture.
 
-Memory: 24 bytes a row, as much again while they are sorted, and the captions of the rows that repeat a
-picture; about half a gigabyte for ten million rows that repeat none.
+Memory: about 100 bytes a row while they are sorted (measured: 395 MiB for four million rows that repeat
+none), and the captions of the rows that repeat a picture.
 """
 
 import hashlib
