@@ -9,15 +9,15 @@ of the images becomes it; without `test`, `val` is evaluated. Arguments, after a
     text=DIR     words by a pretrained encoder, frozen: a directory of Hugging Face's libraries, or a name on
                  the hub, such as sentence-transformers/all-MiniLM-L6-v2. Far better with few captions.
     image=DIR    pictures by a pretrained encoder (ViT, DINOv2, Swin, CLIP), frozen
-    data=NAME    another layout than `folder`: flickr8k, flickr30k, coco; or of regions precomp, uniter,
-                 bottom_up_tsv
+    data=NAME    another layout than `folder`: flickr8k, flickr30k, coco, huggingface, webdataset; or of
+                 regions precomp, uniter, bottom_up_tsv
     method=NAME  info_nce (the default), sigmoid, vsepp or dias
 """
 
 from jax_itm.config import default, options
 from jax_itm.errors import UserError
 
-PICTURES = ("folder", "flickr8k", "flickr30k", "coco")
+PICTURES = ("folder", "flickr8k", "flickr30k", "coco", "huggingface", "webdataset")
 REGIONS = {"precomp": 36, "uniter": 100, "bottom_up_tsv": 100}  # of an image, at most
 
 

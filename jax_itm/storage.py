@@ -40,8 +40,8 @@ def local_path(location: str | os.PathLike, option: str) -> Path:
     """
     if is_bucket(location):
         raise UserError(
-            f"{option} {location}: data are read from a local disk; mount the bucket (gcsfuse), or copy it"
-            f" with `gcloud storage rsync --recursive {location} DIR`, and name that directory"
+            f"{option} {location}: data are written to a local disk; prepare them there, and copy them with"
+            f" `gcloud storage rsync --recursive DIR {location}`"
         )
     return Path(location)
 

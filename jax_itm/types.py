@@ -13,6 +13,7 @@ A *batch* is a dict of arrays, the same on the host (numpy) and on the devices (
               or {"pixels": (b, h, v, 3) uint8}
     text      {"ids": (b, w) int32, "mask": (b, w) bool}       row k is a caption of image row k
     image_id  (b,) int32     equal numbers mark captions of one image: never negatives of each other
+    set_id    (b,) int32     of a mixture: the number of the set of each row (`config.data.mixture`)
 
 Boxes are [x1, y1, x2, y2] in units of the image's width and height. Masks are True on what is real.
 """

@@ -9,7 +9,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from jax_itm.data.prepared import open_split
 from jax_itm.errors import UserError
-from jax_itm.storage import AppendableFolder, as_path
+from jax_itm.storage import AppendableFolder, as_path, local_path
 from jax_itm.train.logger import Logger
 
 
@@ -80,10 +80,10 @@ def test_what_cannot_be_read_is_refused():
         UserError, match="s3://b/run: the only buckets that can be read and written are gs://"
     ):
         as_path("s3://b/run")
-    with pytest.raises(
-        UserError, match=r"--data_dir gs://b/data: data are read from a local disk; mount the bucket"
-    ):
-        open_split("scenes", "gs://b/data", "test", "regions")
+    with pytest.raises(UserError, match=r"--data_dir gs://b/data: data are written to a local disk"):
+        local_path("gs://b/data", "--data_dir")
     if not importlib.util.find_spec("gcsfs"):
         with pytest.raises(UserError, match="gs://b/run: needs the package gcsfs"):
             as_path("gs://b/run")
+        with pytest.raises(UserError, match=r"--data_dir gs://b/data/scenes/.*: cannot be read .*gcsfs"):
+            open_split("scenes", "gs://b/data", "test", "regions")

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import argparse
+import contextlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,14 @@ def count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 1 or more")
     return int(text)
+
+
+def share(text: str) -> float:
+    """The type of an option that is a share of something: from 0 to 1."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text}: must be a number from 0 to 1")
 
 
 def add_figure(parser: argparse.ArgumentParser) -> None:

@@ -1,9 +1,13 @@
 """python -m jax_itm prepare: builds a data set from its raw files."""
 
 import argparse
+from typing import TYPE_CHECKING
 
-from jax_itm.cli.options import DATA_DIR, add_data_dir, count
+from jax_itm.cli.options import DATA_DIR, add_data_dir, count, share
 from jax_itm.errors import UserError
+
+if TYPE_CHECKING:
+    from jax_itm.data.shard_preparation import ShardOptions
 
 HELP = "build a data set from its raw files"
 
@@ -11,12 +15,31 @@ HELP = "build a data set from its raw files"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("dataset", nargs="?", help="its name; without one, the command lists them all")
-    parser.add_argument("--source", help="the directory of the raw files")
+    parser.add_argument(
+        "--source",
+        help="the directory of the raw files; huggingface: or owner/set on the hub; webdataset: or"
+        " a pattern such as DIR/{00000..00099}.tar",
+    )
     parser.add_argument("--entities", help="a directory of Flickr30k Entities: adds its phrases and boxes")
     add_data_dir(parser, f"where prepared data sets are kept (default: {DATA_DIR})")
     parser.add_argument("--max_pixels", type=count, help="how many pixels a picture file may have")
     parser.add_argument("--beam", action="store_true", help="write it with Apache Beam (.[beam])")
     parser.add_argument("--beam_options", default="", metavar="K=V,..", help="such as direct_num_workers=8")
+    shards = parser.add_argument_group("huggingface and webdataset, which are written in shards")
+    shards.add_argument(
+        "--columns",
+        default="",
+        metavar="ROLE=NAME,..",
+        help="what is the image, caption, split, key, name",
+    )
+    shards.add_argument(
+        "--group", default="key", help="which rows are one image: of one key (default), bytes, or none"
+    )
+    shards.add_argument(
+        "--max_bad", type=share, default=0.01, help="share of rows that may be bad (default: 0.01)"
+    )
+    shards.add_argument("--readers", type=count, default=1, help="processes (default: 1)")
+    shards.add_argument("--decode", action="store_true", help="decode every picture, too: slower, and surer")
     parser.add_argument("--config", help="take dataset, source and data_dir from FILE[:ARG]")
     parser.add_argument(
         "--encode",
@@ -50,7 +73,13 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         raise UserError(f"prepare: name a data set ({', '.join(DATA_SETS)}) or a --config")
     beam = _beam_options(args.beam_options, args.beam)
     summary = prepare(
-        name, data_dir or DATA_DIR, source or None, args.entities, beam, max_pixels or MAX_PIXELS
+        name,
+        data_dir or DATA_DIR,
+        source or None,
+        args.entities,
+        beam,
+        max_pixels or MAX_PIXELS,
+        _shard_options(args),
     )
     print(format_summary(summary) + ("\n  was there already" if summary["reused"] else ""))
     if run_config and (args.encode or run_config.image.cached or run_config.text.cached):
@@ -58,6 +87,17 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
         print("\n".join(encode(run_config)))
     return 0
+
+
+def _shard_options(args: argparse.Namespace) -> "ShardOptions":
+    from jax_itm.data.shard_preparation import ShardOptions
+    from jax_itm.data.sources.columns import ROLES
+
+    columns = tuple(option.partition("=")[::2] for option in args.columns.split(",") if option)
+    for role, name in columns:
+        if role not in ROLES or not name:
+            raise UserError(f"--columns {args.columns}: must be ROLE=NAME,.. of the roles {', '.join(ROLES)}")
+    return ShardOptions(columns, args.group, args.max_bad, args.readers, args.decode)
 
 
 def _beam_options(text: str, beam: bool) -> dict[str, str] | None:

@@ -165,6 +165,9 @@ DATA: Section = {
     "name": Field("scenes", "the prepared data set"),
     "source": Field("", "the folder of raw files, for `prepare`", resume=True, per_host=True),
     "data_dir": Field("data", "where prepared data sets lie", resume=True, per_host=True),
+    "mixture": Field(
+        (), "further sets to train and validate on, (name, data_dir, weight) each; that of data.name is 1"
+    ),
     "train": Field("train", "split to train on"),
     "validation": Field("val", "split to validate on"),
     "modality": Field("regions", "what is read of an image", choices=("regions", "pixels")),

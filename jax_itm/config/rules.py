@@ -84,6 +84,7 @@ def check_rules(config: Config) -> None:
             f"config.image.name={config.image.name!r} reads config.data.modality={wanted!r},"
             f" not {config.data.modality!r}"
         )
+    _check_mixture(config)
     _check_optimizer(config)
     _check_augment(config)
     for side in SIDES:
@@ -92,6 +93,19 @@ def check_rules(config: Config) -> None:
         _check_dual_encoder(config)
     else:
         _check_cross_encoder(config)
+
+
+def _check_mixture(config: Config) -> None:
+    for entry in config.data.mixture:
+        types = tuple(map(type, entry)) if isinstance(entry, tuple) else ()
+        if types not in ((str, str, int), (str, str, float)) or not 0 < entry[2] < math.inf:
+            raise UserError(
+                f"config.data.mixture: {entry!r} is no (name, data_dir, weight above 0), such as"
+                " ('webdataset', 'data/cc3m', 3.0)"
+            )
+    for side in SIDES:
+        if config.data.mixture and config[side].cached:
+            raise UserError(f"config.{side}.cached: not with config.data.mixture")
 
 
 def _check_optimizer(config: Config) -> None:

@@ -4,46 +4,25 @@ The integer k is therefore the whole state of the data: a run can resume at any 
 hosts, and see the same batches.
 """
 
-import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import grain
 import numpy as np
 
-from jax_itm.data.augment import Augmentation, augment_image
+from jax_itm.data.augment import augment_image
+from jax_itm.data.batch_options import BatchOptions
 from jax_itm.data.image_transforms import ImageTransform
 from jax_itm.data.images import collate_images
-from jax_itm.data.pools import Pools, pool_captions
+from jax_itm.data.mixture import MixedPairs, Mixture
+from jax_itm.data.order import captions_at
+from jax_itm.data.pairs import PairSource, pair_source
 from jax_itm.data.readers import read_in_processes
 from jax_itm.data.split import Split
-from jax_itm.data.token_cache import pad_tokens
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.types import Batch
 
 MAX_STEPS = 2**40  # more than any run takes: a Grain dataset must have a length
-
-
-class BatchOptions(NamedTuple):
-    """What the batches of a run are made of, on every host alike.
-
-    Attributes:
-        batch_size: rows (pairs of an image and a caption) of the global batch.
-        seed: decides the order and the augmentation; not negative.
-        max_words: the length to which captions are padded or cut, [CLS] and [SEP] included.
-        max_regions: the number of regions to which images are padded.
-        transform: how pixels are brought to one size.
-        augmentation: how pixels are augmented; None for not at all.
-        pools: how the pairs of a pool are chosen; None where they follow one another in the stream.
-    """
-
-    batch_size: int
-    seed: int
-    max_words: int
-    max_regions: int
-    transform: ImageTransform
-    augmentation: Augmentation | None = None
-    pools: Pools | None = None
 
 
 @runtime_checkable
@@ -66,7 +45,7 @@ ONLY_PROCESS = ProcessShard()
 
 
 def train_batches(
-    split: Split,
+    split: Split | Mixture,
     tokenizer: Tokenizer,
     options: BatchOptions,
     *,
@@ -77,7 +56,7 @@ def train_batches(
     """Endless training batches (see `jax_itm.types`), prefetched in the background.
 
     Args:
-        split: the training split.
+        split: the training split, or several with weights.
         tokenizer: encodes the captions.
         options: sizes, seed, image transform and augmentation.
         first_step: the step of the first batch: where to resume.
@@ -98,73 +77,56 @@ def batch_captions(size: int, batch_size: int, seed: int, step: int) -> np.ndarr
     The epochs, each a permutation of `size` captions, follow one another without a gap: a batch that reaches
     the end of one continues with the next, so that no caption is dropped.
     """
-    stream = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs, offsets = np.divmod(stream, size)
-    captions = np.empty(batch_size, np.int64)
-    for epoch in range(epochs[0], epochs[-1] + 1):
-        rows = epochs == epoch
-        captions[rows] = _permutation(size, seed, epoch)[offsets[rows]]
-    return captions
-
-
-@functools.lru_cache(maxsize=4)
-def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
-    # RandomState, because numpy keeps its streams the same; those of a Generator may change with its version.
-    bits = np.random.MT19937(np.random.SeedSequence((seed, epoch)))
-    return np.random.RandomState(bits).permutation(size)
+    return captions_at(size, seed, np.arange(step * batch_size, (step + 1) * batch_size))
 
 
 class _TrainSource:
     """Random access to a process's rows of the batches: item k is the batch at step `first_step + k`."""
 
     def __init__(
-        self, split: Split, tokenizer: Tokenizer, options: BatchOptions, first_step: int, shard: ProcessShard
+        self,
+        split: Split | Mixture,
+        tokenizer: Tokenizer,
+        options: BatchOptions,
+        first_step: int,
+        shard: ProcessShard,
     ):
-        self._split = split
+        self._pairs: PairSource
+        if isinstance(split, Mixture):
+            self._pairs = MixedPairs(split, tokenizer, options)
+        else:
+            self._pairs = pair_source(split, tokenizer, options)
         self._options = options
         self._first_step = first_step
         self._rows = options.batch_size // shard.count
         self._first_row = shard.index * self._rows
-        # All captions at once: 0.1 GB for COCO, and no step waits for the tokenizer.
-        self._ids, self._mask = tokenizer.encode(split.captions(), options.max_words)
 
     def __len__(self) -> int:
         return MAX_STEPS
 
     def __getitem__(self, index: int) -> Batch:
+        options = self._options
         step = self._first_step + int(index)
-        captions = self._captions(step)[self._first_row : self._first_row + self._rows]
-        images = self._split.caption_image[captions]
-        return {
-            "image": self._images(images, step),
-            "text": self._texts(captions),
-            "image_id": images.astype(np.int32),
+        first = step * options.batch_size + self._first_row
+        positions = np.arange(first, first + self._rows)
+        pairs = self._pairs.at(positions)
+        batch = {
+            "image": collated(pairs.records, positions, options),
+            "text": pairs.text,
+            "image_id": pairs.images.astype(np.int32),
         }
+        return batch if pairs.sets is None else batch | {"set_id": pairs.sets}
 
-    def _captions(self, step: int) -> np.ndarray:
-        """The captions of the global batch."""
-        options = self._options
-        count, seed, pools = options.batch_size, options.seed, options.pools
-        if pools is None:
-            return batch_captions(len(self._ids), count, seed, step)
-        anchors = batch_captions(len(self._ids), count // pools.size, seed, step)
-        return pool_captions(anchors, self._split.caption_image, pools, seed, step)
 
-    def _images(self, images: np.ndarray, step: int) -> dict[str, np.ndarray]:
-        options = self._options
-        transform = options.transform
-        records = [self._split.image(int(image)) for image in images]
-        if options.augmentation:
-            first = step * options.batch_size + self._first_row  # position of row 0 in the stream
-            records = [
-                {"pixels": augment_image(record["pixels"], transform, options.augmentation, options.seed, k)}
-                for k, record in enumerate(records, start=first)
-            ]
-            transform = ImageTransform(transform.shape)
-        return collate_images(records, options.max_regions, transform)
-
-    def _texts(self, captions: np.ndarray) -> dict[str, Any]:
-        text = {"ids": self._ids[captions], "mask": self._mask[captions]}
-        if tokens := self._split.tokens.get("text"):
-            text["features"] = pad_tokens([tokens[int(k)] for k in captions], self._options.max_words)
-        return text
+def collated(
+    records: list[dict[str, np.ndarray]], positions: np.ndarray, options: BatchOptions
+) -> dict[str, np.ndarray]:
+    """Records at some positions of the stream as `batch["image"]`; the positions decide the augmentation."""
+    transform = options.transform
+    if options.augmentation:
+        records = [
+            {"pixels": augment_image(record["pixels"], transform, options.augmentation, options.seed, int(k))}
+            for k, record in zip(positions, records, strict=True)
+        ]
+        transform = ImageTransform(transform.shape)
+    return collate_images(records, options.max_regions, transform)

@@ -16,7 +16,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.constants import INCOMPLETE_PREFIX
 
 from jax_itm.data.image_transforms import MAX_PIXELS
-from jax_itm.data.prepared import VERSION, describe, open_builder
+from jax_itm.data.prepared import VERSION, describe, open_prepared
+from jax_itm.data.shard_preparation import DEFAULTS, ShardOptions, write_shards
 from jax_itm.data.sources.entities import with_phrases
 from jax_itm.data.sources.karpathy import PUBLISHED
 from jax_itm.data.sources.raw import Raw
@@ -39,6 +40,7 @@ def prepare(
     entities: str | Path | None = None,
     beam: dict[str, str] | None = None,
     max_pixels: int = MAX_PIXELS,
+    shards: ShardOptions = DEFAULTS,
 ) -> dict[str, Any]:
     """Builds a data set in `data_dir`, either completely or not at all; an existing one is kept.
 
@@ -51,40 +53,42 @@ def prepare(
             process.
         max_pixels: the number of pixels that a picture file may have; a larger one is refused before it is
             decoded.
+        shards: how a set is prepared that is written in shards.
 
     Returns:
         What `describe` returns, and "reused": whether the set existed.
 
     Raises:
-        UserError: the raw data are wrong (without `beam`, all of it is read before a byte is written), the
-            set was prepared from another source or from this one as it was, or another process is preparing
-            it.
+        UserError: the raw data are wrong (without `beam`, all of it is read before a byte is written, except
+            for sets in shards), the set was prepared from another source or from this one as it was, or
+            another process is preparing it.
     """
     known = data_set(name)
     options = {"source": source, "entities": entities}
-    raw_files = {option: str(Path(path).resolve()) for option, path in options.items() if path}
-    if known.read_source is None:
-        for option in raw_files:
-            raise UserError(f"--{option} {options[option]}: {name} is generated, it takes no {option}")
+    raw_files = _raw_files(name, known, options)
     path = local_path(data_dir, "--data_dir") / name / VERSION
     reused = path.exists()
     if reused:
-        metadata = open_builder(path).info.metadata
+        metadata = open_prepared(path).origin
         for option, location in raw_files.items():
             if location != metadata.get(option):
                 raise UserError(
                     f"--{option} {options[option]}: {path} was prepared from"
                     f" {metadata.get(option) or 'none'}; choose another --data_dir or remove it"
                 )
-        _check_unchanged(name, known, raw_files, max_pixels, metadata.get("contents"), path)
+        _check_unchanged(name, known, raw_files, max_pixels, metadata, path)
     else:
         _check_raw_files(name, known, raw_files, options)
         if beam is not None:
             _check_beam(name, raw_files)
-        raw = _read_raw(name, known, raw_files, beam is None, max_pixels)
+        raw = _read_raw(name, known, raw_files, beam is None, max_pixels, shards.columns)
         origin = {"source": None, **raw_files, "contents": contents(raw)}
         try:
-            _write(name, raw, Path(data_dir), origin, beam)
+            if raw.parts:
+                origin["columns"] = json.dumps(shards.columns)
+                _write_in_shards(path, raw, origin, shards, max_pixels)
+            else:
+                _write(name, raw, Path(data_dir), origin, beam)
         except OSError as error:
             raise UserError(f"--data_dir {data_dir}: cannot be written ({error})") from error
     return describe(name, data_dir) | {"reused": reused}
@@ -108,16 +112,37 @@ def contents(raw: Raw) -> str:
 
 
 def _check_unchanged(
-    name: str, known: DataSet, raw_files: dict[str, str], max_pixels: int, prepared: str | None, path: Path
+    name: str, known: DataSet, raw_files: dict[str, str], max_pixels: int, origin: dict[str, Any], path: Path
 ) -> None:
     """Raises UserError if a source that is still there is not what a data set was prepared from."""
-    if prepared is None or "source" not in raw_files or not Path(raw_files["source"]).exists():
+    prepared = origin.get("contents")
+    if prepared is None or "source" not in raw_files:
         return
-    if contents(_read_raw(name, known, raw_files, False, max_pixels)) != prepared:
+    is_there = Path(raw_files["source"]).exists()  # a name on a hub and a pattern are no paths
+    if not is_there and not known.in_shards:
+        return
+    columns = tuple(map(tuple, json.loads(origin.get("columns") or "[]")))
+    try:
+        raw = _read_raw(name, known, raw_files, False, max_pixels, columns)
+    except UserError:
+        if is_there:
+            raise
+        return
+    if contents(raw) != prepared:
         raise UserError(
             f"--source {raw_files['source']}: has changed since {path} was prepared from it; remove that to"
             " prepare it again, or choose another --data_dir"
         )
+
+
+def _raw_files(name: str, known: DataSet, options: dict[str, str | Path | None]) -> dict[str, str]:
+    """Where the raw files are, by the option that names them: the same in every working directory."""
+    raw_files = {option: str(Path(path).resolve()) for option, path in options.items() if path}
+    if known.source_name and options["source"]:
+        raw_files["source"] = known.source_name(str(options["source"]))
+    for option in raw_files if known.read_source is None else ():
+        raise UserError(f"--{option} {options[option]}: {name} is generated, it takes no {option}")
+    return raw_files
 
 
 def _check_raw_files(
@@ -126,21 +151,36 @@ def _check_raw_files(
     if known.read_alone is None and "source" not in raw_files:
         steps = f": {PUBLISHED[name].steps}; then --source DIR" if name in PUBLISHED else ""
         raise UserError(f"--source: {name} is made from raw files; name their directory{steps}")
+    if known.in_shards and "entities" in raw_files:
+        raise UserError(f"--entities: not of a set in shards such as {name}")
     for option, location in raw_files.items():
-        if not Path(location).exists():
+        if not (option == "source" and known.source_name) and not Path(location).exists():
             raise UserError(f"--{option} {options[option]}: no such file or directory")
 
 
 def _check_beam(name: str, raw_files: dict[str, str]) -> None:
+    if data_set(name).in_shards:
+        raise UserError(f"--beam: {name} is written by --readers N processes instead")
     if "source" not in raw_files or "entities" in raw_files:
         raise UserError(f"--beam: reads only raw files; prepare {name} without it, or with --source alone")
     if importlib.util.find_spec("apache_beam") is None:
         raise UserError("--beam: needs the package apache-beam: pip install -e .[beam]")
 
 
-def _read_raw(name: str, known: DataSet, raw_files: dict[str, str], checked: bool, max_pixels: int) -> Raw:
-    """The raw data; if `checked`, all of it is read once."""
-    limit = {"max_pixels": max_pixels} if known.is_of_pictures else {}
+def _read_raw(
+    name: str,
+    known: DataSet,
+    raw_files: dict[str, str],
+    checked: bool,
+    max_pixels: int,
+    columns: tuple[tuple[str, str], ...],
+) -> Raw:
+    """The raw data; if `checked`, all of it is read once, except for sets in shards."""
+    limit: dict[str, Any] = {"max_pixels": max_pixels} if known.is_of_pictures else {}
+    if known.in_shards:
+        limit["columns"] = columns
+    elif columns:
+        raise UserError(f"--columns: {name} has none to choose; only huggingface and webdataset have")
     try:
         if known.read_source and "source" in raw_files:
             raw = known.read_source(Path(raw_files["source"]), **limit)
@@ -149,7 +189,7 @@ def _read_raw(name: str, known: DataSet, raw_files: dict[str, str], checked: boo
             raw = known.read_alone(**limit)
         if "entities" in raw_files:
             raw = with_phrases(raw, Path(raw_files["entities"]))
-        if known.read_source and checked:
+        if known.read_source and checked and not raw.parts:
             for split, read in raw.splits.items():
                 for _ in track(read(), len(raw.captions.get(split, ())), f"checking {split}"):
                     pass  # reading a record checks it
@@ -189,6 +229,22 @@ def _write(
             builder = BeamBuilder(name, raw, data_dir, VERSION, origin)
             with one_line_errors():
                 builder.download_and_prepare(download_dir=downloads, download_config=download_config(beam))
+
+
+def _write_in_shards(
+    path: Path, raw: Raw, origin: dict[str, str | None], shards: ShardOptions, max_pixels: int
+) -> None:
+    """As `_write`, of a set that is written in shards; what is finished stays for the next call."""
+    is_new = not path.parents[1].exists()
+    try:
+        with _exclusive(path.parent):
+            write_shards(path, raw, origin, shards, max_pixels)
+    except UserError:
+        with contextlib.suppress(OSError):  # what is not empty stays
+            path.parent.rmdir()
+            if is_new:
+                path.parents[1].rmdir()
+        raise
 
 
 @contextlib.contextmanager

@@ -13,11 +13,13 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow_datasets as tfds
 
+from jax_itm.data.bucket import cached_folder
+from jax_itm.data.shards import INDEX, Folder, LocalFolder, Shards, read_index
 from jax_itm.data.sources.registry import data_set
-from jax_itm.data.split import Split
+from jax_itm.data.split import Split, SplitFacts
 from jax_itm.data.tfds_builder import min_median_max
 from jax_itm.errors import UserError
-from jax_itm.storage import local_path
+from jax_itm.storage import is_bucket, local_path
 
 VERSION = "1.0.0"  # of the layout on disk
 FEATURES = {"regions": "regions", "pixels": "image"}  # what a record needs for each modality
@@ -35,20 +37,20 @@ def open_split(name: str, data_dir: str | Path, split: str, modality: str) -> Sp
     Raises:
         UserError: the set is not prepared or damaged, or it has no such split or modality.
     """
-    builder = open_builder(_dataset_path(name, data_dir))
-    if split == "val" and split not in builder.info.splits and "dev" in builder.info.splits:
+    prepared = _open_named(name, data_dir)
+    if split == "val" and split not in prepared.splits and "dev" in prepared.splits:
         split = "dev"
-    if split not in builder.info.splits:
-        raise UserError(f"{name}: no split {split!r}; there are {', '.join(builder.info.splits)}")
-    available = [each for each, feature in FEATURES.items() if feature in builder.info.features]
+    if split not in prepared.splits:
+        raise UserError(f"{name}: no split {split!r}; there are {', '.join(prepared.splits)}")
+    available = [each for each, feature in FEATURES.items() if feature in prepared.features]
     if modality not in available:
         raise UserError(f"{name}: no {modality!r} to read; it has {', '.join(available)}")
-    return Split(builder, split, modality)
+    return prepared.open(split, modality)
 
 
 def splits_of(name: str, data_dir: str | Path) -> list[str]:
     """The names of the splits of a prepared data set."""
-    return list(open_builder(_dataset_path(name, data_dir)).info.metadata["captions"])
+    return _open_named(name, data_dir).splits
 
 
 def describe(name: str, data_dir: str | Path) -> dict[str, Any]:
@@ -64,29 +66,12 @@ def describe(name: str, data_dir: str | Path) -> dict[str, Any]:
     Raises:
         UserError: it is not prepared, or damaged.
     """
-    path = _dataset_path(name, data_dir)
-    builder = open_builder(path)
-    metadata = builder.info.metadata
-    features = builder.info.features
-    captions = metadata["captions"]
-    modality = "regions" if "regions" in features else "pixels"
-    first = Split(builder, next(iter(captions)), modality).record(0)
+    prepared = _open_named(name, data_dir)
     return {
-        "name": builder.name,
-        "path": str(path),
-        "source": metadata["source"],
-        "splits": {
-            split: {"images": len(images), "captions": sum(map(len, images))}
-            for split, images in captions.items()
-        },
-        "spreads": {
-            split: _caption_spreads(images) | metadata["sizes"][split] for split, images in captions.items()
-        },
-        "features": [key for key in ("image", "regions", "boxes", "phrases") if key in features],
-        "regions": first["regions"].shape if "regions" in first else None,
-        "kind": metadata["kind"],
-        "notes": metadata["notes"],
-        "tally": metadata["tally"],
+        "name": name,
+        "path": prepared.location,
+        "features": [key for key in ("image", "regions", "boxes", "phrases") if key in prepared.features],
+        **prepared.summary(),
     }
 
 
@@ -94,6 +79,15 @@ def _caption_spreads(images: list[list[str]]) -> dict[str, list[int]]:
     words = [len(caption.split()) for captions in images for caption in captions]
     per_image = [len(captions) for captions in images]
     return {"captions an image": min_median_max(per_image), "words": min_median_max(words)}
+
+
+def _open_named(name: str, data_dir: str | Path) -> "PreparedByTfds | PreparedInShards":
+    """A prepared data set by its name, on a disk or in a bucket."""
+    if is_bucket(data_dir):
+        data_set(name)
+        folder = cached_folder(os.fspath(data_dir), name, VERSION)
+        return PreparedInShards(folder, folder.path, folder.url)
+    return open_prepared(_dataset_path(name, data_dir))
 
 
 def _dataset_path(name: str, data_dir: str | Path) -> Path:
@@ -107,6 +101,126 @@ def _dataset_path(name: str, data_dir: str | Path) -> Path:
             f" --data_dir {data_dir}"
         )
     return path
+
+
+class PreparedByTfds:
+    """A set that `tfds_builder.Builder` wrote; all captions are in its metadata.
+
+    Args:
+        path: its folder.
+
+    Attributes:
+        location: the folder, for the user.
+        splits: their names.
+        features: of its records.
+        origin: "source", "entities" and "contents": where it comes from.
+
+    Raises:
+        UserError: it is damaged.
+    """
+
+    def __init__(self, path: Path):
+        self.location = str(path)
+        self._builder = open_builder(path)
+        self._metadata = self._builder.info.metadata
+        self.splits: list[str] = list(self._metadata["captions"])
+        self.features = tuple(self._builder.info.features)
+        self.origin = {key: self._metadata.get(key) for key in ("source", "entities", "contents")}
+
+    def open(self, split: str, modality: str) -> Split:
+        """One of its splits."""
+        # The data source of TFDS, but without its decoding, which turns every feature into an array by way of
+        # Python objects. The regions of a record are one string of bytes, which numpy reads as it is.
+        numbers = self._metadata.get("source_ids", {}).get(split, [])
+        facts = SplitFacts(
+            self._builder.name,
+            split,
+            self.features,
+            self._metadata["region_dim"],
+            self._metadata["max_regions"][split],
+            Path(self._builder.data_path),
+            int(self._builder.info.splits[split].num_bytes),
+            tuple(number for image in numbers for number in image),
+        )
+        examples = self._builder.as_data_source(split).data_source
+        return Split(facts, modality, examples, self._metadata["captions"][split])
+
+    def summary(self) -> dict[str, Any]:
+        """What `describe` says of it; reads the first image."""
+        captions = self._metadata["captions"]
+        modality = "regions" if "regions" in self.features else "pixels"
+        first = self.open(self.splits[0], modality).record(0)
+        return {
+            "regions": first["regions"].shape if "regions" in first else None,
+            "source": self._metadata["source"],
+            "splits": {
+                split: {"images": len(images), "captions": sum(map(len, images))}
+                for split, images in captions.items()
+            },
+            "spreads": {
+                split: _caption_spreads(images) | self._metadata["sizes"][split]
+                for split, images in captions.items()
+            },
+            "kind": self._metadata["kind"],
+            "notes": self._metadata["notes"],
+            "tally": self._metadata["tally"],
+        }
+
+
+class PreparedInShards:
+    """A set that `shard_preparation.write_shards` wrote, with the attributes of `PreparedByTfds`.
+
+    Args:
+        folder: where its files are.
+        path: its folder on this machine.
+        location: its folder, for the user.
+
+    Raises:
+        UserError: it is damaged.
+    """
+
+    def __init__(self, folder: Folder, path: Path, location: str):
+        self.location = location
+        self._folder = folder
+        self._path = path
+        self._index = read_index(folder)
+        self.splits: list[str] = list(self._index["splits"])
+        self.features = ("captions", "image", "name")
+        self.origin: dict[str, Any] = self._index["origin"]
+
+    def open(self, split: str, modality: str) -> Split:
+        """One of its splits."""
+        shards = self._index["splits"][split]["shards"]
+        size = sum(shard.bytes for shard in shards)
+        name = self._path.parent.name
+        facts = SplitFacts(name, split, self.features, None, 0, self._path, size)
+        return Split(facts, modality, Shards(self._folder, shards), None)
+
+    def summary(self) -> dict[str, Any]:
+        """What `describe` says of it."""
+        splits = self._index["splits"]
+        return {
+            "regions": None,
+            "source": self.origin["source"],
+            "splits": {
+                name: {
+                    "images": sum(shard.images for shard in split["shards"]),
+                    "captions": sum(shard.captions for shard in split["shards"]),
+                }
+                for name, split in splits.items()
+            },
+            "spreads": {name: split["spreads"] for name, split in splits.items()},
+            "kind": self._index["kind"],
+            "notes": self._index["notes"],
+            "tally": self._index["tally"],
+        }
+
+
+def open_prepared(path: Path) -> PreparedByTfds | PreparedInShards:
+    """A prepared data set by its folder; UserError where it is damaged."""
+    if (path / INDEX).exists():
+        return PreparedInShards(LocalFolder(path), path, str(path))
+    return PreparedByTfds(path)
 
 
 def open_builder(path: Path) -> Any:

@@ -1,11 +1,13 @@
 """Reading a prepared data set: random access to the images of one split."""
 
 import copy
+import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -13,11 +15,30 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from jax_itm.data.image_transforms import MAX_PIXELS
 from jax_itm.data.images import read_picture
+from jax_itm.data.shards import Shards
 from jax_itm.errors import UserError
 
 SAMPLED = 16  # images that the checksum of a split reads
 
 Example = Any  # the features of a tf.train.Example by name, which protobuf does not type
+
+
+class SplitFacts(NamedTuple):
+    """What a prepared set says of one of its splits.
+
+    Attributes:
+        name, split, features, region_dim, max_regions, path, source_ids: see `Split`.
+        num_bytes: of its records.
+    """
+
+    name: str
+    split: str
+    features: tuple[str, ...]
+    region_dim: int | None
+    max_regions: int
+    path: Path
+    num_bytes: int
+    source_ids: tuple[int, ...] = ()
 
 
 class Split:
@@ -32,6 +53,8 @@ class Split:
         region_dim: size f of a region's features; None where the set has no regions.
         max_regions: the largest number of regions of an image of the split; 0 where the set has no regions.
         has_boxes: whether the set has boxes; where it has none, records have boxes of zeros.
+        shards: the shards of a large set; None where all captions are in memory. Training reads them shard by
+            shard, and then neither `captions()` nor `caption_image` is ever made.
         caption_image: int32 (t,), the image of each caption, ascending.
         source_ids: the numbers that the source gives the captions, such as those of COCO's annotations; empty
             where it gives none, or where the set was prepared before these were kept.
@@ -40,32 +63,59 @@ class Split:
             `with_tokens`); images are then read as those.
     """
 
-    def __init__(self, builder: Any, split: str, modality: str):  # a tfds.core.DatasetBuilder
-        metadata = builder.info.metadata
-        features = builder.info.features
-        captions = metadata["captions"][split]
-        self.name: str = builder.name
-        self.split = split
+    def __init__(self, facts: SplitFacts, modality: str, examples: Any, captions: list[list[str]] | None):
+        """The split of `facts`.
+
+        Args:
+            facts: what the set says of it.
+            modality: what is read of an image.
+            examples: the serialized record of each image by its number; `Shards` of a large set.
+            captions: of each image; None where `examples` are shards, which have them.
+        """
+        self.name = facts.name
+        self.split = facts.split
         self.modality = modality
-        self.features = tuple(features)
-        self.region_dim: int | None = metadata["region_dim"]
-        self.max_regions: int = metadata["max_regions"][split]
-        self.has_boxes = "boxes" in features
-        self.caption_image = np.repeat(np.arange(len(captions), dtype=np.int32), [len(c) for c in captions])
-        numbers = metadata.get("source_ids", {}).get(split, [])
-        self.source_ids: list[int] = [number for image in numbers for number in image]
-        self.path = Path(builder.data_path)
+        self.features = facts.features
+        self.region_dim = facts.region_dim
+        self.max_regions = facts.max_regions
+        self.has_boxes = "boxes" in facts.features
+        self.path = facts.path
+        self.source_ids = facts.source_ids
+        self.shards = examples if isinstance(examples, Shards) else None
         self.tokens: dict[str, Any] = {}
-        self._all_captions = [caption for image in captions for caption in image]
-        self._captions = self._all_captions
-        self._num_bytes = int(builder.info.splits[split].num_bytes)
-        # The data source of TFDS, but without its decoding, which turns every feature into an array by way of
-        # Python objects. The regions of a record are one string of bytes, which numpy reads as it is.
-        self._examples = builder.as_data_source(split).data_source
-        self._size = len(self._examples)
+        self._num_bytes = facts.num_bytes
+        self._examples = examples
+        self._size = len(examples)
+        self._captions_of_images = captions
 
     def __len__(self) -> int:
         return self._size
+
+    @functools.cached_property
+    def caption_image(self) -> np.ndarray:
+        """int32 (t,), the image of each caption, ascending."""
+        if self.shards:
+            images = self.shards.caption_images()
+        else:
+            counts = [len(texts) for texts in self._captions_of_images or ()]
+            images = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        return images[: np.searchsorted(images, self._size)]
+
+    @functools.cached_property
+    def _captions(self) -> list[str]:
+        return list(islice(self._all_captions(), len(self.caption_image)))
+
+    def _all_captions(self) -> Iterable[str]:
+        if self.shards:
+            return self.shards.captions()
+        return chain.from_iterable(self._captions_of_images or ())
+
+    @property
+    def caption_count(self) -> int:
+        """The number of captions, which needs no list of them."""
+        if self.shards and self._size == len(self.shards):
+            return int(self.shards.first_caption[-1])
+        return len(self.caption_image)
 
     def first(self, images: int) -> "Split":
         """The split of its first images, with their captions; all of it where `images` is 0 or too large."""
@@ -73,8 +123,8 @@ class Split:
             return self
         part = copy.copy(self)
         part._size = images
-        part.caption_image = self.caption_image[: np.searchsorted(self.caption_image, images)]
-        part._captions = self._captions[: len(part.caption_image)]
+        for name in ("caption_image", "_captions"):  # of all images
+            vars(part).pop(name, None)
         part.source_ids = self.source_ids[: len(part.caption_image)]
         return part
 
@@ -88,14 +138,21 @@ class Split:
         """All captions, in the order of `caption_image`."""
         return self._captions
 
+    def first_captions(self, most: int) -> list[str]:
+        """The first captions, at most so many, without a list of the others."""
+        return list(islice(self._all_captions(), min(most, self.caption_count)))
+
     def checksum(self, side: str) -> str:
         """A short checksum of all captions ("text") or of the images ("image") of the split on disk.
 
         Of the images it takes their number, their bytes, and what some of them hold: features that were
-        extracted anew differ in all of them, and in none of the numbers.
+        extracted anew differ in all of them, and in none of the numbers. Shards have digests of all.
         """
+        if self.shards:
+            digests = [s.text_digest if side == "text" else s.image_digest for s in self.shards.shards]
+            return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:8]
         if side == "text":
-            digest = hashlib.sha256("\n".join(self._all_captions).encode())
+            digest = hashlib.sha256("\n".join(self._all_captions()).encode())
         else:
             digest = hashlib.sha256(f"{len(self._examples)} images, {self._num_bytes} bytes".encode())
             with self._report_damage():
@@ -105,8 +162,9 @@ class Split:
 
     def identity(self) -> str:
         """What this split is, in a line: its name, its counts and its checksums."""
+        whole = self.shards.first_caption[-1] if self.shards else sum(1 for _ in self._all_captions())
         return (
-            f"{self.name}/{self.split}, {len(self._examples):,} images, {len(self._all_captions):,} captions,"
+            f"{self.name}/{self.split}, {len(self._examples):,} images, {whole:,} captions,"
             f" checksums {self.checksum('image')} {self.checksum('text')}"
         )
 

@@ -182,7 +182,7 @@ def training_batches(run: Run, first_step: int) -> BatchIterator:
         pools=pools_of(run),
     )
     return train_batches(
-        run.data.train,
+        run.data.training,
         run.model.tokenizer,
         options,
         first_step=first_step,
@@ -242,19 +242,29 @@ def evaluate_and_save(run: Run, outcome: DeviceOutcome | None, log: Logger, is_d
 
 
 def validate(run: Run) -> dict[str, Any]:
-    """Retrieval metrics of the state on the validation split, and ISD if the method has attention maps."""
+    """Retrieval metrics of the state on the validation split, and ISD if the method has attention maps.
+
+    Those of each further set of a mixture are below "sets", by its label.
+    """
     run.matcher.params = run.state.evaluation_params
     run.matcher.step = int(run.state.step)
     result = evaluate(run.matcher, run.data.validation, run.config.evaluate.protocol)
     if isinstance(run.model.method, HasMaps):
         result["isd"] = isd(run.matcher, run.data.validation)
+    result["sets"] = {
+        other.label: evaluate(run.matcher, other.validation) for other in run.data.others
+    }  # of any size, so by the protocol "full"
     return result
 
 
 def flat_metrics(result: dict[str, Any]) -> dict[str, float]:
     """{"i2t/r1": .., ..}; the numbers of pairs in ISD are left out, because they never change."""
     parts = [part for part in ("i2t", "t2i", "isd") if part in result]
-    return {f"{part}/{k}": value for part in parts for k, value in result[part].items() if "pairs" not in k}
+    flat = {f"{part}/{k}": value for part in parts for k, value in result[part].items() if "pairs" not in k}
+    for label, other in result.get("sets", {}).items():
+        flat |= {f"{label}/{name}": value for name, value in flat_metrics(other).items()}
+        flat[f"{label}/rsum"] = other["rsum"]
+    return flat
 
 
 def announce(run: Run, log: Logger) -> None:

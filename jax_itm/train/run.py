@@ -12,6 +12,7 @@ from jax_itm import methods
 from jax_itm.checkpoint.checkpoints import Checkpoints, Description, has_checkpoint
 from jax_itm.checkpoint.state import State, abstract_state, init_state
 from jax_itm.config import Facts
+from jax_itm.data.mixture import Mixture
 from jax_itm.data.prepared import open_split
 from jax_itm.data.split import Split
 from jax_itm.data.tokenizer import Tokenizer
@@ -28,22 +29,43 @@ from jax_itm.train.optimizer import build as build_optimizer
 from jax_itm.train.start_rules import start_from
 from jax_itm.types import Config
 
+FITTED = 1_000_000  # captions of each split that a tokenizer is fitted on, the first: memory does not grow
+
+
+class OtherSet(NamedTuple):
+    """A further set of `config.data.mixture`; its label is its name, with a number where that is taken."""
+
+    label: str
+    train: Split
+    validation: Split
+    weight: float
+
 
 class Data(NamedTuple):
     """The splits of a run."""
 
     train: Split
     validation: Split
+    others: tuple[OtherSet, ...] = ()
+
+    @property
+    def training(self) -> Split | Mixture:
+        """What batches are made of."""
+        if not self.others:
+            return self.train
+        splits = (self.train, *(other.train for other in self.others))
+        return Mixture(splits, (1.0, *(float(other.weight) for other in self.others)))
 
     @property
     def epoch_examples(self) -> int:
         """Examples in an epoch: one pass over the training captions."""
-        return len(self.train.caption_image)
+        return self.train.caption_count + sum(other.train.caption_count for other in self.others)
 
     @property
     def facts(self) -> Facts:
         """The facts that the data alone determine."""
         splits = {"train": self.train.identity(), "validation": self.validation.identity()}
+        splits |= {f"mixture.{other.label}": other.train.identity() for other in self.others}
         return Facts(region_dim=self.train.region_dim or 0, data=splits)
 
 
@@ -130,7 +152,8 @@ def build(config: Config, workdir: str, mesh: Mesh, accept_new_data: bool = Fals
     else:
         model, state, messages = init(config, mesh, data)
     description = Description(config, model.facts, model.tokenizer)
-    data = Data(*attach_tokens(description, state.params, data, required=True))
+    own = attach_tokens(description, state.params, (data.train, data.validation), required=True)
+    data = data._replace(train=own[0], validation=own[1])
     matcher = Matcher(description, model.method, mesh)
     checkpoints = Checkpoints(workdir, create=True)
     checkpoints.delete_after(int(state.step))
@@ -142,11 +165,26 @@ def open_data(config: Config) -> Data:
     data = config.data
     train = open_split(data.name, data.data_dir, data.train, data.modality)
     validation = open_split(data.name, data.data_dir, data.validation, data.modality)
-    splits = Data(train, validation.first(config.evaluate.images))
-    for split in splits:
+    splits = Data(train, validation.first(config.evaluate.images), open_others(config))
+    others = [split for other in splits.others for split in (other.train, other.validation)]
+    for split in (splits.train, splits.validation, *others):
         check_fits(config, splits.facts, split)
     split_folds(splits.validation, config.evaluate.protocol)
     return splits
+
+
+def open_others(config: Config) -> tuple[OtherSet, ...]:
+    """Opens the further sets of a mixture."""
+    data = config.data
+    labels = [data.name]
+    others = []
+    for name, data_dir, weight in data.mixture:
+        label = name if name not in labels else f"{name}_{len(labels) + 1}"
+        labels.append(label)
+        train = open_split(name, data_dir, data.train, data.modality)
+        validation = open_split(name, data_dir, data.validation, data.modality)
+        others.append(OtherSet(label, train, validation.first(config.evaluate.images), weight))
+    return tuple(others)
 
 
 class Start(NamedTuple):
@@ -170,7 +208,8 @@ def init(config: Config, mesh: Mesh, data: Data) -> Start:
         tokenizer = source.tokenizer  # the parameters were trained with its ids
     else:
         options = config.data
-        captions = data.train.captions()
+        splits = (data.train, *(other.train for other in data.others))
+        captions = [caption for split in splits for caption in split.first_captions(FITTED)]
         tokenizer = Tokenizer.fit(captions, options.tokenizer, options.min_count, options.vocab_size)
     facts = (source.facts if source else data.facts)._replace(vocab=len(tokenizer))
     model = build_model(config, facts, tokenizer, mesh, data.epoch_examples)

@@ -16,6 +16,7 @@ from tests.helpers.bottom_up import SIX, TEN, tsv_row, write_tsv
 from tests.helpers.entities import annotate, flickr30k
 from tests.helpers.pictures import karpathy, picture
 from tests.helpers.precomp import write_precomp
+from tests.helpers.shards import COCO_ROWS, FLICKR_ROWS, write_img2dataset, write_parquet
 from tests.helpers.uniter_features import (
     DEFAULT,
     FLICKR,
@@ -76,6 +77,7 @@ class Layout(NamedTuple):
     write: Callable[[Path], object]
     spared: tuple[str, ...] = ()  # suffixes of the files that are not mutated, because other layouts do so
     build: Callable[[Path, Files], Path] = write_files
+    is_in_shards: bool = False  # pictures are not decoded, and what is finished stays
 
     def read(self, folder: Path) -> Raw:
         read = data_set(self.dataset).read_source
@@ -178,5 +180,8 @@ LAYOUTS = {
     "msgpack": Layout("uniter", MSGPACK[0], (), MSGPACK[1]),
     "lmdb": Layout("uniter", complete_database, (".json", ".csv", "lock.mdb")),
     "compressed": Layout("uniter", COMPRESSED[0], (), COMPRESSED[1]),
+    "parquet": Layout("huggingface", partial(write_parquet, rows=FLICKR_ROWS), is_in_shards=True),
+    "parquet_coco": Layout("huggingface", partial(write_parquet, rows=COCO_ROWS), is_in_shards=True),
+    "tar": Layout("webdataset", partial(write_img2dataset, shards=2, each=3), is_in_shards=True),
     "entities": Layout("flickr30k", with_entities, (*PICTURES, ".token")),
 }

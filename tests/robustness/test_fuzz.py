@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jax_itm.data.preparation import prepare
-from jax_itm.data.prepared import describe, open_split
+from jax_itm.data.prepared import VERSION, describe, open_split
 from jax_itm.errors import UserError
 from tests.helpers.layouts import LAYOUTS, Files, read_all, read_files
 from tests.helpers.mutate import MUTATIONS, allow_user_error, mutated
@@ -69,11 +69,17 @@ def test_prepare_writes_all_or_nothing(valid_files, name, number, mutations):
         try:
             prepare(layout.dataset, data, folder, entities if entities.exists() else None)
         except UserError:
-            assert not list(data.rglob("*"))
+            # Of a set in shards, the raw files that are finished stay for the next call.
+            assert layout.is_in_shards or not list(data.rglob("*"))
+            assert not (data / layout.dataset / VERSION).exists()
             return
         facts = describe(layout.dataset, data)
         for split, counts in facts["splits"].items():
             modality = "regions" if facts["regions"] else "pixels"
             opened = open_split(layout.dataset, data, split, modality)
-            records = [opened.record(k) for k in range(counts["images"])]
+            try:
+                records = [opened.record(k) for k in range(counts["images"])]
+            except UserError:  # a picture that was damaged inside, where pictures are not decoded beforehand
+                assert layout.is_in_shards
+                continue
             assert [c for record in records for c in record["captions"]] == opened.captions()

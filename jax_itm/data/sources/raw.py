@@ -49,6 +49,8 @@ class Raw:
         tally: counts that reading all records fills in, by what is counted.
         source_ids: the numbers that the source gives its captions, by split and image; {} where it has none.
         files: that the records are read from; `prepare` notices by them that a source has changed.
+        parts: the raw files of a large set, which are read one by one (`parts.py`). Where there are any, the
+            set is written in shards, and nothing but these is read.
     """
 
     splits: Mapping[str, Read]
@@ -60,6 +62,7 @@ class Raw:
     tally: Counter[str] = field(default_factory=Counter)
     source_ids: Mapping[str, list[list[int]]] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    parts: tuple[Any, ...] = ()  # of `Part`, whose module uses this one
 
 
 def read_text(path: Path) -> str:
