@@ -1,0 +1,54 @@
+"""The items whose vectors have the largest inner product with a query's: exact, by one product."""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+
+class Neighbours(NamedTuple):
+    """The best items of each query, best first.
+
+    Attributes:
+        ids: int64 (q, k).
+        scores: float32 (q, k), the inner products.
+    """
+
+    ids: np.ndarray
+    scores: np.ndarray
+
+
+class Nearest(Protocol):
+    """Finds the items that are nearest to queries."""
+
+    def search(self, queries: np.ndarray, k: int) -> Neighbours:
+        """The best `k` items, or all where there are fewer, of float32 queries (q, d)."""
+        ...
+
+
+class ExactNearest:
+    """Compares queries with all items; of equal scores the smaller id comes first.
+
+    Args:
+        ids: int64 (n,), ascending.
+        vectors: float32 (n, d).
+    """
+
+    def __init__(self, ids: np.ndarray, vectors: np.ndarray):
+        self.ids = ids
+        self.vectors = vectors
+
+    def search(self, queries: np.ndarray, k: int) -> Neighbours:
+        """See `Nearest`."""
+        k = min(k, len(self.ids))
+        scores = queries @ self.vectors.T  # numpy: full float32
+        rows = np.stack([_best(row, k) for row in scores])
+        return Neighbours(self.ids[rows], np.take_along_axis(scores, rows, axis=1))
+
+
+def _best(scores: np.ndarray, k: int) -> np.ndarray:
+    """Where the `k` highest scores are, best first; of equal ones the first. Sorts no more than it must."""
+    if k == 0:
+        return np.zeros(0, np.int64)
+    lowest = np.partition(scores, len(scores) - k)[len(scores) - k]
+    candidates = np.flatnonzero(scores >= lowest)
+    return candidates[np.argsort(-scores[candidates], kind="stable")[:k]]
