@@ -45,6 +45,7 @@ SLOW = (
     "pretrained/",
     "robustness/",
     "search/",
+    "serve/",
     "test_study.py",
     "train/",
 )

@@ -24,6 +24,7 @@ from jax_itm.cli import (
     report,
     search,
     semantics,
+    serve,
     study,
     train,
 )
@@ -57,6 +58,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": evaluate,
     "index": index,
     "search": search,
+    "serve": serve,
     "report": report,
     "attention": attention,
     "semantics": semantics,
