@@ -34,5 +34,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         f"{changes.added + changes.kept:,} pictures: {changes.added:,} added, {changes.removed:,} removed,"
         f" {changes.kept:,} as before{left_out}; {changes.captions:,} captions; by step {changes.step}"
     )
+    if quality := changes.approximate:
+        print(
+            f"approximate search: a query reads {quality.probes:,} of {quality.lists:,} lists and finds"
+            f" {quality.recall:.1%} of the 10 nearest pictures of {quality.queries} {quality.of}"
+        )
     print(f"python -m jax_itm search --index {folder} ..")
     return 0

@@ -15,6 +15,7 @@ from jax_itm.errors import UserError
 from jax_itm.inference.matcher import Matcher, load
 from jax_itm.lock import locked
 from jax_itm.progress import track
+from jax_itm.search.approximate import Quality, build_approximate, check_installed
 from jax_itm.search.encodings import check_searchable, fingerprint, to_items
 from jax_itm.search.files import ReadFile, Stamp, read_file, read_texts, scan
 from jax_itm.search.store import FILE, Store
@@ -32,6 +33,7 @@ class Changes(NamedTuple):
         captions: captions of the index.
         unreadable: why each file that is left out cannot be read.
         step: of the run, whose parameters encoded all of it.
+        approximate: how well its approximate search does; none where search is exact.
     """
 
     added: int
@@ -40,6 +42,7 @@ class Changes(NamedTuple):
     captions: int
     unreadable: list[str]
     step: int
+    approximate: Quality | None = None
 
 
 def make_index(
@@ -62,6 +65,7 @@ def make_index(
     """
     images = images.absolute()
     stamps = scan(images)
+    check_installed(len(stamps))
     texts = read_texts(captions) if captions else None
     is_new = not (folder / FILE).exists()
     with locked(str(folder), "index"):
@@ -74,8 +78,9 @@ def make_index(
             changes = _update(store, matcher, images, stamps)
             if texts is not None:
                 _update_captions(store, matcher, texts)
+            quality = build_approximate(store)
             store.set_facts(complete="1")
-            return changes._replace(captions=store.count("caption"))
+            return changes._replace(captions=store.count("caption"), approximate=quality)
         except UserError:
             if is_new and not store.count("picture"):  # nothing half-written
                 (folder / FILE).unlink()

@@ -12,6 +12,7 @@ from jax_itm.errors import UserError
 from jax_itm.inference.matcher import Matcher, load
 from jax_itm.losses.token_similarity import TokenSet
 from jax_itm.methods.scores import MaxMean
+from jax_itm.search.approximate import EXACT_UP_TO, open_approximate
 from jax_itm.search.encodings import fingerprint, to_items, token_sets
 from jax_itm.search.nearest import ExactNearest, Nearest, Neighbours
 from jax_itm.search.store import Store
@@ -69,7 +70,7 @@ class SearchIndex:
         self.matcher.batch_size = self.matcher.mesh.size  # queries come one by one
         self.images = Path(self.store.fact("images"))
         self.first = first
-        self._pictures: Nearest = ExactNearest(*self.store.vectors("picture"))
+        self._pictures = open_pictures(self.store)
         self._captions: Nearest = ExactNearest(*self.store.vectors("caption"))
 
     @property
@@ -103,7 +104,8 @@ class SearchIndex:
     def pictures_for_text(self, text: str, top: int) -> list[Hit]:
         """The `top` pictures that match a caption best; UserError where nothing in it is visible."""
         query = self.matcher.encode_texts([caption(text, "caption")])
-        found = self._pictures.search(to_items(query).vectors, self._candidates("picture", query, top))
+        count = self._candidates("picture", query, top)
+        found = _of_one(self._pictures.search(to_items(query).vectors, count))
         if isinstance(query, TokenSet):
             found = self._rescored("picture", query, found)
         return self._hits("picture", found, top)
@@ -120,7 +122,7 @@ class SearchIndex:
     def pictures_for_image(self, pixels: np.ndarray, top: int) -> list[Hit]:
         """The `top` pictures of the index whose vectors are nearest to a picture's."""
         query = to_items(self.matcher.encode_pixels(pixels[None])).vectors
-        return self._hits("picture", self._pictures.search(query, top), top)
+        return self._hits("picture", _of_one(self._pictures.search(query, top)), top)
 
     def captions_for_picture(self, picture: int, top: int) -> list[Hit]:
         """The same as `captions_for_image`, of a picture of the index."""
@@ -129,7 +131,7 @@ class SearchIndex:
     def pictures_for_picture(self, picture: int, top: int) -> list[Hit]:
         """The same as `pictures_for_image`, of a picture of the index, which is not its own neighbour."""
         self.store.size(picture)
-        found = self._pictures.search(self.store.vectors_of("picture", [picture]), top + 1)
+        found = _of_one(self._pictures.search(self.store.vectors_of("picture", [picture]), top + 1))
         hits = self._hits("picture", found, top + 1)
         return [hit for hit in hits if hit.id != picture][:top]
 
@@ -176,3 +178,16 @@ class SearchIndex:
         names = self.store.names(kind, ids)
         pairs = zip(ids, found.scores[0, :top].tolist(), strict=True)
         return [Hit(number, score, names[number]) for number, score in pairs if number in names]
+
+
+def open_pictures(store: Store) -> Nearest:
+    """The search in the pictures of an index: approximate where they are many."""
+    if store.count("picture") > EXACT_UP_TO:
+        return open_approximate(store)
+    return ExactNearest(*store.vectors("picture"))
+
+
+def _of_one(found: Neighbours) -> Neighbours:
+    """What was found for one query, without the ids that an approximate search lacks."""
+    is_there = found.ids[0] >= 0
+    return Neighbours(found.ids[:, is_there], found.scores[:, is_there])

@@ -1,8 +1,10 @@
 """The items whose vectors have the largest inner product with a query's: exact, by one product."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+
+QUERIES_AT_ONCE = 16
 
 
 class Neighbours(NamedTuple):
@@ -17,6 +19,7 @@ class Neighbours(NamedTuple):
     scores: np.ndarray
 
 
+@runtime_checkable
 class Nearest(Protocol):
     """Finds the items that are nearest to queries."""
 
@@ -40,9 +43,15 @@ class ExactNearest:
     def search(self, queries: np.ndarray, k: int) -> Neighbours:
         """See `Nearest`."""
         k = min(k, len(self.ids))
-        scores = queries @ self.vectors.T  # numpy: full float32
-        rows = np.stack([_best(row, k) for row in scores])
-        return Neighbours(self.ids[rows], np.take_along_axis(scores, rows, axis=1))
+        ids = np.zeros((len(queries), k), np.int64)
+        scores = np.zeros((len(queries), k), np.float32)
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            products = queries[start : start + QUERIES_AT_ONCE] @ self.vectors.T  # numpy: full float32
+            for row, own in enumerate(products, start):
+                best = _best(own, k)
+                ids[row] = self.ids[best]
+                scores[row] = own[best]
+        return Neighbours(ids, scores)
 
 
 def _best(scores: np.ndarray, k: int) -> np.ndarray:
