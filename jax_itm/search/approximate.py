@@ -20,7 +20,7 @@ FACT = "approximate"
 GOAL = 0.95  # recall of the nearest that decides how much is searched
 NEAREST = 10
 QUERIES = 200
-TRAINING = 64  # vectors a list, of which its centre is learnt
+TRAINING = 40  # vectors a list, of which its centre is learnt
 ROUNDS = 10  # of k-means
 SEED = 0
 

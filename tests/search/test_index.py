@@ -189,3 +189,20 @@ def test_a_name_that_is_not_utf8_is_left_out(run, tmp_path):
     for _ in range(2):
         changes = make_index(tmp_path / "index", run, images)
         assert changes.unreadable == [f"{images}/\\xff.png: the name is not UTF-8"]
+
+
+def test_real_pictures_and_their_captions(run, real_data, tmp_path):
+    source = real_data / "flickr8k"
+    images = tmp_path / "pictures"
+    images.mkdir()
+    for file in sorted((source / "images").iterdir())[:24]:
+        (images / file.name).symlink_to(file)
+    changes = make_index(tmp_path / "index", run, images, source / "dataset_flickr8k.json")
+    assert changes.added == 24 and changes.unreadable == [] and changes.captions > 12_000
+    index = SearchIndex(tmp_path / "index")
+    pixels = index.pixels(next(images.iterdir()))
+    assert len(index.pictures_for_text("a dog runs through the snow", 99)) == 24
+    assert index.pictures_for_image(pixels, 1)[0].name == next(images.iterdir()).name
+    texts = [hit.name for hit in index.captions_for_image(pixels, 5)]
+    scores = index.matcher.score(index.matcher.encode_pixels(pixels[None]), index.matcher.encode_texts(texts))
+    assert list(scores[0]) == sorted(scores[0], reverse=True)
