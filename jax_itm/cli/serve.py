@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import importlib.util
+import sys
 from typing import TYPE_CHECKING
 
 from jax_itm.errors import UserError
@@ -31,6 +32,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     with listen(args.host, args.port) as listener:
         index = SearchIndex(args.index, args.workdir)
+        if not index.is_complete:
+            print(f"{args.index}: unfinished; run `python -m jax_itm index` to its end", file=sys.stderr)
         server = make_server(index, args.host)
         pictures, captions = index.store.count("picture"), index.store.count("caption")
         print(f"{pictures:,} pictures, {captions:,} captions; Ctrl-C ends it", flush=True)
