@@ -43,6 +43,8 @@ SLOW = (
     "plots/",
     "pretrained/",
     "robustness/",
+    "search/",
+    "serve/",
     "test_study.py",
     "train/",
 )
@@ -55,6 +57,7 @@ FAST = (
     "methods/test_terms.py::test_a_term_of_weight_0",
     "data/test_batches.py",
     "data/test_tokenizer.py",
+    "search/test_nearest.py",
 )
 
 

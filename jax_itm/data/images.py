@@ -47,6 +47,12 @@ def read_picture(source: str | Path | bytes, name: str = "image", max_pixels: in
         raise UserError(f"{label}: not a readable image ({error})") from error
 
 
+def picture_files(folder: Path) -> list[Path]:
+    """The files below a folder that are called like pictures, sorted."""
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(file for file in files if file.is_file())
+
+
 def collate_images(
     records: Sequence[Mapping[str, Any]], max_regions: int, transform: ImageTransform
 ) -> dict[str, np.ndarray]:

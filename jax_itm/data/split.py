@@ -125,7 +125,8 @@ class Split:
         part._size = images
         for name in ("caption_image", "_captions"):  # of all images
             vars(part).pop(name, None)
-        part.source_ids = self.source_ids[: len(part.caption_image)]
+        if self.source_ids:
+            part.source_ids = self.source_ids[: len(part.caption_image)]
         return part
 
     def with_tokens(self, tokens: dict[str, Any]) -> "Split":

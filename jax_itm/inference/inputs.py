@@ -95,6 +95,18 @@ def image_batches(
         yield PaddedBatch(collate_images(filled, max_regions, transform), len(rows))
 
 
+def pixel_batches(pixels: np.ndarray, batch_size: int) -> Iterator[PaddedBatch]:
+    """Batches of pictures that have their size already; the last one fills the last batch up.
+
+    Args:
+        pixels: uint8 (n, h, v, 3), as `transform_image` returns them.
+        batch_size: rows of a batch.
+    """
+    for start in range(0, len(pixels), batch_size):
+        rows = np.minimum(np.arange(start, start + batch_size), len(pixels) - 1)
+        yield PaddedBatch({"pixels": pixels[rows]}, min(len(pixels) - start, batch_size))
+
+
 def text_batches(
     tokenizer: Tokenizer, captions: Sequence[str], tokens: Tokens | None, max_words: int, batch_size: int
 ) -> Iterator[PaddedBatch]:

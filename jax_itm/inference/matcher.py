@@ -17,7 +17,7 @@ from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.distributed.mesh import make_mesh, replicated, shard_global_batch
 from jax_itm.distributed.watchdog import heartbeat
 from jax_itm.errors import UserError
-from jax_itm.inference.inputs import PaddedBatch, image_batches, image_records, text_batches
+from jax_itm.inference.inputs import PaddedBatch, image_batches, image_records, pixel_batches, text_batches
 from jax_itm.inference.steps import Encode, Score, encode_step, pair_step, score_step
 from jax_itm.methods import Method, build, example_batch
 from jax_itm.methods.base import FirstScorer, PairScorer
@@ -116,6 +116,10 @@ class Matcher:
         """Encodes image records, {"regions", "boxes"} or {"pixels"}, as a `Split` gives them."""
         batches = image_batches(self.config, self.facts, records, self.batch_size)
         return self._encode(self._encode_image, batches)
+
+    def encode_pixels(self, pixels: np.ndarray) -> PyTree:
+        """Encodes pictures, uint8 (n, h, v, 3), that `transform_image` has brought to the run's size."""
+        return self._encode(self._encode_image, pixel_batches(pixels, self.batch_size))
 
     def encode_texts(self, texts: Sequence[str], tokens: Tokens | None = None) -> PyTree:
         """Encodes texts.

@@ -42,10 +42,10 @@ def new_figure(width: Number, height: Number) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def check_png(path: str) -> None:
-    """Raises UserError if a figure's file is not a .png."""
+def check_png(path: str, option: str = "--out") -> None:
+    """Raises UserError if a figure's file, which `option` names, is not a .png."""
     if Path(path).suffix != ".png":
-        raise UserError(f"--out {path}: the figure is a .png")
+        raise UserError(f"{option} {path}: the figure is a .png")
 
 
 def save_figure(figure: Figure, path: str) -> None:

@@ -22,6 +22,7 @@ from jax_itm.methods import build, example_batch
 from jax_itm.plots.attention import attention
 from tests.helpers.errors import says
 from tests.helpers.iais import POOL, settings
+from tests.helpers.searching import write_pictures
 from tests.helpers.tiny_run import CONFIG, QUICK, write_precomp
 
 CROSS = """
@@ -222,3 +223,17 @@ def test_the_ranks_of_queries_are_kept_and_compared(runs, capsys):
     assert main(["compare", str(runs / "first.json"), str(runs / "result.json")]) == 0
     row = f"| rSum | {first['rsum']:.1f} | {again['rsum']:.1f} |"
     assert row in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cross", "scores every pair anew and has no embeddings to index"),
+        ("dual", "trained on region features"),
+    ],
+)
+def test_runs_that_cannot_search_in_pictures_have_no_index(runs, name, message, tmp_path, capsys):
+    write_pictures(tmp_path / "pictures", 2)
+    command = ["index", "--workdir", str(runs / name), "--images", str(tmp_path / "pictures")]
+    says(capsys, main([*command, "--out", str(tmp_path / "index")]), f"--workdir {runs / name}", message)
+    assert not (tmp_path / "index").exists()
