@@ -19,6 +19,7 @@ from jax_itm.cli import (
     convert,
     describe,
     evaluate,
+    export,
     prepare,
     report,
     search,
@@ -59,6 +60,7 @@ COMMANDS: dict[str, Command] = {
     "attention": attention,
     "semantics": semantics,
     "convert": convert,
+    "export": export,
     "study": study,
 }
 

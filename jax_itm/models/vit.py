@@ -137,12 +137,12 @@ class Vit(nn.Module):
         )
         x = patches(normalise_pixels(pixels, self.scale, self.mean, self.std, self.dtype))
         rows, columns = x.shape[1:3]
-        x = x.reshape(len(x), -1, self.width)
+        x = x.reshape(x.shape[0], -1, self.width)
         if self.class_token:
-            x = jnp.concatenate([self._learnt_tokens("cls", 1, len(x)), x], axis=1)
+            x = jnp.concatenate([self._learnt_tokens("cls", 1, x.shape[0]), x], axis=1)
         x = x + self._positions(rows, columns).astype(self.dtype)
         if self.registers:
-            registers = self._learnt_tokens("registers", self.registers, len(x))
+            registers = self._learnt_tokens("registers", self.registers, x.shape[0])
             first = int(self.class_token)
             x = jnp.concatenate([x[:, :first], registers, x[:, first:]], axis=1)
         if self.norm_first:
