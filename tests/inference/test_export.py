@@ -144,7 +144,7 @@ def test_programs_are_for_every_platform_and_any_number_of_items(exports):
 def test_boxes_that_a_run_needs_are_asked_for(exports):
     folder, inputs, _ = exports
     with pytest.raises(ValueError, match="boxes: this run was trained on the boxes"):
-        Exported(folder / "pairs").regions(inputs["regions"])
+        Exported(folder / "pairs").regions(list(inputs["regions"]))
 
 
 def test_a_wide_bigru_exports_in_the_form_of_many_devices():
