@@ -88,11 +88,12 @@ def test_a_drawing_takes_the_colour_of_the_page():
 
 def test_curves_are_said_in_words(tmp_path):
     runs = [read_run(run(tmp_path / f"{seed}", seeded(seed))) for seed in (3, 4)]
-    loss, term = loss_panels(runs)
+    named = list(zip(run_names(runs), runs, strict=True))
+    loss, term = loss_panels(named)
     assert (loss.title, term.title) == ("loss", "dim, weighted")
     words = "dias_scenes (dias), seed 3: -0 at step 0, -4 at step 4, between -4 and -0"
     assert words in term.svg and "seed 4" in term.svg
-    assert [panel.title for panel in training_panels(runs)] == ["validation rSum"]
+    assert [panel.title for panel in training_panels(named)] == ["validation rSum"]
     assert run_names(runs) == ["dias_scenes (dias), seed 3", "dias_scenes (dias), seed 4"]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jax_itm.plots import figures, tables
+from jax_itm.plots import figures
 from jax_itm.plots.page.embedded import inline_svg
 from jax_itm.plots.runs import Run
 
@@ -19,6 +19,9 @@ TRAINING = {
     "train/step_seconds": "seconds a step",
     "train/gap": "matched minus unmatched score",
 }
+
+
+NamedRuns = Sequence[tuple[str, Run]]
 
 
 class Panel(NamedTuple):
@@ -45,40 +48,32 @@ class Series(NamedTuple):
         )
 
 
-def loss_panels(runs: Sequence[Run]) -> list[Panel]:
+def loss_panels(runs: NamedRuns) -> list[Panel]:
     """The loss, and each of its terms with its weight; runs without a term are left out of its panel."""
-    keys = {key for run in runs for line in run.lines for key in line if key.startswith(WEIGHTED)}
+    keys = {key for _, run in runs for line in run.lines for key in line if key.startswith(WEIGHTED)}
     titles = {key: f"{key.removeprefix(WEIGHTED)}, weighted" for key in sorted(keys)}
     return _panels(runs, {"train/loss": "loss"} | titles)
 
 
-def training_panels(runs: Sequence[Run]) -> list[Panel]:
+def training_panels(runs: NamedRuns) -> list[Panel]:
     """Validation, learning rate, gradient norm, pace."""
     return _panels(runs, TRAINING)
 
 
-def _panels(runs: Sequence[Run], titles: dict[str, str]) -> list[Panel]:
+def _panels(runs: NamedRuns, titles: dict[str, str]) -> list[Panel]:
     panels = ((key, title, _series(runs, key)) for key, title in titles.items())
     return [Panel(title, _draw(key, title, series)) for key, title, series in panels if series]
 
 
-def _series(runs: Sequence[Run], key: str) -> list[Series]:
-    """The curves of one number; the runs of a row of the table share a style."""
+def _series(runs: NamedRuns, key: str) -> list[Series]:
+    """The curves of one number; a run has the same style in all panels."""
     series = []
-    for k, group in enumerate(tables.group_by(runs, lambda run: tables.setting(run.result))):
-        for run in group:
-            points = [(line["step"], line[key]) for line in run.lines if line.get(key) is not None]
-            if points:
-                kept = _thinned(points)
-                steps, values = (list(column) for column in zip(*kept, strict=True))
-                series.append(Series(_label(run, group), figures.style(k), steps, values))
+    for k, (name, run) in enumerate(runs):
+        points = [(line["step"], line[key]) for line in run.lines if line.get(key) is not None]
+        if points:
+            steps, values = (list(column) for column in zip(*_thinned(points), strict=True))
+            series.append(Series(name, figures.style(k), steps, values))
     return series
-
-
-def _label(run: Run, group: Sequence[Run]) -> str:
-    """The row's title, with the seed where a row has several."""
-    title = tables.title(run.result)
-    return f"{title}, seed {run.result['protocol']['seed']}" if len(group) > 1 else title
 
 
 def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:

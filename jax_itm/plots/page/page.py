@@ -59,7 +59,7 @@ def write_page(workdirs: Sequence[str], out: str, data_dir: str | None = None) -
         names=[name for name, _ in named],
         table=tables.rows(results),
         protocols=tables.protocol_lines(results),
-        sections=sections(runs, opened),
+        sections=sections(named, opened),
         blocks=queries.query_blocks(shared) if shared else [],
         queries_note=_queries_note(shared, opened.retrievals),
         left_out=opened.left_out,
@@ -82,16 +82,20 @@ def run_names(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def sections(runs: Sequence[Run], opened: models.Opened) -> list[Section]:
+def sections(runs: Sequence[tuple[str, Run]], opened: models.Opened) -> list[Section]:
     """The sections with drawings, those that have any."""
     gaps = [retrieval_panels.gap_panel(name, one) for name, one in opened.retrievals]
-    ranks = retrieval_panels.rank_panels(opened.retrievals) if opened.retrievals else []
+    ranks = (
+        retrieval_panels.rank_panels(opened.retrievals, [name for name, _ in runs])
+        if opened.retrievals
+        else []
+    )
     scored = ", ".join(
         f"{name}: the first {len(one.split):,} images of {one.split.name} {one.split.split}"
         for name, one in opened.retrievals
     )
     all_sections = [
-        Section("recall", "Recall", "", [retrieval_panels.recall_panel(runs)]),
+        Section("recall", "Recall", "", [retrieval_panels.recall_panel([run for _, run in runs])]),
         Section("losses", "Loss terms", "Every term has an axis of its own.", curves.loss_panels(runs)),
         Section("training", "Training", "", curves.training_panels(runs)),
         Section("ranks", "Ranks", f"Of {scored}.", ranks),

@@ -1,12 +1,13 @@
 """Drawings of what runs retrieve: recall bars, ranks, and the embeddings in a plane."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 from jax_itm.plots import figures, tables
+from jax_itm.plots.figures import Style
 from jax_itm.plots.page.curves import Panel
 from jax_itm.plots.page.embedded import inline_svg
 from jax_itm.plots.page.retrieval import Retrieval
@@ -39,7 +40,7 @@ def recall_panel(runs: Sequence[Run]) -> Panel:
     axes = figure.subplots()
     draw_recalls(axes, tables.group_by(runs, lambda run: tables.setting(run.result)))
     axes.set_title("")
-    axes.legend(frameon=False, fontsize=7)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=7)
     figures.hide_frame(axes)
     header, *rows = tables.rows([run.result for run in runs])
     words = [
@@ -61,26 +62,30 @@ def rank_shares(ranks: np.ndarray) -> np.ndarray:
     return 100 * counts / len(ranks)
 
 
-def rank_panels(retrievals: Sequence[tuple[str, Retrieval]]) -> list[Panel]:
-    """The ranks in both directions, the bars of all runs side by side."""
+def rank_panels(retrievals: Sequence[tuple[str, Retrieval]], all_names: Sequence[str]) -> list[Panel]:
+    """The ranks in both directions, the bars of runs side by side.
+
+    Args:
+        retrievals: of runs by name.
+        all_names: of all runs of the page, whose order decides a run's style.
+    """
     directions = {
         "caption to image": [retrieval.ranks.t2i for _, retrieval in retrievals],
         "image to caption": [retrieval.ranks.i2t for _, retrieval in retrievals],
     }
-    names = [name for name, _ in retrievals]
-    return [_rank_panel(direction, names, ranks) for direction, ranks in directions.items()]
+    styles = {name: figures.style(all_names.index(name)) for name, _ in retrievals}
+    return [_rank_panel(direction, styles, ranks) for direction, ranks in directions.items()]
 
 
-def _rank_panel(direction: str, names: Sequence[str], ranks: Sequence[np.ndarray]) -> Panel:
+def _rank_panel(direction: str, styles: Mapping[str, Style], ranks: Sequence[np.ndarray]) -> Panel:
     figure = figures.new_figure(5.2, 3)
     axes = figure.subplots()
     labels = rank_labels()
-    width = 0.8 / len(names)
+    width = 0.8 / len(styles)
     words = []
-    for k, (name, own) in enumerate(zip(names, ranks, strict=True)):
+    for k, ((name, style), own) in enumerate(zip(styles.items(), ranks, strict=True)):
         shares = rank_shares(own)
-        centres = np.arange(len(labels)) + (k - (len(names) - 1) / 2) * width
-        style = figures.style(k)
+        centres = np.arange(len(labels)) + (k - (len(styles) - 1) / 2) * width
         look = {"color": style.color, "hatch": style.hatch, "edgecolor": "white", "linewidth": 0.3}
         axes.bar(centres, shares, width, label=name, **look)
         cells = ", ".join(f"{label}: {share:.1f}%" for label, share in zip(labels, shares, strict=True))
@@ -88,7 +93,7 @@ def _rank_panel(direction: str, names: Sequence[str], ranks: Sequence[np.ndarray
     axes.set_xticks(range(len(labels)), labels, fontsize=8)
     axes.set(xlabel="rank of the right answer", ylabel="% of the queries")
     figures.hide_frame(axes)
-    if len(names) > 1:
+    if len(styles) > 1:
         axes.legend(frameon=False, fontsize=7)
     title = f"ranks, {direction}"
     return Panel(title, inline_svg(figure, f"Histogram of {title}. " + "; ".join(words)))
