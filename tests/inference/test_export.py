@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import jax.export
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,9 +22,11 @@ from jax_itm.inference.export.programs import programs
 from jax_itm.inference.matcher import Matcher
 from jax_itm.methods import build, example_batch
 from tests.helpers.errors import says
+from tests.helpers.golden_encoders import clip_with, written
 from tests.helpers.methods import QUICK as QUICK_FIELDS
 from tests.helpers.methods import awake, small
 from tests.helpers.tiny_run import QUICK, prepared, train
+from tests.pretrained.test_encoders import loaded
 
 CAPTIONS = ["a red ring", "a blue star is left of a ring", "Stars", "a red star and a blue ring", "ring"]
 TOKENIZER = Tokenizer.fit([*CAPTIONS, "of is and left"])
@@ -179,3 +182,28 @@ def test_the_command(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*export, "--format", "pickle"])
     assert not (tmp_path / "out.partial").exists()
+
+
+def test_clip_with_its_own_preprocessor_and_tokenizer(tmp_path):
+    clip_with(tmp_path)
+    said = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 41}, "crop_size": 32}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    run, out = str(tmp_path / "run"), tmp_path / "out"
+    assert main(["convert", "clip", str(tmp_path), run]) == 0
+    assert main(["export", "--workdir", run, "--out", str(out)]) == 0
+    pictures = list(write_inputs(tmp_path)["pictures"])
+    matcher, exported = jax_itm.load(run, devices=1), Exported(out)
+    texts, images = exported.texts(CAPTIONS), exported.pictures(pictures)
+    np.testing.assert_array_equal(exported.encode_texts(texts), matcher.encode_texts(CAPTIONS))
+    np.testing.assert_array_equal(exported.encode_images(images), matcher.encode_images(pictures))
+
+
+@pytest.mark.parametrize("name", ["swin", "dinov2_with_registers"])
+def test_pretrained_backbones_take_any_number_of_pictures(tmp_path, name):
+    pixels = jax.numpy.asarray(written(name, tmp_path)["pixels_0"])
+    module, params = loaded("image", tmp_path, {"pixels": pixels})
+    apply = jax.jit(lambda pixels: module.apply(params, {"pixels": pixels}).features)
+    (rows,) = jax.export.symbolic_shape("b")
+    exported = jax.export.export(apply)(jax.ShapeDtypeStruct((rows, *pixels.shape[1:]), pixels.dtype))
+    three = jax.numpy.concatenate([pixels[:1], 255 - pixels[:1], pixels[:1] // 2])
+    np.testing.assert_allclose(exported.call(three), apply(three), atol=1e-6)

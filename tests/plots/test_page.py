@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -153,6 +154,13 @@ def test_the_file_names_the_kind_of_report(tmp_path, capsys):
     says(capsys, status, "r.pdf: must be a page, .html, or a figure, .png")
     assert main(["report", workdir, "--out", str(tmp_path / "r.png")]) == 0
     assert Image.open(tmp_path / "r.png").format == "PNG"
+
+
+def test_a_page_needs_jinja2(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    out = tmp_path / "r.html"
+    status = main(["report", run(tmp_path / "a"), "--out", str(out)])
+    says(capsys, status, f"--out {out}: needs the package jinja2: pip install -e .[report]")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""An exported run: encodes and scores with jax, numpy and tokenizers, and pillow for pictures."""
+"""An exported run: encodes and scores with jax, flatbuffers, numpy and tokenizers; pictures need pillow."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

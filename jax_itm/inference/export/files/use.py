@@ -5,7 +5,8 @@
 An image is a picture or, for a run on region features, a .npy file (regions, features);
 one that was trained on boxes, too, takes them in Python alone.
 
-Needs jax, numpy and tokenizers, and pillow where the run reads pictures.
+Needs jax, flatbuffers (with which JAX reads programs), numpy and tokenizers, and pillow where the run reads
+pictures.
 """
 
 import sys
