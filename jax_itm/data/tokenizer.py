@@ -189,11 +189,6 @@ class Tokenizer:
         """The complete tokenizer, in the format of the `tokenizers` library."""
         return self._tokenizer.to_str()
 
-    @property
-    def ends(self) -> tuple[int, int]:
-        """The ids of the tokens before and after each caption, such as [CLS] and [SEP]."""
-        return self._start, self._end
-
     def __len__(self) -> int:
         """The highest id plus one; a published tokenizer may leave some ids out."""
         return self._size

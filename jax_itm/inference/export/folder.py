@@ -50,7 +50,7 @@ def write_stablehlo(matcher: Matcher, folder: Path) -> None:
 def describe(matcher: Matcher, names: Sequence[str]) -> dict[str, Any]:
     """What export.json says: where the programs come from, their sizes, the preprocessing's constants."""
     config = matcher.config
-    start, end = matcher.tokenizer.ends
+    [[start, end]], _ = matcher.tokenizer.encode([""], 2)  # an empty caption
     about = {
         "jax_itm": __version__,
         "jax": jax.__version__,
@@ -63,8 +63,8 @@ def describe(matcher: Matcher, names: Sequence[str]) -> dict[str, Any]:
         "batch_size": matcher.batch_size,
         "modality": config.data.modality,
         "max_words": config.data.max_words,
-        "start_id": start,
-        "end_id": end,
+        "start_id": int(start),
+        "end_id": int(end),
     }
     if config.data.modality == "pixels":
         transform = image_transform_of(config, matcher.facts)._asdict()
