@@ -20,6 +20,7 @@ from jax_itm.cli import (
     convert,
     describe,
     evaluate,
+    export,
     index,
     neighbours,
     prepare,
@@ -67,6 +68,7 @@ COMMANDS: dict[str, Command] = {
     "semantics": semantics,
     "convert": convert,
     "neighbours": neighbours,
+    "export": export,
     "study": study,
 }
 

@@ -1,21 +1,36 @@
-"""python -m jax_itm report: tables and a figure of finished runs."""
+"""python -m jax_itm report: tables, and a page or a figure, of finished runs."""
 
 import argparse
+from pathlib import Path
 
-from jax_itm.cli.options import add_figure
+from jax_itm.cli.options import add_data_dir
+from jax_itm.errors import UserError
 
-HELP = "print tables and draw a figure of finished runs"
+HELP = "print tables of finished runs and write a page or a figure about them"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("workdirs", nargs="+", help="the runs' directories")
-    add_figure(parser)
+    parser.add_argument("--out", required=True, help="a page, .html, or a figure, .png")
+    add_data_dir(parser, "a page: where the runs' data were prepared (default: as in their configs)")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Prints the tables of the runs, and draws their figure."""
-    from jax_itm.plots.report import report
+    """Prints the tables of the runs, and writes their page or their figure."""
+    from jax_itm.storage import check_writable
 
-    print(report(args.workdirs, args.out))
+    suffix = Path(args.out).suffix
+    if suffix not in (".html", ".png"):
+        raise UserError(f"--out {args.out}: must be a page, .html, or a figure, .png")
+    check_writable(args.out, "--out")
+    if suffix == ".png":
+        from jax_itm.plots.report import report
+
+        print(report(args.workdirs, args.out))
+        return 0
+    from jax_itm.plots.page.page import write_page
+
+    print(write_page(args.workdirs, args.out, args.data_dir))
+    print(f"\n{args.out}")
     return 0

@@ -35,7 +35,7 @@ def maxmean_pairs(images: TokenSet, texts: TokenSet) -> Float[Array, "k"]:
 
     The paper gives no correlation of token sets; this one is INFERRED.
     """
-    return jax.vmap(_maxmean)(images, texts)
+    return jax.vmap(token_set_score)(images, texts)
 
 
 def maxmean(images: TokenSet, texts: TokenSet) -> Float[Array, "i t"]:
@@ -45,13 +45,13 @@ def maxmean(images: TokenSet, texts: TokenSet) -> Float[Array, "i t"]:
     columns = max(1, min(len(texts.mask), CELLS // (rows * patches * words)))
 
     def of_text(text: TokenSet) -> Array:
-        return jax.lax.map(lambda image: _maxmean(image, text), images, batch_size=rows)
+        return jax.lax.map(lambda image: token_set_score(image, text), images, batch_size=rows)
 
     return jax.lax.map(of_text, texts, batch_size=columns).T
 
 
-def _maxmean(image: TokenSet, text: TokenSet) -> Float[Array, ""]:
-    """Of one image and one caption."""
+def token_set_score(image: TokenSet, text: TokenSet) -> Float[Array, ""]:
+    """`maxmean` of one image and one caption, sets without a leading axis."""
     cosine = jnp.where(image.mask[:, None] & text.mask, full_product(image.tokens, text.tokens.T), NEG_INF)
     mean = lambda best, mask: jnp.sum(jnp.where(mask, best, 0)) / jnp.maximum(jnp.sum(mask), 1)
     return mean(jnp.max(cosine, axis=0), text.mask) + mean(jnp.max(cosine, axis=1), image.mask)

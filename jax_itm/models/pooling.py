@@ -36,7 +36,7 @@ def descending_rank(x: Float[Array, "b n d"]) -> Int[Array, "b n d"]:
 
 def _rank_in_item(x: Float[Array, "n d"], count: int | Int[Array, ""]) -> Int[Array, "n d"]:
     """`descending_rank` of one item; `count` is how many of the first values are compared with."""
-    index = jnp.arange(len(x))[:, None]
+    index = jnp.arange(x.shape[0])[:, None]
 
     def add(j: Array, rank: Array) -> Array:
         other = jax.lax.dynamic_slice_in_dim(x, j, 1)

@@ -93,7 +93,7 @@ class BackboneEncoder(nn.Module):
     def __call__(self, inputs: Inputs, train: bool = False) -> Encoded:
         """Takes one side of a batch, with its mask where not all tokens are true."""
         x, mask = self._backbone_tokens(inputs, train)
-        summary = jnp.sum(mask, axis=1) - 1 if self.summary_last else jnp.zeros(len(x), jnp.int32)
+        summary = jnp.sum(mask, axis=1) - 1 if self.summary_last else jnp.zeros(x.shape[0], jnp.int32)
         if train:
             mask = drop_tokens(self, mask, self.drop)
         head = ProjectionHead(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 
 from jax_itm.models.packed_gru import Weights, pack, packed_gru
 from jax_itm.platforms import is_one_cpu
@@ -47,7 +48,7 @@ def run_cells(cells: Sequence[Cell], mask: Bool[Array, "b n"]) -> list[Float[Arr
         states = tuple(cell.step(x, *each) for cell, x, each in zip(cells, states, inputs, strict=True))
         return states, states
 
-    initial = tuple(jnp.zeros((len(mask), len(cell.recurrent)), cell.gates.dtype) for cell in cells)
+    initial = tuple(jnp.zeros((mask.shape[0], len(cell.recurrent)), cell.gates.dtype) for cell in cells)
     inputs = [(ordered(cell, cell.gates), ordered(cell, steps)) for cell in cells]
     _, states = jax.lax.scan(step, initial, inputs)
     return [jnp.moveaxis(ordered(cell, x), 0, 1) for cell, x in zip(cells, states, strict=True)]
@@ -70,8 +71,12 @@ class Direction(NamedTuple):
 def run_directions(
     directions: Sequence[Direction], x: Float[Array, "b n f"], mask: Bool[Array, "b n"]
 ) -> list[Float[Array, "b n hidden"]]:
-    """The states of every direction after each position: packed on a single CPU, elsewhere scanned."""
-    if is_one_cpu() and len(directions[0].weights.recurrent) >= PACKED_FROM:
+    """The states of every direction after each position: packed on a single CPU, elsewhere scanned.
+
+    Packing needs to know the number of rows, which an exported program does not.
+    """
+    is_wide = len(directions[0].weights.recurrent) >= PACKED_FROM
+    if is_one_cpu() and is_wide and not is_symbolic_dim(mask.shape[0]):
         return [packed_gru(x, weights, pack(mask, reverse)) for weights, reverse in directions]
     return run_cells([direction.cell(x) for direction in directions], mask)
 

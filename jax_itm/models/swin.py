@@ -45,8 +45,8 @@ def window_partition(x: Array, window: int) -> Array:
 def window_merge(x: Array, window: int, height: int, width: int) -> Array:
     """The inverse of `window_partition`: (b, windows, window^2, ..) -> (b, height, width, ..)."""
     rest = x.shape[3:]
-    x = x.reshape(len(x), height // window, width // window, window, window, *rest)
-    return jnp.moveaxis(x, 2, 3).reshape(len(x), height, width, *rest)
+    x = x.reshape(x.shape[0], height // window, width // window, window, window, *rest)
+    return jnp.moveaxis(x, 2, 3).reshape(x.shape[0], height, width, *rest)
 
 
 class WindowAttention(nn.Module):
@@ -210,7 +210,7 @@ class Swin(nn.Module):
                 )
                 x = layer(x)
         x = nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm")(x)
-        x = x.reshape(len(x), -1, x.shape[-1])
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
         return Tokens(x, jnp.ones(x.shape[:2], bool))
 
     def _embed_patches(self, pixels: Array) -> Float[Array, "b h v width"]:

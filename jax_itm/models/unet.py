@@ -119,7 +119,7 @@ class Unet(nn.Module):
         ]
         x, outputs = in_turn(layers, x, mask, False)
         samples = 1 if noise is None else noise.shape[1]
-        repeat = lambda x: jnp.broadcast_to(x[:, None], (len(x), samples, *x.shape[1:]))
+        repeat = lambda x: jnp.broadcast_to(x[:, None], (x.shape[0], samples, *x.shape[1:]))
         noisy = _merge_samples(repeat(x) if noise is None else repeat(x) + noise)
         skips = [_merge_samples(repeat(x)) for x in reversed(outputs)]
         masks = _merge_samples(repeat(mask))

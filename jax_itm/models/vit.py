@@ -137,21 +137,24 @@ class Vit(nn.Module):
         )
         x = patches(normalise_pixels(pixels, self.scale, self.mean, self.std, self.dtype))
         rows, columns = x.shape[1:3]
-        x = x.reshape(len(x), -1, self.width)
+        x = x.reshape(x.shape[0], -1, self.width)
         if self.class_token:
-            x = jnp.concatenate([self._learnt_tokens("cls", 1, len(x)), x], axis=1)
+            x = jnp.concatenate([self._learnt_tokens("cls", 1, x), x], axis=1)
         x = x + self._positions(rows, columns).astype(self.dtype)
         if self.registers:
-            registers = self._learnt_tokens("registers", self.registers, len(x))
+            registers = self._learnt_tokens("registers", self.registers, x)
             first = int(self.class_token)
             x = jnp.concatenate([x[:, :first], registers, x[:, first:]], axis=1)
         if self.norm_first:
             x = nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm_first")(x)
         return x
 
-    def _learnt_tokens(self, name: str, count: int, rows: int) -> Float[Array, "b n width"]:
+    def _learnt_tokens(
+        self, name: str, count: int, x: Float[Array, "b p width"]
+    ) -> Float[Array, "b n width"]:
+        """The same `count` tokens for every row of `x`."""
         tokens = self.param(name, nn.initializers.normal(0.02), (1, count, self.width))
-        return jnp.broadcast_to(tokens.astype(self.dtype), (rows, count, self.width))
+        return jnp.broadcast_to(tokens.astype(self.dtype), (x.shape[0], count, self.width))
 
     def _positions(self, rows: int, columns: int) -> Float[Array, "1 n width"]:
         side = self.image_size // self.patch

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from jax_itm.data.split import Split
@@ -74,6 +75,11 @@ def attention(matcher: Matcher, split: Split, caption: int, run: str) -> Attenti
 
 
 def draw(runs: Sequence[Attention], split: Split, caption: int, out: str) -> None:
+    """Writes `figure_of` as a .png."""
+    save_figure(figure_of(runs, split, caption), out)
+
+
+def figure_of(runs: Sequence[Attention], split: Split, caption: int) -> Figure:
     """The picture with its numbered regions, then each run's two maps; words name the region they attend to.
 
     Colours mean the same in all runs: white is 0, the darkest blue the largest weight of any.
@@ -93,7 +99,7 @@ def draw(runs: Sequence[Attention], split: Split, caption: int, out: str) -> Non
         _draw_map(regions, run.among_regions, highest_regions, numbers)
         regions.set_title(f"{run.run}: regions (vision {run.vision:.3g})", fontsize=9)
     figure.suptitle(split.captions()[caption], wrap=True)
-    save_figure(figure, out)
+    return figure
 
 
 def _draw_regions(axes: Axes, split: Split, image: int) -> None:

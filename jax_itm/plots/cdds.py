@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from jax_itm.arrays import Encoded, l2_normalise, mean_pool
 from jax_itm.data.image_transforms import image_transform_of
@@ -173,6 +174,11 @@ def _components(
 
 
 def draw(semantics: Semantics, title: str, out: str) -> None:
+    """Writes `figure_of` as a .png."""
+    save_figure(figure_of(semantics, title), out)
+
+
+def figure_of(semantics: Semantics, title: str) -> Figure:
     """S and its two masks; two columns' distributions and the map between them; captions in the plane."""
     figure = new_figure(14, 8.4)
     axes = figure.subplots(2, 3)
@@ -190,7 +196,7 @@ def draw(semantics: Semantics, title: str, out: str) -> None:
         _draw_captions(panel, rows, semantics.caption_image)
         panel.set(title=f"captions of {IMAGES} images: {name}\nwithin / between = {numbers[name]:.3f}")
     figure.suptitle(f"{title}: {numbers['kept']:.0%} kept, {numbers['empty']:.0%} of the rows empty")
-    save_figure(figure, out)
+    return figure
 
 
 def _draw_distributions(axes: Axes, semantics: Semantics) -> None:

@@ -32,8 +32,8 @@ class Style(NamedTuple):
 
 
 def style(k: int) -> Style:
-    """The style of row `k`: colours first, then other dashes."""
-    pattern = k // len(COLOURS) % len(DASHES)
+    """The style of row `k`: neighbours differ in colour and in pattern, so that either is enough."""
+    pattern = k % len(DASHES)
     return Style(COLOURS[k % len(COLOURS)], DASHES[pattern], HATCHES[pattern])
 
 

@@ -65,7 +65,7 @@ def draw(runs: Sequence[Run], out: str) -> None:
     _draw_validation(axes[1], groups)
     if isd:
         _draw_isd(axes[2], groups, isd)
-    _draw_recalls(axes[-1], groups)
+    draw_recalls(axes[-1], groups)
     for panel in axes:
         figures.hide_frame(panel)
     handles, labels = axes[-1].get_legend_handles_labels()
@@ -105,7 +105,8 @@ def _draw_isd(axes: Axes, groups: Sequence[Sequence[Run]], key: str) -> None:
     axes.set(title=f"{ISD[key]} against rSum, validation", xlabel=ISD[key], ylabel="rSum")
 
 
-def _draw_recalls(axes: Axes, groups: Sequence[Sequence[Run]]) -> None:
+def draw_recalls(axes: Axes, groups: Sequence[Sequence[Run]]) -> None:
+    """The recalls of each row of the table and of its baselines, as bars."""
     bars = []
     for k, group in enumerate(groups):
         results = [run.result for run in group]
@@ -119,11 +120,11 @@ def _draw_recalls(axes: Axes, groups: Sequence[Sequence[Run]]) -> None:
         offset = (k - (len(bars) - 1) / 2) * width
         centres = [place + offset for place in range(len(tables.RECALLS))]
         frame = {"edgecolor": "white", "linewidth": 0.3}
-        bars = axes.bar(
+        drawn = axes.bar(
             centres, bar.recalls, width, label=bar.label, color=bar.color, hatch=bar.hatch, **frame
         )
         if len(bars) <= BAR_LABELS:
-            axes.bar_label(bars, fmt=bar_label, fontsize=7)
+            axes.bar_label(drawn, fmt=bar_label, fontsize=7)
     names = [f"{direction}\nR@{name[1:]}" for direction, name in tables.RECALLS]
     axes.set_xticks(range(len(names)), names)
     protocol = groups[0][0].result["protocol"]

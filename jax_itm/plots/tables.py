@@ -22,16 +22,25 @@ def table(results: Sequence[Result]) -> str:
     Runs that differ in their seed alone share a row: means, and the standard deviation of rSum. The columns
     ISDa (annotated), ISD (not annotated) and minutes (of training) are there if any result has them.
     """
+    return "\n".join([*_markdown(rows(results)), "", *protocol_lines(results)])
+
+
+def rows(results: Sequence[Result]) -> list[list[str]]:
+    """The cells of the table, the names of its columns first."""
     groups = group_by(results, setting)
     extra = [column for column in EXTRA_COLUMNS if any(column[1](group) for group in groups)]
     recalls = [f"{direction} R@{name[1:]}" for direction, name in RECALLS]
-    rows = [["run", *recalls, "rSum", *(name for name, _ in extra)]]
+    cells = [["run", *recalls, "rSum", *(name for name, _ in extra)]]
     for group in groups:
-        rows.append(_row(title(group[0]), group) + [cell(group) for _, cell in extra])
+        cells.append(_row(title(group[0]), group) + [cell(group) for _, cell in extra])
         for baseline in baselines(group):
-            rows.append(_row(f"- {baseline[0]['name']}", baseline) + [""] * len(extra))
-    protocols = dict.fromkeys(protocol_line(group) for group in groups)
-    return "\n".join([*_markdown(rows), "", *protocols])
+            cells.append(_row(f"- {baseline[0]['name']}", baseline) + [""] * len(extra))
+    return cells
+
+
+def protocol_lines(results: Sequence[Result]) -> list[str]:
+    """How the results of the table's rows were obtained, each protocol once."""
+    return list(dict.fromkeys(protocol_line(group) for group in group_by(results, setting)))
 
 
 def measure_tables(result: Result) -> list[str]:

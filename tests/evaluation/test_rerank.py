@@ -125,6 +125,20 @@ def test_attention_draws_a_pair_run_by_run(runs, tmp_path, capsys):
     says(capsys, main([*command[:2], dual, *command[2:], "7"]), "attention: dias has no attention")
 
 
+def test_the_page_of_a_cross_encoder_has_its_attention_maps_and_no_embeddings(runs, tmp_path):
+    cross, dual = (str(runs / name) for name in ("cross", "dual"))
+    for workdir in (cross, dual):
+        assert (
+            main(["evaluate", "--workdir", workdir, "--split", "dev", "--out", f"{workdir}/result.json"]) == 0
+        )
+    out = tmp_path / "report.html"
+    assert main(["report", cross, dual, "--out", str(out)]) == 0
+    text = out.read_text()
+    assert "Attention among the words and among the regions" in text
+    assert text.count("on the first two principal axes") == 2  # of the dual encoder: caption and alt text
+    assert "cross (iais): rank" in text and "tiny (dias): rank" in text and "Left out" not in text
+
+
 class Phrased(Split):
     """Three images of two captions, whose first and last word name the first and second region."""
 

@@ -90,6 +90,16 @@ def test_the_figures_and_their_numbers(place, tmp_path, capsys):
     assert i != j
 
 
+def test_the_page_of_a_run_shows_s_and_its_masks(place, tmp_path):
+    run = str(place / "run")
+    assert main(["evaluate", "--workdir", run, "--split", "dev", "--out", f"{run}/result.json"]) == 0
+    out = tmp_path / "report.html"
+    assert main(["report", run, "--out", str(out)]) == 0
+    text = out.read_text()
+    assert "What the method has learnt" in text and "S between image and text columns" in text
+    assert "The data set has no pictures." in text and "image 3, with the caption" in text
+
+
 def test_ratio_is_within_over_between():
     x = np.array([[1, 0], [1, 0], [0, 1], [0, 1], [0.6, 0.8]])
     caption_image = np.array([0, 0, 1, 1, 1])

@@ -122,6 +122,20 @@ def test_every_seed_is_a_curve_and_every_row_one_colour(tmp_path, monkeypatch):
     assert [text.get_text() for text in draws[0].legends[0].texts] == [f"{n} (dias)" for n in names]
 
 
+def test_bars_stand_around_their_tick_and_few_have_numbers(tmp_path, monkeypatch):
+    draws = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: draws.append(figure))
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: None)
+    report([run(tmp_path / "a", RESULT | {"baselines": [BASELINE]})], str(tmp_path / "figure.png"))
+    recalls = draws[0].axes[-1]
+    edges = [(bar.get_x(), bar.get_x() + bar.get_width()) for bars in recalls.containers for bar in bars]
+    first, after = edges[::6], edges[1::6]
+    for tick, bars in ((0, first), (1, after)):
+        low, high = min(edge for edge, _ in bars), max(edge for _, edge in bars)
+        assert low + high == pytest.approx(2 * tick)
+    assert "30" in [text.get_text() for text in recalls.texts] and len(recalls.texts) == 12
+
+
 def test_isd_is_drawn_against_rsum(tmp_path, monkeypatch):
     draws = []
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: draws.append(figure))

@@ -1,0 +1,1 @@
+"""A restored run as files that need no jax_itm."""

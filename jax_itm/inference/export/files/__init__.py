@@ -1,0 +1,1 @@
+"""Written into every exported folder as they stand: they use nothing of jax_itm."""
