@@ -95,12 +95,12 @@ PRETRAINED_FIELDS: Section = {
     "cached": Field(False, "of a frozen encoder: read its tokens from `prepare --encode`"),
 }
 
-POOLINGS = ("gpo", "hrem", "mean", "max", "cls", "clip")
+POOLINGS = ("gpo", "hrem", "mean", "max", "cls", "clip", "siglip")
 
 IMAGE: Section = {
     "name": Field("regions", "the image encoder", choices=("regions", "vit", "pretrained")),
     "pooling": Field(
-        "gpo", "how tokens become one vector; cls and clip: pretrained encoders only", choices=POOLINGS
+        "gpo", "how tokens become one vector; cls, clip and siglip: of pretrained encoders", choices=POOLINGS
     ),
     "norm": Field(
         "none",
@@ -132,7 +132,7 @@ IMAGE: Section = {
 TEXT: Section = {
     "name": Field("bigru", "the text encoder", choices=("bigru", "bert", "bow", "pretrained")),
     "pooling": Field(
-        "gpo", "how tokens become one vector; cls and clip: pretrained encoders only", choices=POOLINGS
+        "gpo", "how tokens become one vector; cls, clip and siglip: of pretrained encoders", choices=POOLINGS
     ),
     "drop": rate(0.2, "fraction of the words hidden in training"),
     "word_dim": count(300, "bigru: width of a word vector"),

@@ -12,7 +12,7 @@ from jax_itm.errors import UserError
 from jax_itm.types import Config
 
 SIDES = ("image", "text")
-SUMMARIES = ("cls", "clip")  # poolings that take one token of a pretrained encoder
+SUMMARIES = ("cls", "clip", "siglip")  # poolings that take one token of a pretrained encoder
 LENGTHS = ("duration", "evaluate.every")  # durations that must be a step at least
 
 
@@ -153,6 +153,10 @@ def _check_encoder(config: Config, side: str) -> None:
         )
     if side == "image" and encoder.norm != "none" and encoder.name != "regions" and not encoder.hidden:
         raise UserError("config.image.norm='batch': it is part of an MLP, so it needs config.image.hidden")
+    if side == "image" and encoder.pooling == "siglip" and encoder.hidden:
+        raise UserError(
+            "config.image.hidden: SigLIP's own pooling has no projection that it could be added to"
+        )
     transformer = {"image": "vit", "text": "bert"}[side]
     if encoder.name == transformer and encoder.width % encoder.heads:
         raise UserError(

@@ -9,9 +9,19 @@ import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
+from jax_itm.data.special_tokens import (
+    CLIP_SPECIAL,
+    PAD,
+    SPECIAL,
+    UNKNOWN,
+    complete_siglip,
+    find_marks,
+)
 from jax_itm.data.tokenizer_options import (
     BERT,
     BERT_CLASSES,
+    NEEDED,
+    NEEDED_OF_SIGLIP,
     BertOptions,
     bert_options,
     check_added_tokens,
@@ -19,18 +29,13 @@ from jax_itm.data.tokenizer_options import (
 )
 from jax_itm.errors import UserError
 
-PAD = "[PAD]"
-UNKNOWN = "[UNK]"
-START = "[CLS]"
-END = "[SEP]"
-SPECIAL = [PAD, UNKNOWN, START, END]
-CLIP_SPECIAL = ["<|startoftext|>", "<|endoftext|>"]  # CLIP's padding is masked, so its id does not matter
 KINDS = ("words", "wordpiece")
 
 # Files of a pretrained encoder's directory, in the order in which they are tried.
 JSON_FILE = "tokenizer.json"
 CLIP_FILES = ("vocab.json", "merges.txt")
 VOCAB_FILE = "vocab.txt"
+PIECES_FILE = "spiece.model"  # SigLIP's, which is not read
 
 CLIP_WORDS = (  # how CLIP splits a caption before it applies byte pairs
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -46,14 +51,7 @@ class Tokenizer:
 
     def __init__(self, tokenizer: tokenizers.Tokenizer):
         self._tokenizer = tokenizer
-        special = [tokenizer.token_to_id(token) for token in SPECIAL]
-        clip_special = [tokenizer.token_to_id(token) for token in CLIP_SPECIAL]
-        if None not in clip_special:
-            self._start, self._end = clip_special
-        elif None in special or special[0] != 0:
-            raise UserError(f"tokenizer: needs the tokens {', '.join(SPECIAL)}, with {PAD} as 0")
-        else:
-            self._start, self._end = special[2:]
+        self._marks = find_marks(tokenizer)
         self._size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
 
     @classmethod
@@ -142,23 +140,14 @@ class Tokenizer:
             UserError: none of them is there, or one cannot be understood; the file is named. Or
                 tokenizer_config.json asks for ids that no tokenizer here gives.
         """
-        file = folder / JSON_FILE
-        options = read_options(folder)
-        if file.exists():
-            try:
-                tokenizer = tokenizers.Tokenizer.from_file(str(file))
-                tokenizer.no_truncation()  # `encode` truncates and pads
-                tokenizer.no_padding()
-                if options.get("tokenizer_class") in BERT_CLASSES:
-                    _let_options_win(tokenizer, folder, options)
-                return cls(tokenizer)
-            except UserError as error:
-                raise UserError(f"{file}: {error}") from error
-            except Exception as error:  # the library raises nothing narrower
-                raise UserError(f"{file}: not a tokenizer's JSON ({error})") from error
+        if (folder / JSON_FILE).exists():
+            return cls(_tokenizer_of_json(folder))
+        read_options(folder)
         if all((folder / name).exists() for name in CLIP_FILES):
             return cls(_clip_tokenizer(*(folder / name for name in CLIP_FILES)))
         if not (folder / VOCAB_FILE).exists():
+            if (folder / PIECES_FILE).exists():
+                raise UserError(f"{folder}: {PIECES_FILE} is not read here; put its {JSON_FILE} beside it")
             raise UserError(f"{folder}: neither {JSON_FILE} nor {VOCAB_FILE} there")
         return cls.from_vocab_folder(folder)
 
@@ -194,7 +183,9 @@ class Tokenizer:
         return self._size
 
     def encode(self, captions: Sequence[str], max_words: int) -> tuple[np.ndarray, np.ndarray]:
-        """[CLS] .. [SEP], padded with 0 on the right; a caption that is too long is cut before its [SEP].
+        """[CLS] .. [SEP], padded on the right; a caption that is too long is cut before its [SEP].
+
+        SigLIP's tokenizers put an end behind a caption, and nothing before it.
 
         Args:
             captions: n captions.
@@ -203,10 +194,11 @@ class Tokenizer:
         Returns:
             ids int32 (n, w), and mask bool (n, w), False on padding.
         """
-        ids = np.zeros((len(captions), max_words), np.int32)
+        start, end, pad = self._marks
+        ids = np.full((len(captions), max_words), pad, np.int32)
         mask = np.zeros((len(captions), max_words), bool)
         for row, encoding in enumerate(self._encodings(captions)):
-            tokens = [self._start, *encoding.ids[: max_words - 2], self._end]
+            tokens = [*start, *encoding.ids[: max_words - 1 - len(start)], end]
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = True
         return ids, mask
@@ -216,11 +208,12 @@ class Tokenizer:
 
         The spans of [CLS], [SEP] and padding are empty: 0, 0.
         """
+        first = len(self._marks.start)
         spans = []
         for encoding in self._encodings(captions):
-            offsets = encoding.offsets[: max_words - 2]
+            offsets = encoding.offsets[: max_words - 1 - first]
             span = np.zeros((max_words, 2), np.int64)
-            span[1 : len(offsets) + 1] = np.reshape(offsets, (-1, 2))
+            span[first : first + len(offsets)] = np.reshape(offsets, (-1, 2))
             spans.append(span)
         return spans
 
@@ -229,6 +222,26 @@ class Tokenizer:
             return self._tokenizer.encode_batch(list(captions), add_special_tokens=False)
         except Exception as error:  # the library raises nothing narrower, for what a published JSON says
             raise UserError(f"tokenizer: it fails on a caption ({error})") from error
+
+
+def _tokenizer_of_json(folder: Path) -> tokenizers.Tokenizer:
+    """The tokenizer of a directory's tokenizer.json, with the options of its tokenizer_config.json."""
+    file = folder / JSON_FILE
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        is_siglip = not find_marks(tokenizer).start
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"{file}: not a tokenizer's JSON ({error})") from error
+    tokenizer.no_truncation()  # `encode` truncates and pads
+    tokenizer.no_padding()
+    options = read_options(folder, NEEDED_OF_SIGLIP if is_siglip else NEEDED)
+    if is_siglip:
+        complete_siglip(tokenizer)
+    elif options.get("tokenizer_class") in BERT_CLASSES:
+        _let_options_win(tokenizer, folder, options)
+    return tokenizer
 
 
 def _bert_tokenizer(model: models.Model, options: BertOptions = BERT) -> tokenizers.Tokenizer:

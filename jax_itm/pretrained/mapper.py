@@ -4,6 +4,7 @@ Which name is which parameter: `text_families.py`, `image_families.py`. PyTorch'
 (out, in, h, w), Flax's (in, out) and (h, w, in, out).
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -81,6 +82,19 @@ def unused_weights(family: Family, arch: Architecture, published: Iterable[str])
     """Those of the published names of whose weights no parameter is made."""
     used = family.names(arch)
     return [name for name in published if name.removeprefix(family.prefix) not in used]
+
+
+def split_attention(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays with PyTorch's joint `in_proj_weight` and `in_proj_bias` as q_proj's, k_proj's and v_proj's."""
+    separate = {}
+    for name, value in arrays.items():
+        joint = re.fullmatch(r"(.*)\.in_proj_(weight|bias)", name)
+        if not joint or not value.ndim or len(value) % 3:
+            separate[name] = value
+            continue
+        for part, third in zip("qkv", np.split(value, 3), strict=True):
+            separate[f"{joint[1]}.{part}_proj.{joint[2]}"] = third
+    return separate
 
 
 def published_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:

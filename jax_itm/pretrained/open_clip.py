@@ -15,6 +15,7 @@ import numpy as np
 from jax_itm.data.sources.raw import read_table
 from jax_itm.errors import UserError
 from jax_itm.pretrained.files import DESCRIPTION, INDEX, WEIGHTS, read_state_dict, read_weights
+from jax_itm.pretrained.mapper import split_attention
 
 CONFIG = "open_clip_config.json"
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -153,7 +154,7 @@ def read_encoder_weights(folder: Path) -> dict[str, np.ndarray]:
         UserError: there are none, they cannot be read, or one has two values.
     """
     if not is_open_clip(folder):
-        return read_weights(folder)
+        return split_attention(read_weights(folder))
     file = next((folder / name for name in FILES if (folder / name).exists()), None)
     if file is None:
         raise UserError(f"{folder}: neither {WEIGHTS} nor {FILES[0]} nor {FILES[-1]} there")

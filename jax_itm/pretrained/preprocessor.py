@@ -31,7 +31,13 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 CLIP_DEFAULTS = Defaults({"shortest_edge": 224}, 224, Image.Resampling.BICUBIC, CLIP_MEAN, CLIP_STD)
 HALF = (0.5,) * 3
 VIT_DEFAULTS = Defaults({"height": 224, "width": 224}, None, Image.Resampling.BILINEAR, HALF, HALF)
-DEFAULTS = {"CLIP": CLIP_DEFAULTS, "Bit": CLIP_DEFAULTS, "": VIT_DEFAULTS}  # by a part of its type's name
+SIGLIP_DEFAULTS = VIT_DEFAULTS._replace(resample=Image.Resampling.BICUBIC)
+DEFAULTS = {  # by a part of its type's name
+    "CLIP": CLIP_DEFAULTS,
+    "Bit": CLIP_DEFAULTS,
+    "Siglip": SIGLIP_DEFAULTS,
+    "": VIT_DEFAULTS,
+}
 
 
 def read_preprocessor(folder: Path, side: int = 0) -> dict[str, Any]:

@@ -34,7 +34,11 @@ from jax_itm.pretrained.preprocessor import read_preprocessor
 from jax_itm.train.start_rules import Source
 from jax_itm.types import Architecture, Config
 
-LOGIT_SCALE = "logit_scale"  # the logarithm of the factor of CLIP's scores
+# A family's own pooling -> the loss term of its scores, and which published number is which parameter of it.
+OWN_SCORES = {
+    "clip": ("info_nce", {"logit_scale": "log_scale"}),
+    "siglip": ("sigmoid", {"logit_scale": "log_scale", "logit_bias": "bias"}),
+}
 BERT_FILES = (DESCRIPTION, "vocab.txt")  # of a BERT directory
 
 
@@ -127,47 +131,66 @@ def _read_encoders(config: Config, facts: Facts) -> Source | None:
         arch = architectures[side]
         inputs = example_batch(config, facts)[side]
         shapes = _abstract_params(build.encoder(config, facts, side), inputs)
-        own = config[side].pooling == "clip"
-        family = hf.encoder_family(side, arch, own, str(folder))
+        _check_own_width(config, side, arch, folder)
+        family = hf.encoder_family(side, arch, config[side].pooling, str(folder))
         encoder = map_weights(family, arch, weights[folder], shapes)
         params |= {f"{side}/{path}": value for path, value in encoder.items()}
         unused[folder] = unused_weights(family, arch, unused[folder])
     notes: tuple[str, ...] = ()
-    if _is_one_clip(config, folders) and LOGIT_SCALE in weights[folders["text"]].arrays:
-        scale, note = _clip_scale(config, weights[folders["text"]])
-        params["loss/info_nce/log_scale"] = scale
-        unused[folders["text"]].remove(LOGIT_SCALE)
-        notes = (note,)
+    if term := _own_term(config, folders):
+        folder = folders["text"]
+        numbers, notes = _own_scores(config, term, weights[folder])
+        params |= numbers
+        unused[folder] = [name for name in unused[folder] if name not in OWN_SCORES[config.text.pooling][1]]
     for folder, left in unused.items():
         notes += _unused_note(folder, left)
     name = ", ".join(f"config.{side}.path={config[side].path}" for side in sides)
     return Source(name, params, False, tokenizer, facts, notes)
 
 
-def _is_one_clip(config: Config, folders: Mapping[str, Path]) -> bool:
-    """Whether a run is a published CLIP, both encoders with their projections, and learns a temperature."""
-    term = config.losses.get("info_nce")
-    both = all(config[side].pooling == "clip" for side in SIDES) and len(folders) == len(SIDES)
-    same = len(set(folders.values())) == 1
-    return both and same and bool(term and term.weight and term.learn_temperature)
+def _own_term(config: Config, folders: Mapping[str, Path]) -> str:
+    """The loss term that takes the published scale of scores; "" unless a run is one published model, entire.
+
+    That is, both encoders are of one directory, with their own summaries, and the term learns its scale.
+    """
+    poolings = {config[side].pooling for side in SIDES}
+    one_model = len(folders) == len(SIDES) and len({*folders.values()}) == len(poolings) == 1
+    term, _ = OWN_SCORES.get(config.text.pooling, ("", {}))
+    options = config.losses.get(term)
+    is_learnt = bool(options and options.weight and options.get("learn_temperature", True))
+    return term if one_model and is_learnt else ""
 
 
-def _clip_scale(config: Config, weights: Weights) -> tuple[np.ndarray, str]:
-    """The logarithm of CLIP's published scale, within the run's limit, and a line that says so.
+def _own_scores(config: Config, term: str, weights: Weights) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The published scale, within the run's limit, and bias as parameters of the term, and lines that say so.
 
     Raises:
-        UserError: it is not one finite number.
+        UserError: one is not one finite number.
     """
-    published = np.asarray(weights.arrays[LOGIT_SCALE], np.float32)
-    if published.size != 1 or not np.isfinite(published).all():
-        raise UserError(f"{weights.source}: {LOGIT_SCALE} is not one finite number")
-    limit = math.log(config.losses.info_nce.max_scale)
-    scale = np.asarray(np.minimum(published.reshape(()), limit), np.float32)
-    note = (
-        f"{weights.source}: scores start at its own scale, x{math.exp(scale):.4g}, not at"
-        " config.losses.info_nce.temperature"
-    )
-    return scale, note
+    numbers: dict[str, np.ndarray] = {}
+    notes: tuple[str, ...] = ()
+    for name, parameter in OWN_SCORES[config.text.pooling][1].items():
+        if name not in weights.arrays:
+            continue
+        value = np.asarray(weights.arrays[name], np.float32)
+        if value.size != 1 or not np.isfinite(value).all():
+            raise UserError(f"{weights.source}: {name} is not one finite number")
+        value = value.reshape(())
+        field = f"config.losses.{term}.bias"
+        said = f"{value:.4g}"
+        if parameter == "log_scale":
+            value = np.asarray(np.minimum(value, math.log(config.losses[term].max_scale)), np.float32)
+            field = f"config.losses.{term}.temperature"
+            said = f"x{math.exp(value):.4g}"
+        numbers[f"loss/{term}/{parameter}"] = value
+        notes += (f"{weights.source}: scores start at its own {name[6:]}, {said}, not at {field}",)
+    return numbers, notes
+
+
+def _check_own_width(config: Config, side: str, arch: Architecture, folder: Path) -> None:
+    """Raises UserError if SigLIP's own summary of images, which has no projection, is of another width."""
+    if side == "image" and config.image.pooling == "siglip" and arch["width"] != config.dim:
+        raise UserError(f"config.dim={config.dim}: the images' own summary in {folder} is of {arch['width']}")
 
 
 def _unused_note(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
@@ -187,6 +210,11 @@ def _encoder_tokenizer(config: Config, facts: Facts, folder: Path) -> Tokenizer:
     arch = facts.text_architecture
     if len(tokenizer) > arch.vocab:
         raise UserError(f"{folder}: a tokenizer of {len(tokenizer):,} ids, but {arch.vocab:,} words")
+    if config.text.pooling == "siglip" and config.data.max_words != arch.positions:
+        raise UserError(
+            f"config.data.max_words={config.data.max_words}: {folder} pads every text to"
+            f" {arch.positions}, and its summary is the last position (config.text.pooling='siglip')"
+        )
     if config.data.max_words > arch.positions:
         raise UserError(
             f"config.data.max_words={config.data.max_words}: {folder} has {arch.positions} positions"
