@@ -91,6 +91,9 @@ PRETRAINED_FIELDS: Section = {
         resume=True,
         per_host=True,
     ),
+    "arch": Field(
+        "", "pretrained: no path, but an architecture's name (vit-b-16, clip-base ..): random values"
+    ),
     "frozen": Field(False, "pretrained: its parameters stay as they are"),
     "cached": Field(False, "of a frozen encoder: read its tokens from `prepare --encode`"),
 }

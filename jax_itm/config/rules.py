@@ -139,8 +139,16 @@ def _check_encoder(config: Config, side: str) -> None:
     pretrained = encoder.name == "pretrained"
     if pretrained and "uniter" in config:
         raise UserError(f"config.{side}.name='pretrained': a cross-encoder has an encoder of its own, UNITER")
-    if pretrained and not encoder.path:
-        raise UserError(f"config.{side}.path: name the directory of the pretrained encoder")
+    if pretrained and not (encoder.path or encoder.arch):
+        raise UserError(
+            f"config.{side}.path: name the directory of the pretrained encoder, or an architecture"
+            f" (config.{side}.arch) to start it from random values"
+        )
+    if encoder.arch and (encoder.path or encoder.frozen or not pretrained):
+        raise UserError(
+            f"config.{side}.arch={encoder.arch!r}: starts config.{side}.name='pretrained' from random values:"
+            " without a path, and not frozen"
+        )
     if not pretrained and encoder.pooling in SUMMARIES:
         raise UserError(f"config.{side}.pooling={encoder.pooling!r}: needs config.{side}.name='pretrained'")
     if not pretrained and encoder.frozen:

@@ -67,6 +67,14 @@ def read_preprocessor(folder: Path, side: int = 0) -> dict[str, Any]:
     return {"image_transform": described, **normalisation}
 
 
+def default_preprocessor(kind: str, side: int) -> dict[str, Any]:
+    """What `read_preprocessor` returns for a "vit", "clip" or "siglip" of its defaults, to `side` pixels."""
+    defaults = {"vit": VIT_DEFAULTS, "clip": CLIP_DEFAULTS, "siglip": SIGLIP_DEFAULTS}[kind]
+    described = _resized(_transform({}, defaults), side)._asdict()
+    del described["max_pixels"]
+    return {"image_transform": described, **_normalisation({}, defaults)}
+
+
 def _read_fields(folder: Path) -> tuple[Path, Any]:
     """The file of an encoder's directory that describes its preprocessor, and what it says."""
     if is_open_clip(folder):

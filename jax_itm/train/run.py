@@ -23,6 +23,7 @@ from jax_itm.evaluation.evaluate import check_fits, split_folds
 from jax_itm.inference.matcher import Matcher
 from jax_itm.inference.token_cache import attach_tokens
 from jax_itm.methods import Method, example_batch
+from jax_itm.pretrained.architectures import with_vocabulary
 from jax_itm.train.init_from import read_source
 from jax_itm.train.optimizer import build as build_optimizer
 from jax_itm.train.start_rules import start_from
@@ -173,6 +174,9 @@ def init(config: Config, mesh: Mesh, data: Data) -> Start:
         captions = data.train.captions()
         tokenizer = Tokenizer.fit(captions, options.tokenizer, options.min_count, options.vocab_size)
     facts = (source.facts if source else data.facts)._replace(vocab=len(tokenizer))
+    if config.text.arch and not config.start:
+        arch = with_vocabulary(facts.text_architecture, len(tokenizer))
+        facts = facts._replace(text_architecture=arch)
     model = build_model(config, facts, tokenizer, mesh, data.epoch_examples)
     params = jax.jit(model.method.init)(jax.random.key(config.seed), example_batch(config, facts))
     if source:
