@@ -95,6 +95,20 @@ PRETRAINED_FIELDS: Section = {
         "", "pretrained: no path, but an architecture's name (vit-b-16, clip-base ..): random values"
     ),
     "frozen": Field(False, "pretrained: its parameters stay as they are"),
+    "tune_last": optional_count(
+        0, "of a transformer: train its last so many layers alone, the others stay as they are; 0: all"
+    ),
+    "lora": {
+        "rank": optional_count(
+            0,
+            "of a transformer: it stays as it is, and low-rank adapters of this rank learn; 0: none",
+            at_most=4096,
+        ),
+        "alpha": positive(16.0, "adapters are multiplied by alpha / rank"),
+        "on": Field(
+            (r"attention/(query|value)/kernel$",), "patterns of the kernels' paths that have an adapter"
+        ),
+    },
     "cached": Field(False, "of a frozen encoder: read its tokens from `prepare --encode`"),
 }
 
@@ -127,6 +141,9 @@ IMAGE: Section = {
             at_most=1,
         ),
     },
+    "patch_dropout": rate(
+        0.0, "of a ViT: fraction of the patches left out in training, which are not computed at all (FLIP)"
+    ),
     "size": optional_count(0, "pretrained: height and width in pixels; 0: as its preprocessor says"),
     **PROJECTION_FIELDS,
     **PRETRAINED_FIELDS,
@@ -139,6 +156,12 @@ TEXT: Section = {
     ),
     "drop": rate(0.2, "fraction of the words hidden in training"),
     "word_dim": count(300, "bigru: width of a word vector"),
+    "vectors": Field(
+        "",
+        "bigru and bow: a text file of word vectors (GloVe's, word2vec's) that the word table starts from",
+        resume=True,
+        per_host=True,
+    ),
     "width": count(256, "bert: width of a layer"),
     "layers": count(4, "bert: number of layers"),
     "heads": count(4, "bert: attention heads of a layer"),
@@ -205,6 +228,12 @@ OPTIMIZER: Section = {
     "weight_decay": Field(1e-4, "decoupled weight decay", at_least=0, at_most=FLOAT32_MAX),
     "decay_on": Field((r"(kernel|recurrent|embedding)$",), "patterns of the parameter paths that decay"),
     "lr_factors": Field((), "(pattern, factor) pairs: the rate of these parameters is multiplied"),
+    "layer_decay": Field(
+        1.0,
+        "factor on the rate from one layer of a transformer to the one before it (BEiT's 0.65 to 0.9)",
+        above=0,
+        at_most=1,
+    ),
     "freeze": Field((), "patterns of the parameter paths that stay as they are"),
     "clip": Field(
         2.0, "largest global norm of the gradient; 0 does not clip", at_least=0, at_most=FLOAT32_MAX

@@ -153,6 +153,7 @@ def _check_encoder(config: Config, side: str) -> None:
         raise UserError(f"config.{side}.pooling={encoder.pooling!r}: needs config.{side}.name='pretrained'")
     if not pretrained and encoder.frozen:
         raise UserError(f"config.{side}.frozen: needs config.{side}.name='pretrained'")
+    _check_tuning(config, side)
     if encoder.cached and not encoder.frozen:
         raise UserError(f"config.{side}.cached: needs config.{side}.frozen=True")
     if side == "image" and encoder.norm != "none" and config.micro_batches > 1:
@@ -169,6 +170,30 @@ def _check_encoder(config: Config, side: str) -> None:
     if encoder.name == transformer and encoder.width % encoder.heads:
         raise UserError(
             f"config.{side}.heads={encoder.heads}: does not divide config.{side}.width={encoder.width}"
+        )
+
+
+TRANSFORMERS = ("vit", "bert", "pretrained")  # encoders with a backbone of layers
+
+
+def _check_tuning(config: Config, side: str) -> None:
+    """What is trained of an encoder's backbone is said once."""
+    encoder = config[side]
+    ways = {"frozen": encoder.frozen, "lora.rank": encoder.lora.rank, "tune_last": encoder.tune_last}
+    chosen = [name for name, value in ways.items() if value]
+    if len(chosen) > 1:
+        raise UserError(f"config.{side}.{chosen[0]} and config.{side}.{chosen[1]}: choose one of them")
+    if chosen and (encoder.name not in TRANSFORMERS or "uniter" in config):
+        raise UserError(f"config.{side}.{chosen[0]}: needs a transformer as config.{side}.name")
+    for pattern in encoder.lora.on:
+        _check_pattern(f"config.{side}.lora.on", pattern)
+    if side == "image" and encoder.patch_dropout and encoder.name not in ("vit", "pretrained"):
+        raise UserError("config.image.patch_dropout: needs a ViT as config.image.name")
+    if side == "image" and encoder.patch_dropout and encoder.cached:
+        raise UserError("config.image.patch_dropout: cached tokens (config.image.cached) never change")
+    if side == "text" and encoder.vectors and encoder.name not in ("bigru", "bow"):
+        raise UserError(
+            "config.text.vectors: needs config.text.name='bigru' or 'bow', which have a word table"
         )
 
 

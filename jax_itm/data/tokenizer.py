@@ -178,6 +178,10 @@ class Tokenizer:
         """The complete tokenizer, in the format of the `tokenizers` library."""
         return self._tokenizer.to_str()
 
+    def vocabulary(self) -> dict[str, int]:
+        """The id of each entry."""
+        return self._tokenizer.get_vocab(with_added_tokens=True)
+
     def __len__(self) -> int:
         """The highest id plus one; a published tokenizer may leave some ids out."""
         return self._size

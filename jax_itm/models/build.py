@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jax_itm.config.facts import Facts
+from jax_itm.errors import UserError
 from jax_itm.models.attention_pooling import AttentionPooling
 from jax_itm.models.bert import Bert, ClipText
 from jax_itm.models.image import RegionEncoder
@@ -37,6 +38,10 @@ def image_encoder(config: Config, facts: Facts) -> nn.Module:
     if options.name == "pretrained":
         arch = facts.architecture("image")
         module = backbone("image", arch, remat=config.remat, dtype=dtype)
+        if options.patch_dropout:
+            if not isinstance(module, Vit):
+                raise UserError(f"config.image.patch_dropout: a {arch.kind} cannot leave patches out")
+            module = module.clone(patch_dropout=options.patch_dropout)
         attention_pool = _attention_pool(arch, dtype) if options.pooling == "siglip" else None
         return _on_backbone(config, "image", module, attention_pool)
     vit = Vit(
@@ -46,6 +51,7 @@ def image_encoder(config: Config, facts: Facts) -> nn.Module:
         patch=options.patch,
         image_size=config.data.image_size,
         drop=options.drop,
+        patch_dropout=options.patch_dropout,
         remat=config.remat,
         dtype=dtype,
     )

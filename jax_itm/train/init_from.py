@@ -19,6 +19,7 @@ from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
 from jax_itm.inference.matcher import load
 from jax_itm.inference.token_cache import SIDES
+from jax_itm.methods import merge_adapters
 from jax_itm.methods.example import example_batch
 from jax_itm.models import build
 from jax_itm.pretrained.files import DESCRIPTION, read_weights
@@ -55,7 +56,8 @@ def _read_run(config: Config, facts: Facts) -> Source:
         if config[side].name == "pretrained" and theirs != "pretrained":
             raise UserError(f"{name}: its {side} encoder is {theirs!r}, but config.{side}.name='pretrained'")
     facts = run.facts._replace(region_dim=facts.region_dim)
-    return Source(name, flatten_dict(run.params, sep="/"), True, run.tokenizer, facts)
+    params = merge_adapters(run.params, run.config)
+    return Source(name, flatten_dict(params, sep="/"), True, run.tokenizer, facts)
 
 
 def _read_bert(config: Config, facts: Facts) -> Source:

@@ -27,6 +27,7 @@ from jax_itm.pretrained.architectures import with_vocabulary
 from jax_itm.train.init_from import read_source
 from jax_itm.train.optimizer import build as build_optimizer
 from jax_itm.train.start_rules import start_from
+from jax_itm.train.word_vectors import start_word_table
 from jax_itm.types import Config
 
 
@@ -179,10 +180,14 @@ def init(config: Config, mesh: Mesh, data: Data) -> Start:
         facts = facts._replace(text_architecture=arch)
     model = build_model(config, facts, tokenizer, mesh, data.epoch_examples)
     params = jax.jit(model.method.init)(jax.random.key(config.seed), example_batch(config, facts))
+    notes = source.notes if source else ()
     if source:
         params = start_from(params, source)
+    if config.text.vectors and not config.start:
+        params, note = start_word_table(params, tokenizer, config.text.vectors)
+        notes = (*notes, note)
     state = init_state(params, model.optimizer, config.ema > 0, mesh, config.fsdp)
-    return Start(model, state, source.notes if source else ())
+    return Start(model, state, notes)
 
 
 def restore(config: Config, workdir: str, mesh: Mesh, data: Data, accept_new_data: bool) -> Start:

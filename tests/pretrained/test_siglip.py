@@ -126,8 +126,8 @@ def test_other_poolings_take_the_backbones_alone(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"data.max_words": 9}, "config.data.max_words=9: .* pads every text to 24"),
-        ({"dim": 8}, r"config\.dim=8: the images' own summary in .* is of 40"),
+        ({"data.max_words": 9}, "config.data.max_words=9: this SigLIP pads every text to 24"),
+        ({"dim": 8}, r"config\.dim=8: SigLIP's own summary of these images is of 40"),
         ({"image.pooling": "clip"}, r"config\.image\.pooling='clip': .* is a siglip; its own is 'siglip'"),
     ],
 )
