@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers, trainers
+from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from jax_itm.data.special_tokens import (
     CLIP_SPECIAL,
@@ -51,7 +51,7 @@ class Tokenizer:
 
     def __init__(self, tokenizer: tokenizers.Tokenizer):
         self._tokenizer = tokenizer
-        self._marks = find_marks(tokenizer)
+        self.marks = find_marks(tokenizer)
         self._size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
 
     @classmethod
@@ -178,6 +178,15 @@ class Tokenizer:
         """The complete tokenizer, in the format of the `tokenizers` library."""
         return self._tokenizer.to_str()
 
+    def to_published_json(self) -> str:
+        """As `to_json`, and it puts the marks around a text by itself, as other programs expect."""
+        words = {number: word for word, number in self.vocabulary().items()}
+        marks = [(words[number], number) for number in (*self.marks.start, self.marks.end)]
+        template = [*(word for word, _ in marks[:-1]), "$A", marks[-1][0]]
+        tokenizer = tokenizers.Tokenizer.from_str(self.to_json())
+        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=marks)
+        return tokenizer.to_str()
+
     def vocabulary(self) -> dict[str, int]:
         """The id of each entry."""
         return self._tokenizer.get_vocab(with_added_tokens=True)
@@ -198,7 +207,7 @@ class Tokenizer:
         Returns:
             ids int32 (n, w), and mask bool (n, w), False on padding.
         """
-        start, end, pad = self._marks
+        start, end, pad = self.marks
         ids = np.full((len(captions), max_words), pad, np.int32)
         mask = np.zeros((len(captions), max_words), bool)
         for row, encoding in enumerate(self._encodings(captions)):
@@ -212,7 +221,7 @@ class Tokenizer:
 
         The spans of [CLS], [SEP] and padding are empty: 0, 0.
         """
-        first = len(self._marks.start)
+        first = len(self.marks.start)
         spans = []
         for encoding in self._encodings(captions):
             offsets = encoding.offsets[: max_words - 1 - first]

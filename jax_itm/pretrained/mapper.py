@@ -97,6 +97,32 @@ def split_attention(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return separate
 
 
+def join_attention(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The reverse of `split_attention`, for the attention pooling, which PyTorch holds as one array."""
+    joined: dict[str, np.ndarray] = {}
+    for name, value in arrays.items():
+        part = re.fullmatch(r"(.*head\.attention)\.([qkv])_proj\.(weight|bias)", name)
+        if not part:
+            joined[name] = value
+        elif part[2] == "q":
+            names = [f"{part[1]}.{x}_proj.{part[3]}" for x in "qkv"]
+            joined[f"{part[1]}.in_proj_{part[3]}"] = np.concatenate([arrays[x] for x in names])
+    return joined
+
+
+def to_published(name: str, path: str, value: np.ndarray) -> np.ndarray:
+    """A parameter as it is published: the reverse of `map_weights`."""
+    shape = published_shape(path, value.shape)
+    if path.endswith("/kernel"):
+        inputs = int(np.prod(shape[1:]))
+        value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.reshape(inputs, -1).T
+    value = value.reshape(shape)
+    # CLIP and SigLIP publish these without the axis of the batch.
+    if name.endswith("position_embedding.weight"):
+        return value.reshape(value.shape[-2:])
+    return value.reshape(-1) if name.endswith("class_embedding") else value
+
+
 def published_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape in which the weights of a parameter of `shape` are published."""
     if path.endswith("/out/kernel") and len(shape) == 3:  # of an attention: (heads, size, d)
