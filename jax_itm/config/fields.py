@@ -251,6 +251,16 @@ EVALUATE: Section = {
     "images": optional_count(0, "validate on the first so many images; 0: all"),
 }
 
+LOG: Section = {
+    "wandb": Field("", "a project at Weights & Biases that scalars are sent to; empty: none", resume=True),
+    "wandb_mode": Field(
+        "online",
+        "offline: they are kept in the run's directory, for `wandb sync`",
+        choices=("online", "offline"),
+        resume=True,
+    ),
+}
+
 COMMON: Section = {
     "name": Field("", "of the run, in tables and figures", resume=True),
     "imports": Field(
@@ -287,6 +297,7 @@ COMMON: Section = {
         resume=True,
     ),
     "log_every": count(20, "steps between logged steps", resume=True),
+    "log": LOG,
     "image": IMAGE,
     "text": TEXT,
     "data": DATA,
