@@ -51,14 +51,17 @@ def find_marks(tokenizer: tokenizers.Tokenizer) -> Marks:
     raise UserError(f"tokenizer: needs the tokens {', '.join(SPECIAL)}, with {PAD} as 0")
 
 
-def complete_siglip(tokenizer: tokenizers.Tokenizer) -> None:
+def complete_siglip(tokenizer: tokenizers.Tokenizer, bare: bool = False) -> None:
     """Makes SigLIP's tokenizer bring a text into the form that it was trained on, as big_vision does.
 
     SigLIP's texts are lower-cased and lose their punctuation, SigLIP 2's are lower-cased alone. Not every
-    published tokenizer.json says so; where one does, doing it twice changes nothing.
+    published tokenizer.json says so; where one does, doing it twice changes nothing. With `bare`, SigLIP 2's
+    lose their punctuation, too, and a _ is a blank: open_clip's way.
     """
     lower: list[normalizers.Normalizer] = [normalizers.Lowercase()]
-    if None in [tokenizer.token_to_id(token) for token in GEMMA_SPECIAL]:
+    if bare:
+        lower.append(normalizers.Replace("_", " "))
+    if bare or None in [tokenizer.token_to_id(token) for token in GEMMA_SPECIAL]:
         marks = "".join("\\" + mark for mark in string.punctuation)
         lower += [
             normalizers.Replace(tokenizers.Regex(f"[{marks}]"), ""),

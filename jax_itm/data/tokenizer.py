@@ -133,15 +133,19 @@ class Tokenizer:
         return cls(_bert_tokenizer(model, options or BertOptions(lower)))
 
     @classmethod
-    def from_folder(cls, folder: Path) -> "Tokenizer":
+    def from_folder(cls, folder: Path, bare: bool = False) -> "Tokenizer":
         """The tokenizer of a pretrained encoder's directory: tokenizer.json, else CLIP's or BERT's own files.
+
+        Args:
+            folder: the directory.
+            bare: whether SigLIP 2's texts lose their punctuation, too, as open_clip has it.
 
         Raises:
             UserError: none of them is there, or one cannot be understood; the file is named. Or
                 tokenizer_config.json asks for ids that no tokenizer here gives.
         """
         if (folder / JSON_FILE).exists():
-            return cls(_tokenizer_of_json(folder))
+            return cls(_tokenizer_of_json(folder, bare))
         read_options(folder)
         if all((folder / name).exists() for name in CLIP_FILES):
             return cls(_clip_tokenizer(*(folder / name for name in CLIP_FILES)))
@@ -237,7 +241,7 @@ class Tokenizer:
             raise UserError(f"tokenizer: it fails on a caption ({error})") from error
 
 
-def _tokenizer_of_json(folder: Path) -> tokenizers.Tokenizer:
+def _tokenizer_of_json(folder: Path, bare: bool) -> tokenizers.Tokenizer:
     """The tokenizer of a directory's tokenizer.json, with the options of its tokenizer_config.json."""
     file = folder / JSON_FILE
     try:
@@ -251,7 +255,7 @@ def _tokenizer_of_json(folder: Path) -> tokenizers.Tokenizer:
     tokenizer.no_padding()
     options = read_options(folder, NEEDED_OF_SIGLIP if is_siglip else NEEDED)
     if is_siglip:
-        complete_siglip(tokenizer)
+        complete_siglip(tokenizer, bare)
     elif options.get("tokenizer_class") in BERT_CLASSES:
         _let_options_win(tokenizer, folder, options)
     return tokenizer

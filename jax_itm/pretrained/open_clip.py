@@ -16,6 +16,7 @@ from jax_itm.data.sources.raw import read_table
 from jax_itm.errors import UserError
 from jax_itm.pretrained.files import DESCRIPTION, INDEX, WEIGHTS, read_state_dict, read_weights
 from jax_itm.pretrained.mapper import split_attention
+from jax_itm.pretrained.open_clip_siglip import is_siglip, siglip_arrays, siglip_fields
 
 CONFIG = "open_clip_config.json"
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -80,6 +81,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     model = _section(folder, "model_cfg")
     try:
+        if is_siglip(model):
+            return siglip_fields(model)
         image = _encoder_fields(model["vision_cfg"], IMAGE_FIELDS, "vision_cfg")
         text = _encoder_fields(model["text_cfg"], TEXT_FIELDS, "text_cfg")
         image["num_attention_heads"] = image["hidden_size"] // model["vision_cfg"].get("head_width", 64)
@@ -114,6 +117,15 @@ def _section(folder: Path, name: str) -> dict[str, Any]:
     if not isinstance(section, dict):
         raise UserError(f"{folder / CONFIG}: has no {name}")
     return section
+
+
+def cleans_punctuation(folder: Path) -> bool:
+    """Whether open_clip takes a text's punctuation away before SigLIP 2's tokenizer sees it."""
+    if not is_open_clip(folder):
+        return False
+    text = _section(folder, "model_cfg").get("text_cfg")
+    options = text.get("tokenizer_kwargs") if isinstance(text, dict) else None
+    return isinstance(options, dict) and options.get("clean") == "canonicalize"
 
 
 def preprocessor_fields(folder: Path) -> dict[str, Any]:
@@ -159,8 +171,9 @@ def read_encoder_weights(folder: Path) -> dict[str, np.ndarray]:
     if file is None:
         raise UserError(f"{folder}: neither {WEIGHTS} nor {FILES[0]} nor {FILES[-1]} there")
     arrays: dict[str, np.ndarray] = {}
+    renamed_arrays = siglip_arrays if is_siglip(_section(folder, "model_cfg")) else _clip_arrays
     for name, value in read_state_dict(str(file)).items():
-        for renamed, part in _clip_arrays(name, value):
+        for renamed, part in renamed_arrays(name, value):
             if renamed in arrays:
                 raise UserError(f"{file}: has {renamed} twice, once as {name}")
             arrays[renamed] = part

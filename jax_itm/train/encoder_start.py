@@ -20,7 +20,12 @@ from jax_itm.pretrained import hf
 from jax_itm.pretrained.architectures import named_architecture
 from jax_itm.pretrained.files import find_directory
 from jax_itm.pretrained.mapper import Weights, map_weights, unused_weights
-from jax_itm.pretrained.open_clip import description_file, read_description, read_encoder_weights
+from jax_itm.pretrained.open_clip import (
+    cleans_punctuation,
+    description_file,
+    read_description,
+    read_encoder_weights,
+)
 from jax_itm.pretrained.preprocessor import read_preprocessor
 from jax_itm.train.start_rules import Source
 from jax_itm.types import Architecture, Config
@@ -147,7 +152,7 @@ def _read_architecture(config: Config, side: str, folder: Path) -> Architecture:
 
 
 def _encoder_tokenizer(config: Config, facts: Facts, folder: Path) -> Tokenizer:
-    tokenizer = Tokenizer.from_folder(folder)
+    tokenizer = Tokenizer.from_folder(folder, cleans_punctuation(folder))
     arch = facts.text_architecture
     if len(tokenizer) > arch.vocab:
         raise UserError(f"{folder}: a tokenizer of {len(tokenizer):,} ids, but {arch.vocab:,} words")

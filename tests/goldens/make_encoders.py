@@ -319,8 +319,8 @@ def siglip():
     return actual | {"tokenizer.json": np.array(fast.to_str())}
 
 
-def siglip2():
-    """Gemma's byte pairs, as transformers cuts them for SigLIP 2; the file itself does not lower-case."""
+def gemma_tokenizer():
+    """SigLIP 2's tokenizer with a tiny vocabulary, and how many ids it has."""
     pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{k:02X}>" for k in range(256))]
     merges = [
         ("d", "o"),
@@ -340,12 +340,77 @@ def siglip2():
     tokenizer._tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
         single="$A <eos>", special_tokens=[("<eos>", 1)]
     )
-    actual = siglip_model(tokenizer, len(vocab))
+    return tokenizer, len(vocab)
+
+
+def siglip2():
+    """Gemma's byte pairs, as transformers cuts them for SigLIP 2; the file itself does not lower-case."""
+    tokenizer, size = gemma_tokenizer()
+    actual = siglip_model(tokenizer, size)
     tokenizer._tokenizer.normalizer = tokenizers.normalizers.Replace(" ", "▁")  # as Gemma's file has it
     return actual | {"tokenizer.json": np.array(tokenizer._tokenizer.to_str())}
 
 
+def open_clip_siglip():
+    """A SigLIP 2 as open_clip saves it, on a tiny image encoder of timm's."""
+    import open_clip as library
+    import timm
+    from open_clip.push_to_hf_hub import save_for_hf
+    from open_clip.tokenizer import canonicalize_text
+    from PIL import Image
+
+    def vit_tiny_patch8_siglip_32(pretrained=False, **options):
+        sizes = {
+            "img_size": 32,
+            "patch_size": 8,
+            "embed_dim": 40,
+            "depth": 2,
+            "num_heads": 4,
+            "mlp_ratio": 1.4,
+        }
+        options = {k: x for k, x in options.items() if k in ("num_classes", "global_pool")}
+        return timm.models.vision_transformer.VisionTransformer(**sizes, class_token=False, **options)
+
+    vit_tiny_patch8_siglip_32.__module__ = "timm.models.vision_transformer"
+    timm.models.register_model(vit_tiny_patch8_siglip_32)
+    tokenizer, size = gemma_tokenizer()
+    patches = {
+        "image_size": 32,
+        "timm_model_name": "vit_tiny_patch8_siglip_32",
+        "timm_model_pretrained": False,
+    }
+    patches |= {"timm_pool": "map", "timm_proj": "none"}
+    words = {"context_length": 24, "vocab_size": size, "width": 32, "heads": 4, "layers": 2, "mlp_ratio": 1.5}
+    words |= {"no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6}}
+    words |= {"act_kwargs": {"approximate": "tanh"}, "tokenizer_kwargs": {"clean": "canonicalize"}}
+    config = {"embed_dim": 40, "init_logit_bias": -10, "vision_cfg": patches, "text_cfg": words}
+    model = randomised(library.CustomTextCLIP(**config))
+    look = library.transform.PreprocessCfg(
+        size=32, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bicubic", resize_mode="squash"
+    )
+    library.model.set_model_preprocess_cfg(model, vars(look))
+    captions = [*CAPTIONS, "a_dog, over-all!"]
+    clean = [canonicalize_text(caption) for caption in captions]
+    inputs = tokenizer(clean, padding="max_length", truncation=True, max_length=24, return_tensors="pt")
+    images = pictures((32, 32), (40, 48))
+    seen = [library.transform.image_transform_v2(look, is_train=False)(Image.fromarray(x[0])) for x in images]
+    with torch.no_grad():
+        actual = {f"image_{k}": model.encode_image(x[None], True).numpy() for k, x in enumerate(seen)}
+        actual["text"] = model.encode_text(inputs["input_ids"], True).numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        save_for_hf(model, tokenizer, config, folder, safe_serialization=True)
+        weights = load_file(f"{folder}/open_clip_model.safetensors")
+        actual["config"] = np.array((Path(folder) / "open_clip_config.json").read_text())
+    tokenizer._tokenizer.normalizer = tokenizers.normalizers.Replace(" ", "▁")
+    actual["tokenizer.json"] = np.array(tokenizer._tokenizer.to_str())
+    actual["ids"] = inputs["input_ids"].numpy().astype(np.int32)
+    actual |= {f"pixels_{k}": x[0] for k, x in enumerate(images)}
+    actual |= {f"weight/{name}": value.astype(np.float16) for name, value in weights.items()}
+    return actual | {"captions": np.array(json.dumps(captions))}
+
+
 MAKERS = {
+    "open_clip_siglip": open_clip_siglip,
     "siglip": siglip,
     "siglip2": siglip2,
     "open_clip": open_clip,
