@@ -1,27 +1,15 @@
 """Tokenizers: fitted on the training captions or published, saved with the run, the same on every host."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import models, normalizers, processors, trainers
 
-from jax_itm.data.special_tokens import (
-    CLIP_SPECIAL,
-    PAD,
-    SPECIAL,
-    UNKNOWN,
-    complete_siglip,
-    find_marks,
-)
+from jax_itm.data.published_tokenizers import JSON_FILE, bert_tokenizer, clip_tokenizer, tokenizer_of_json
+from jax_itm.data.special_tokens import PAD, SPECIAL, UNKNOWN, find_marks
 from jax_itm.data.tokenizer_options import (
-    BERT,
-    BERT_CLASSES,
-    NEEDED,
-    NEEDED_OF_SIGLIP,
     BertOptions,
     bert_options,
     check_added_tokens,
@@ -32,14 +20,9 @@ from jax_itm.errors import UserError
 KINDS = ("words", "wordpiece")
 
 # Files of a pretrained encoder's directory, in the order in which they are tried.
-JSON_FILE = "tokenizer.json"
 CLIP_FILES = ("vocab.json", "merges.txt")
 VOCAB_FILE = "vocab.txt"
 PIECES_FILE = "spiece.model"  # SigLIP's, which is not read
-
-CLIP_WORDS = (  # how CLIP splits a caption before it applies byte pairs
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-)
 
 
 class Tokenizer:
@@ -87,7 +70,7 @@ class Tokenizer:
         # the vocabulary is the same on every host and in every run.
         letters = sorted(set("".join(map(normalizer.normalize_str, captions))) - set(" "))
         pieces = ["##" + letter for letter in letters] if kind == "wordpiece" else []
-        learner = _bert_tokenizer(model(unk_token=UNKNOWN))
+        learner = bert_tokenizer(model(unk_token=UNKNOWN))
         learner.train_from_iterator(
             captions,
             trainer(
@@ -103,7 +86,7 @@ class Tokenizer:
                 f"config.data.min_count={min_count}, config.data.vocab_size={vocab_size}: leave no word of"
                 " the training captions"
             )
-        return cls(_bert_tokenizer(model(vocabulary, unk_token=UNKNOWN)))
+        return cls(bert_tokenizer(model(vocabulary, unk_token=UNKNOWN)))
 
     @classmethod
     def from_vocab(cls, path: str, lower: bool, options: BertOptions | None = None) -> "Tokenizer":
@@ -130,7 +113,7 @@ class Tokenizer:
             raise UserError(f"{path}: needs the tokens {', '.join(SPECIAL)}, with {PAD} in line 1")
         # As in BERT, longer words are unknown.
         model = models.WordPiece(ids, unk_token=UNKNOWN, max_input_chars_per_word=100)
-        return cls(_bert_tokenizer(model, options or BertOptions(lower)))
+        return cls(bert_tokenizer(model, options or BertOptions(lower)))
 
     @classmethod
     def from_folder(cls, folder: Path, bare: bool = False) -> "Tokenizer":
@@ -145,10 +128,10 @@ class Tokenizer:
                 tokenizer_config.json asks for ids that no tokenizer here gives.
         """
         if (folder / JSON_FILE).exists():
-            return cls(_tokenizer_of_json(folder, bare))
+            return cls(tokenizer_of_json(folder, bare))
         read_options(folder)
         if all((folder / name).exists() for name in CLIP_FILES):
-            return cls(_clip_tokenizer(*(folder / name for name in CLIP_FILES)))
+            return cls(clip_tokenizer(*(folder / name for name in CLIP_FILES)))
         if not (folder / VOCAB_FILE).exists():
             if (folder / PIECES_FILE).exists():
                 raise UserError(f"{folder}: {PIECES_FILE} is not read here; put its {JSON_FILE} beside it")
@@ -239,64 +222,3 @@ class Tokenizer:
             return self._tokenizer.encode_batch(list(captions), add_special_tokens=False)
         except Exception as error:  # the library raises nothing narrower, for what a published JSON says
             raise UserError(f"tokenizer: it fails on a caption ({error})") from error
-
-
-def _tokenizer_of_json(folder: Path, bare: bool) -> tokenizers.Tokenizer:
-    """The tokenizer of a directory's tokenizer.json, with the options of its tokenizer_config.json."""
-    file = folder / JSON_FILE
-    try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(file))
-        is_siglip = not find_marks(tokenizer).start
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from error
-    except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"{file}: not a tokenizer's JSON ({error})") from error
-    tokenizer.no_truncation()  # `encode` truncates and pads
-    tokenizer.no_padding()
-    options = read_options(folder, NEEDED_OF_SIGLIP if is_siglip else NEEDED)
-    if is_siglip:
-        complete_siglip(tokenizer, bare)
-    elif options.get("tokenizer_class") in BERT_CLASSES:
-        _let_options_win(tokenizer, folder, options)
-    return tokenizer
-
-
-def _bert_tokenizer(model: models.Model, options: BertOptions = BERT) -> tokenizers.Tokenizer:
-    tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.normalizer = _bert_normalizer(options)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return tokenizer
-
-
-def _bert_normalizer(options: BertOptions) -> normalizers.BertNormalizer:
-    return normalizers.BertNormalizer(
-        lowercase=options.do_lower_case,
-        strip_accents=options.strip_accents,
-        handle_chinese_chars=options.tokenize_chinese_chars,
-    )
-
-
-def _let_options_win(tokenizer: tokenizers.Tokenizer, folder: Path, options: Mapping[str, Any]) -> None:
-    """BERT's tokenizer_config.json is stronger than its tokenizer.json, as in the transformers library."""
-    state = json.loads(tokenizer.to_str())["normalizer"]
-    if state and state["type"] == "BertNormalizer":
-        in_file = BertOptions(state["lowercase"], state["strip_accents"], state["handle_chinese_chars"])
-        tokenizer.normalizer = _bert_normalizer(bert_options(folder, options, in_file))
-
-
-def _clip_tokenizer(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
-    """CLIP's: lower-cased, blanks merged, split into words, and those into byte pairs."""
-    try:
-        model = models.BPE.from_file(
-            str(vocab), str(merges), unk_token=CLIP_SPECIAL[1], end_of_word_suffix="</w>"
-        )
-    except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"{vocab}, {merges}: not a byte-pair vocabulary ({error})") from error
-    tokenizer = tokenizers.Tokenizer(model)
-    blanks = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), blanks, normalizers.Lowercase()])
-    words = pre_tokenizers.Split(tokenizers.Regex(CLIP_WORDS), behavior="removed", invert=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [words, pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    return tokenizer

@@ -6,7 +6,7 @@ A new family needs
     its `model_type`   an entry here
     its own summary    if it has one, `Family.pooling` and `Family.own`
     its module         an entry in `BACKBONES` of `models/pretrained_encoder.py`, and the module, if it is new
-    its tokenizer      text: `Tokenizer.from_folder` in `data/tokenizer.py` reads those of BERT, CLIP, SigLIP
+    its tokenizer      text: `Tokenizer.from_folder` in `data/tokenizer.py` reads BERT's, CLIP's, SigLIP's
     its pixels         images: `preprocessor.py` reads preprocessor_config.json
     a golden file      an entry in `tests/goldens/make_encoders.py`, which is run by hand, with PyTorch
 """
