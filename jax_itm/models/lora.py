@@ -21,13 +21,14 @@ from jax_itm.types import Array, Params, PRNGKeyArray
 
 ADAPTERS = "lora"  # their place among an encoder's parameters
 BACKBONE = "backbone"
+KERNEL_OF_BACKBONE = f"^{BACKBONE}/.*/kernel$"
 
 
 class Lora(NamedTuple):
     """Which kernels of an encoder have adapters, and of what size.
 
     Attributes:
-        on: patterns of the paths of kernels in the encoder.
+        on: patterns of the paths of kernels in the encoder's backbone; what stands on it learns by itself.
         rank: of the product A B.
         alpha: the product is multiplied by `alpha / rank`.
         field: of the config that says so, for errors.
@@ -43,12 +44,14 @@ def init_adapters(rng: PRNGKeyArray, params: Params, lora: Lora) -> Params:
     """The adapters of an encoder with these parameters, as a tree: A normal, of variance 1 / inputs, B zero.
 
     Raises:
-        UserError: a pattern matches no kernel of the encoder.
+        UserError: a pattern matches no kernel of the encoder's backbone, or it has none.
     """
-    kernels: Any = {path: x for path, x in flatten_dict(params, sep="/").items() if path.endswith("/kernel")}
+    flat: Any = flatten_dict(params, sep="/")
+    kernels = {path: x for path, x in flat.items() if re.search(KERNEL_OF_BACKBONE, path)}
     for pattern in lora.on:
         if not any(re.search(pattern, path) for path in kernels):
-            raise UserError(f"{lora.field}.on: {pattern!r} matches no kernel, such as {min(kernels)!r}")
+            example = f", such as {min(kernels)!r}" if kernels else ""
+            raise UserError(f"{lora.field}.on: {pattern!r} matches no kernel of the backbone{example}")
     chosen = [path for path in sorted(kernels) if any(re.search(pattern, path) for pattern in lora.on)]
     adapters = {}
     for number, path in enumerate(chosen):

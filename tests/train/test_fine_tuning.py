@@ -107,6 +107,8 @@ def test_adapters_change_what_they_are_on_as_the_formula_says():
     shapes = {"query": (6, 2, 3), "out": (2, 3, 6), "hidden": (6, 5)}
     params = {"backbone": {name: {"kernel": jnp.asarray(rng.normal(size=s))} for name, s in shapes.items()}}
     lora = Lora(("kernel",), 2, 4.0)
+    on_top = {**params, "attention_pool": {"kernel": jnp.ones((3, 3))}}  # learns by itself
+    assert init_adapters(jax.random.key(0), on_top, lora).keys() == {"backbone"}
     adapters = init_adapters(jax.random.key(0), params, lora)
     start = apply_adapters({**params, "lora": adapters}, lora)
     jax.tree.map(np.testing.assert_array_equal, start, params)  # up is zero: exactly the same
@@ -118,7 +120,9 @@ def test_adapters_change_what_they_are_on_as_the_formula_says():
         product = down.reshape(np.prod(inputs), 2) @ up.reshape(2, -1)
         wanted = np.asarray(params["backbone"][name]["kernel"]) + 2 * product.reshape(shape)
         np.testing.assert_allclose(merged["backbone"][name]["kernel"], wanted, rtol=1e-5)
-    with pytest.raises(UserError, match=r"lora\.on: 'kernle' matches no kernel, such as 'backbone/hidden"):
+    with pytest.raises(
+        UserError, match=r"lora\.on: 'kernle' matches no kernel of the backbone, such as 'backbone/h"
+    ):
         init_adapters(jax.random.key(0), params, Lora(("kernle",), 2, 4.0))
 
 
