@@ -16,7 +16,7 @@ from jax_itm.data.sources.raw import read_table
 from jax_itm.errors import UserError
 from jax_itm.pretrained.files import DESCRIPTION, INDEX, WEIGHTS, read_state_dict, read_weights
 from jax_itm.pretrained.mapper import split_attention
-from jax_itm.pretrained.open_clip_siglip import is_siglip, siglip_arrays, siglip_fields
+from jax_itm.pretrained.open_clip_siglip import is_siglip, renamed, siglip_arrays, siglip_fields
 
 CONFIG = "open_clip_config.json"
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -150,10 +150,10 @@ def preprocessor_fields(folder: Path) -> dict[str, Any]:
         "crop_size": height,
         "resample": RESAMPLE[resample],
     }
-    for name, renamed in (("mean", "image_mean"), ("std", "image_std")):
+    for name, published in (("mean", "image_mean"), ("std", "image_std")):
         value = section.get(name)
         if value is not None:
-            fields[renamed] = value if isinstance(value, list) else [value] * 3
+            fields[published] = value if isinstance(value, list) else [value] * 3
     return fields
 
 
@@ -171,12 +171,12 @@ def read_encoder_weights(folder: Path) -> dict[str, np.ndarray]:
     if file is None:
         raise UserError(f"{folder}: neither {WEIGHTS} nor {FILES[0]} nor {FILES[-1]} there")
     arrays: dict[str, np.ndarray] = {}
-    renamed_arrays = siglip_arrays if is_siglip(_section(folder, "model_cfg")) else _clip_arrays
+    by_their_names = siglip_arrays if is_siglip(_section(folder, "model_cfg")) else _clip_arrays
     for name, value in read_state_dict(str(file)).items():
-        for renamed, part in renamed_arrays(name, value):
-            if renamed in arrays:
-                raise UserError(f"{file}: has {renamed} twice, once as {name}")
-            arrays[renamed] = part
+        for new_name, part in by_their_names(name, value):
+            if new_name in arrays:
+                raise UserError(f"{file}: has {new_name} twice, once as {name}")
+            arrays[new_name] = part
     return arrays
 
 
@@ -185,11 +185,7 @@ def _clip_arrays(name: str, value: np.ndarray) -> Iterator[tuple[str, np.ndarray
     if name in PROJECTIONS:
         yield PROJECTIONS[name], value.T  # of x @ p, not a Linear's
         return
-    pattern = next((pattern for pattern in NAMES if re.match(pattern, name)), None)
-    if pattern:
-        name = re.sub(f"^{pattern}", NAMES[pattern], name)
-    for part, renamed in LAYER_NAMES.items():
-        name = name.replace(part, renamed)
+    name = renamed(name, NAMES, LAYER_NAMES)
     joint = re.fullmatch(r"(.*)\.attn\.in_proj_(weight|bias)", name)
     if not joint or len(value) % 3:
         yield name, value

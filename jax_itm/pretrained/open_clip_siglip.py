@@ -118,13 +118,19 @@ def _check_section(name: str, section: Any, needs: Mapping[str, Any], others: tu
             raise ValueError(f"{name} has {field} {value!r}, and SigLIP's encoders have no such part")
 
 
+def renamed(name: str, names: Mapping[str, str], parts: Mapping[str, str]) -> str:
+    """A name whose beginning is replaced by the first of `names` that matches, and then its `parts`."""
+    pattern = next((pattern for pattern in names if re.match(pattern, name)), None)
+    if pattern:
+        name = re.sub(f"^{pattern}", names[pattern], name)
+    for part, replacement in parts.items():
+        name = name.replace(part, replacement)
+    return name
+
+
 def siglip_arrays(name: str, value: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """One of open_clip's arrays by SigLIP's names; two or three, if it holds queries, keys and values."""
-    pattern = next((pattern for pattern in NAMES if re.match(pattern, name)), None)
-    if pattern:
-        name = re.sub(f"^{pattern}", NAMES[pattern], name)
-        for part, renamed in LAYER_NAMES.items():
-            name = name.replace(part, renamed)
+    name = renamed(name, NAMES, LAYER_NAMES)
     joint = re.fullmatch(r"(.*)\.(qkv|kv)\.(weight|bias)", name)
     if not joint or len(value) % len(joint[2]):
         yield name, value
