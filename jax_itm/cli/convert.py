@@ -9,9 +9,11 @@ HELP = "make a run of published weights"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("weights", choices=("uniter", "clip"), help="UNITER's (or IAIS's), or CLIP's")
     parser.add_argument(
-        "source", help="uniter: a .pt, .bin or .safetensors file; clip: a directory or a name on the hub"
+        "weights", choices=("uniter", "clip", "siglip"), help="UNITER's (or IAIS's), CLIP's or SigLIP's"
+    )
+    parser.add_argument(
+        "source", help="uniter: a .pt, .bin or .safetensors file; others: a directory or a name on the hub"
     )
     parser.add_argument("workdir", help="the new run's directory")
     parser.add_argument("--vocab", help="uniter: BERT's vocab.txt, a line for each row of the word table")
@@ -24,11 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Writes published weights as a run, and prints what was converted."""
     from jax_itm import config
-    from jax_itm.train.convert import convert_clip, convert_uniter
+    from jax_itm.train.convert import convert_pair, convert_uniter
 
     run_config = config.read(args.config, overrides) if args.config else None
-    if args.weights == "clip":
-        print(convert_clip(args.source, args.workdir, run_config))
+    if args.weights != "uniter":
+        print(convert_pair(args.weights, args.source, args.workdir, run_config))
         return 0
     if not args.vocab:
         raise UserError("--vocab: needed for UNITER, whose weights come without their vocabulary")

@@ -1,79 +1,24 @@
-"""What a field of a run's configuration is, and the fields that every run has.
+"""The fields that every run has.
 
 Everything about a field stands here once: its default, whose type is the field's type, what it means, the
 values it may take, whether it may change when a run resumes, and whether it may differ between hosts.
 `loss_fields.py` has the loss terms and the two kinds of model, `presets.py` what a preset changes.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
+from jax_itm.config.field import (
+    FLOAT32_MAX,
+    Field,
+    Section,
+    count,
+    duration,
+    optional_count,
+    positive,
+    rate,
+)
 from jax_itm.protocols import PROTOCOLS
-
-FLOAT32_MAX = 3.4e38
-
-
-class Field(NamedTuple):
-    """One field.
-
-    Attributes:
-        default: its default; a value of another type is an error.
-        help: what it means, for `python -m jax_itm config` and docs/configuration.md.
-        choices: the values of a string; empty allows any.
-        at_least: the smallest number.
-        above: numbers must be larger than this.
-        at_most: the largest number.
-        below: numbers must be smaller than this.
-        duration: whether it is a duration such as "1000 steps" (a tuple: of durations).
-        resume: whether it may change when a run resumes: it says where things lie or how they are computed,
-            never what is computed.
-        per_host: whether it may differ between the hosts of one run.
-    """
-
-    default: Any
-    help: str
-    choices: tuple[str, ...] = ()
-    at_least: int | float | None = None
-    above: int | float | None = None
-    at_most: int | float | None = None
-    below: int | float | None = None
-    duration: bool = False
-    resume: bool = False
-    per_host: bool = False
-
-
-Section = Mapping[str, Any]  # of a Field or a Section each; a recursive alias cannot be checked
-
-
-def count(default: int, text: str, **options: Any) -> Field:
-    """A number of things: 1 or more."""
-    return Field(default, text, **{"at_least": 1, "at_most": 2**31 - 1, **options})
-
-
-def optional_count(default: int, text: str, **options: Any) -> Field:
-    """A number of things, where 0 has a meaning of its own."""
-    return Field(default, text, **{"at_least": 0, "at_most": 2**31 - 1, **options})
-
-
-def rate(default: float, text: str) -> Field:
-    """A probability that must leave something: 0 or more, below 1."""
-    return Field(default, text, at_least=0, below=1)
-
-
-def weight(default: float, text: str) -> Field:
-    """A finite weight of 0 or more."""
-    return Field(default, text, at_least=0, at_most=1e6)
-
-
-def positive(default: float, text: str) -> Field:
-    """A finite number above 0."""
-    return Field(default, text, above=0, at_most=FLOAT32_MAX)
-
-
-def duration(default: str | tuple[str, ...], text: str) -> Field:
-    """A duration: "1000 steps", "30 epochs" or "1e6 examples"."""
-    return Field(default, text, duration=True)
-
 
 PROJECTION_FIELDS: Section = {
     "hidden": optional_count(
@@ -91,16 +36,33 @@ PRETRAINED_FIELDS: Section = {
         resume=True,
         per_host=True,
     ),
+    "arch": Field(
+        "", "pretrained: no path, but an architecture's name (vit-b-16, clip-base ..): random values"
+    ),
     "frozen": Field(False, "pretrained: its parameters stay as they are"),
+    "tune_last": optional_count(
+        0, "of a transformer: train its last so many layers alone, the others stay as they are; 0: all"
+    ),
+    "lora": {
+        "rank": optional_count(
+            0,
+            "of a transformer: it stays as it is, and low-rank adapters of this rank learn; 0: none",
+            at_most=4096,
+        ),
+        "alpha": positive(16.0, "adapters are multiplied by alpha / rank"),
+        "on": Field(
+            (r"attention/(query|value)/kernel$",), "patterns of the kernels' paths that have an adapter"
+        ),
+    },
     "cached": Field(False, "of a frozen encoder: read its tokens from `prepare --encode`"),
 }
 
-POOLINGS = ("gpo", "hrem", "mean", "max", "cls", "clip")
+POOLINGS = ("gpo", "hrem", "mean", "max", "cls", "clip", "siglip")
 
 IMAGE: Section = {
     "name": Field("regions", "the image encoder", choices=("regions", "vit", "pretrained")),
     "pooling": Field(
-        "gpo", "how tokens become one vector; cls and clip: pretrained encoders only", choices=POOLINGS
+        "gpo", "how tokens become one vector; cls, clip and siglip: of pretrained encoders", choices=POOLINGS
     ),
     "norm": Field(
         "none",
@@ -124,6 +86,9 @@ IMAGE: Section = {
             at_most=1,
         ),
     },
+    "patch_dropout": rate(
+        0.0, "of a ViT: fraction of the patches left out in training, which are not computed at all (FLIP)"
+    ),
     "size": optional_count(0, "pretrained: height and width in pixels; 0: as its preprocessor says"),
     **PROJECTION_FIELDS,
     **PRETRAINED_FIELDS,
@@ -132,10 +97,16 @@ IMAGE: Section = {
 TEXT: Section = {
     "name": Field("bigru", "the text encoder", choices=("bigru", "bert", "bow", "pretrained")),
     "pooling": Field(
-        "gpo", "how tokens become one vector; cls and clip: pretrained encoders only", choices=POOLINGS
+        "gpo", "how tokens become one vector; cls, clip and siglip: of pretrained encoders", choices=POOLINGS
     ),
     "drop": rate(0.2, "fraction of the words hidden in training"),
     "word_dim": count(300, "bigru: width of a word vector"),
+    "vectors": Field(
+        "",
+        "bigru and bow: a text file of word vectors (GloVe's, word2vec's) that the word table starts from",
+        resume=True,
+        per_host=True,
+    ),
     "width": count(256, "bert: width of a layer"),
     "layers": count(4, "bert: number of layers"),
     "heads": count(4, "bert: attention heads of a layer"),
@@ -205,6 +176,12 @@ OPTIMIZER: Section = {
     "weight_decay": Field(1e-4, "decoupled weight decay", at_least=0, at_most=FLOAT32_MAX),
     "decay_on": Field((r"(kernel|recurrent|embedding)$",), "patterns of the parameter paths that decay"),
     "lr_factors": Field((), "(pattern, factor) pairs: the rate of these parameters is multiplied"),
+    "layer_decay": Field(
+        1.0,
+        "factor on the rate from one layer of a transformer to the one before it (BEiT's 0.65 to 0.9)",
+        above=0,
+        at_most=1,
+    ),
     "freeze": Field((), "patterns of the parameter paths that stay as they are"),
     "clip": Field(
         2.0, "largest global norm of the gradient; 0 does not clip", at_least=0, at_most=FLOAT32_MAX
@@ -220,6 +197,16 @@ EVALUATE: Section = {
         choices=tuple(PROTOCOLS),
     ),
     "images": optional_count(0, "validate on the first so many images; 0: all"),
+}
+
+LOG: Section = {
+    "wandb": Field("", "a project at Weights & Biases that scalars are sent to; empty: none", resume=True),
+    "wandb_mode": Field(
+        "online",
+        "offline: they are kept in the run's directory, for `wandb sync`",
+        choices=("online", "offline"),
+        resume=True,
+    ),
 }
 
 COMMON: Section = {
@@ -258,6 +245,7 @@ COMMON: Section = {
         resume=True,
     ),
     "log_every": count(20, "steps between logged steps", resume=True),
+    "log": LOG,
     "image": IMAGE,
     "text": TEXT,
     "data": DATA,

@@ -5,7 +5,7 @@
 `register_loss` adds a term of one's own.
 """
 
-from jax_itm.config.fields import Field, Section, count, duration, optional_count, positive, rate, weight
+from jax_itm.config.field import Field, Section, count, duration, optional_count, positive, rate, weight
 from jax_itm.errors import UserError
 
 

@@ -12,7 +12,7 @@ from jax_itm.errors import UserError
 from jax_itm.types import Config
 
 SIDES = ("image", "text")
-SUMMARIES = ("cls", "clip")  # poolings that take one token of a pretrained encoder
+SUMMARIES = ("cls", "clip", "siglip")  # poolings that take one token of a pretrained encoder
 LENGTHS = ("duration", "evaluate.every")  # durations that must be a step at least
 
 
@@ -153,12 +153,21 @@ def _check_encoder(config: Config, side: str) -> None:
     pretrained = encoder.name == "pretrained"
     if pretrained and "uniter" in config:
         raise UserError(f"config.{side}.name='pretrained': a cross-encoder has an encoder of its own, UNITER")
-    if pretrained and not encoder.path:
-        raise UserError(f"config.{side}.path: name the directory of the pretrained encoder")
+    if pretrained and not (encoder.path or encoder.arch):
+        raise UserError(
+            f"config.{side}.path: name the directory of the pretrained encoder, or an architecture"
+            f" (config.{side}.arch) to start it from random values"
+        )
+    if encoder.arch and (encoder.path or encoder.frozen or not pretrained):
+        raise UserError(
+            f"config.{side}.arch={encoder.arch!r}: starts config.{side}.name='pretrained' from random values:"
+            " without a path, and not frozen"
+        )
     if not pretrained and encoder.pooling in SUMMARIES:
         raise UserError(f"config.{side}.pooling={encoder.pooling!r}: needs config.{side}.name='pretrained'")
     if not pretrained and encoder.frozen:
         raise UserError(f"config.{side}.frozen: needs config.{side}.name='pretrained'")
+    _check_tuning(config, side)
     if encoder.cached and not encoder.frozen:
         raise UserError(f"config.{side}.cached: needs config.{side}.frozen=True")
     if side == "image" and encoder.norm != "none" and config.micro_batches > 1:
@@ -167,10 +176,38 @@ def _check_encoder(config: Config, side: str) -> None:
         )
     if side == "image" and encoder.norm != "none" and encoder.name != "regions" and not encoder.hidden:
         raise UserError("config.image.norm='batch': it is part of an MLP, so it needs config.image.hidden")
+    if side == "image" and encoder.pooling == "siglip" and encoder.hidden:
+        raise UserError(
+            "config.image.hidden: SigLIP's own pooling has no projection that it could be added to"
+        )
     transformer = {"image": "vit", "text": "bert"}[side]
     if encoder.name == transformer and encoder.width % encoder.heads:
         raise UserError(
             f"config.{side}.heads={encoder.heads}: does not divide config.{side}.width={encoder.width}"
+        )
+
+
+TRANSFORMERS = ("vit", "bert", "pretrained")  # encoders with a backbone of layers
+
+
+def _check_tuning(config: Config, side: str) -> None:
+    """What is trained of an encoder's backbone is said once."""
+    encoder = config[side]
+    ways = {"frozen": encoder.frozen, "lora.rank": encoder.lora.rank, "tune_last": encoder.tune_last}
+    chosen = [name for name, value in ways.items() if value]
+    if len(chosen) > 1:
+        raise UserError(f"config.{side}.{chosen[0]} and config.{side}.{chosen[1]}: choose one of them")
+    if chosen and (encoder.name not in TRANSFORMERS or "uniter" in config):
+        raise UserError(f"config.{side}.{chosen[0]}: needs a transformer as config.{side}.name")
+    for pattern in encoder.lora.on:
+        _check_pattern(f"config.{side}.lora.on", pattern)
+    if side == "image" and encoder.patch_dropout and encoder.name not in ("vit", "pretrained"):
+        raise UserError("config.image.patch_dropout: needs a ViT as config.image.name")
+    if side == "image" and encoder.patch_dropout and encoder.cached:
+        raise UserError("config.image.patch_dropout: cached tokens (config.image.cached) never change")
+    if side == "text" and encoder.vectors and encoder.name not in ("bigru", "bow"):
+        raise UserError(
+            "config.text.vectors: needs config.text.name='bigru' or 'bow', which have a word table"
         )
 
 
@@ -235,3 +272,6 @@ def _check_token_matcher(config: Config) -> None:
         raise UserError("config.start: name the dual encoder's run whose tokens the matcher takes")
     if config.image.norm != "none":
         raise UserError("config.image.norm: a matcher takes encoders without batch normalisation")
+    for side in SIDES:
+        if config[side].lora.rank:
+            raise UserError(f"config.{side}.lora.rank: a matcher takes encoders as they are; set it to 0")

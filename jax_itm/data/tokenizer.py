@@ -1,17 +1,15 @@
 """Tokenizers: fitted on the training captions or published, saved with the run, the same on every host."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers, trainers
+from tokenizers import models, normalizers, processors, trainers
 
+from jax_itm.data.published_tokenizers import JSON_FILE, bert_tokenizer, clip_tokenizer, tokenizer_of_json
+from jax_itm.data.special_tokens import PAD, SPECIAL, UNKNOWN, find_marks
 from jax_itm.data.tokenizer_options import (
-    BERT,
-    BERT_CLASSES,
     BertOptions,
     bert_options,
     check_added_tokens,
@@ -19,22 +17,12 @@ from jax_itm.data.tokenizer_options import (
 )
 from jax_itm.errors import UserError
 
-PAD = "[PAD]"
-UNKNOWN = "[UNK]"
-START = "[CLS]"
-END = "[SEP]"
-SPECIAL = [PAD, UNKNOWN, START, END]
-CLIP_SPECIAL = ["<|startoftext|>", "<|endoftext|>"]  # CLIP's padding is masked, so its id does not matter
 KINDS = ("words", "wordpiece")
 
 # Files of a pretrained encoder's directory, in the order in which they are tried.
-JSON_FILE = "tokenizer.json"
 CLIP_FILES = ("vocab.json", "merges.txt")
 VOCAB_FILE = "vocab.txt"
-
-CLIP_WORDS = (  # how CLIP splits a caption before it applies byte pairs
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-)
+PIECES_FILE = "spiece.model"  # SigLIP's, which is not read
 
 
 class Tokenizer:
@@ -46,14 +34,7 @@ class Tokenizer:
 
     def __init__(self, tokenizer: tokenizers.Tokenizer):
         self._tokenizer = tokenizer
-        special = [tokenizer.token_to_id(token) for token in SPECIAL]
-        clip_special = [tokenizer.token_to_id(token) for token in CLIP_SPECIAL]
-        if None not in clip_special:
-            self._start, self._end = clip_special
-        elif None in special or special[0] != 0:
-            raise UserError(f"tokenizer: needs the tokens {', '.join(SPECIAL)}, with {PAD} as 0")
-        else:
-            self._start, self._end = special[2:]
+        self.marks = find_marks(tokenizer)
         self._size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
 
     @classmethod
@@ -89,7 +70,7 @@ class Tokenizer:
         # the vocabulary is the same on every host and in every run.
         letters = sorted(set("".join(map(normalizer.normalize_str, captions))) - set(" "))
         pieces = ["##" + letter for letter in letters] if kind == "wordpiece" else []
-        learner = _bert_tokenizer(model(unk_token=UNKNOWN))
+        learner = bert_tokenizer(model(unk_token=UNKNOWN))
         learner.train_from_iterator(
             captions,
             trainer(
@@ -105,7 +86,7 @@ class Tokenizer:
                 f"config.data.min_count={min_count}, config.data.vocab_size={vocab_size}: leave no word of"
                 " the training captions"
             )
-        return cls(_bert_tokenizer(model(vocabulary, unk_token=UNKNOWN)))
+        return cls(bert_tokenizer(model(vocabulary, unk_token=UNKNOWN)))
 
     @classmethod
     def from_vocab(cls, path: str, lower: bool, options: BertOptions | None = None) -> "Tokenizer":
@@ -132,33 +113,28 @@ class Tokenizer:
             raise UserError(f"{path}: needs the tokens {', '.join(SPECIAL)}, with {PAD} in line 1")
         # As in BERT, longer words are unknown.
         model = models.WordPiece(ids, unk_token=UNKNOWN, max_input_chars_per_word=100)
-        return cls(_bert_tokenizer(model, options or BertOptions(lower)))
+        return cls(bert_tokenizer(model, options or BertOptions(lower)))
 
     @classmethod
-    def from_folder(cls, folder: Path) -> "Tokenizer":
+    def from_folder(cls, folder: Path, bare: bool = False) -> "Tokenizer":
         """The tokenizer of a pretrained encoder's directory: tokenizer.json, else CLIP's or BERT's own files.
+
+        Args:
+            folder: the directory.
+            bare: whether SigLIP 2's texts lose their punctuation, too, as open_clip has it.
 
         Raises:
             UserError: none of them is there, or one cannot be understood; the file is named. Or
                 tokenizer_config.json asks for ids that no tokenizer here gives.
         """
-        file = folder / JSON_FILE
-        options = read_options(folder)
-        if file.exists():
-            try:
-                tokenizer = tokenizers.Tokenizer.from_file(str(file))
-                tokenizer.no_truncation()  # `encode` truncates and pads
-                tokenizer.no_padding()
-                if options.get("tokenizer_class") in BERT_CLASSES:
-                    _let_options_win(tokenizer, folder, options)
-                return cls(tokenizer)
-            except UserError as error:
-                raise UserError(f"{file}: {error}") from error
-            except Exception as error:  # the library raises nothing narrower
-                raise UserError(f"{file}: not a tokenizer's JSON ({error})") from error
+        if (folder / JSON_FILE).exists():
+            return cls(tokenizer_of_json(folder, bare))
+        read_options(folder)
         if all((folder / name).exists() for name in CLIP_FILES):
-            return cls(_clip_tokenizer(*(folder / name for name in CLIP_FILES)))
+            return cls(clip_tokenizer(*(folder / name for name in CLIP_FILES)))
         if not (folder / VOCAB_FILE).exists():
+            if (folder / PIECES_FILE).exists():
+                raise UserError(f"{folder}: {PIECES_FILE} is not read here; put its {JSON_FILE} beside it")
             raise UserError(f"{folder}: neither {JSON_FILE} nor {VOCAB_FILE} there")
         return cls.from_vocab_folder(folder)
 
@@ -189,12 +165,27 @@ class Tokenizer:
         """The complete tokenizer, in the format of the `tokenizers` library."""
         return self._tokenizer.to_str()
 
+    def to_published_json(self) -> str:
+        """As `to_json`, and it puts the marks around a text by itself, as other programs expect."""
+        words = {number: word for word, number in self.vocabulary().items()}
+        marks = [(words[number], number) for number in (*self.marks.start, self.marks.end)]
+        template = [*(word for word, _ in marks[:-1]), "$A", marks[-1][0]]
+        tokenizer = tokenizers.Tokenizer.from_str(self.to_json())
+        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=marks)
+        return tokenizer.to_str()
+
+    def vocabulary(self) -> dict[str, int]:
+        """The id of each entry."""
+        return self._tokenizer.get_vocab(with_added_tokens=True)
+
     def __len__(self) -> int:
         """The highest id plus one; a published tokenizer may leave some ids out."""
         return self._size
 
     def encode(self, captions: Sequence[str], max_words: int) -> tuple[np.ndarray, np.ndarray]:
-        """[CLS] .. [SEP], padded with 0 on the right; a caption that is too long is cut before its [SEP].
+        """[CLS] .. [SEP], padded on the right; a caption that is too long is cut before its [SEP].
+
+        SigLIP's tokenizers put an end behind a caption, and nothing before it.
 
         Args:
             captions: n captions.
@@ -203,10 +194,11 @@ class Tokenizer:
         Returns:
             ids int32 (n, w), and mask bool (n, w), False on padding.
         """
-        ids = np.zeros((len(captions), max_words), np.int32)
+        start, end, pad = self.marks
+        ids = np.full((len(captions), max_words), pad, np.int32)
         mask = np.zeros((len(captions), max_words), bool)
         for row, encoding in enumerate(self._encodings(captions)):
-            tokens = [self._start, *encoding.ids[: max_words - 2], self._end]
+            tokens = [*start, *encoding.ids[: max_words - 1 - len(start)], end]
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = True
         return ids, mask
@@ -216,11 +208,12 @@ class Tokenizer:
 
         The spans of [CLS], [SEP] and padding are empty: 0, 0.
         """
+        first = len(self.marks.start)
         spans = []
         for encoding in self._encodings(captions):
-            offsets = encoding.offsets[: max_words - 2]
+            offsets = encoding.offsets[: max_words - 1 - first]
             span = np.zeros((max_words, 2), np.int64)
-            span[1 : len(offsets) + 1] = np.reshape(offsets, (-1, 2))
+            span[first : first + len(offsets)] = np.reshape(offsets, (-1, 2))
             spans.append(span)
         return spans
 
@@ -229,44 +222,3 @@ class Tokenizer:
             return self._tokenizer.encode_batch(list(captions), add_special_tokens=False)
         except Exception as error:  # the library raises nothing narrower, for what a published JSON says
             raise UserError(f"tokenizer: it fails on a caption ({error})") from error
-
-
-def _bert_tokenizer(model: models.Model, options: BertOptions = BERT) -> tokenizers.Tokenizer:
-    tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.normalizer = _bert_normalizer(options)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return tokenizer
-
-
-def _bert_normalizer(options: BertOptions) -> normalizers.BertNormalizer:
-    return normalizers.BertNormalizer(
-        lowercase=options.do_lower_case,
-        strip_accents=options.strip_accents,
-        handle_chinese_chars=options.tokenize_chinese_chars,
-    )
-
-
-def _let_options_win(tokenizer: tokenizers.Tokenizer, folder: Path, options: Mapping[str, Any]) -> None:
-    """BERT's tokenizer_config.json is stronger than its tokenizer.json, as in the transformers library."""
-    state = json.loads(tokenizer.to_str())["normalizer"]
-    if state and state["type"] == "BertNormalizer":
-        in_file = BertOptions(state["lowercase"], state["strip_accents"], state["handle_chinese_chars"])
-        tokenizer.normalizer = _bert_normalizer(bert_options(folder, options, in_file))
-
-
-def _clip_tokenizer(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
-    """CLIP's: lower-cased, blanks merged, split into words, and those into byte pairs."""
-    try:
-        model = models.BPE.from_file(
-            str(vocab), str(merges), unk_token=CLIP_SPECIAL[1], end_of_word_suffix="</w>"
-        )
-    except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"{vocab}, {merges}: not a byte-pair vocabulary ({error})") from error
-    tokenizer = tokenizers.Tokenizer(model)
-    blanks = normalizers.Replace(tokenizers.Regex(r"\s+"), " ")
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), blanks, normalizers.Lowercase()])
-    words = pre_tokenizers.Split(tokenizers.Regex(CLIP_WORDS), behavior="removed", invert=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [words, pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    return tokenizer

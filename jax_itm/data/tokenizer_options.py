@@ -22,6 +22,17 @@ NEEDED: Mapping[str, tuple[Any, ...]] = {
     "add_prefix_space": (False,),
     "split_special_tokens": (False,),
 }
+# The same of SigLIP's tokenizers, which put an end behind a text and nothing before it.
+NEEDED_OF_SIGLIP: Mapping[str, tuple[Any, ...]] = {
+    "truncation_side": ("right",),
+    "padding_side": ("right",),
+    "unk_token": ("<unk>",),
+    "eos_token": ("</s>", "<eos>"),
+    "pad_token": ("</s>", "<pad>"),
+    "add_bos_token": (False,),
+    "add_eos_token": (True,),
+    "split_special_tokens": (False,),
+}
 
 
 class BertOptions(NamedTuple):
@@ -41,15 +52,19 @@ class BertOptions(NamedTuple):
 BERT = BertOptions()
 
 
-def read_options(folder: Path) -> dict[str, Any]:
+def read_options(folder: Path, needed: Mapping[str, tuple[Any, ...]] = NEEDED) -> dict[str, Any]:
     """What a directory's tokenizer_config.json says, {} where there is none.
+
+    Args:
+        folder: the directory.
+        needed: options, and the values that they may have; the first is that of an option that is not there.
 
     Raises:
         UserError: an option asks for other ids than the tokenizers here give.
     """
     file = folder / FILE
     options = read_table(file) if file.exists() else {}
-    for name, values in NEEDED.items():
+    for name, values in needed.items():
         value = _content(options.get(name, values[0]))
         if value not in values:
             expected = " or ".join(map(repr, values))

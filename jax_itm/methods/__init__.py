@@ -2,7 +2,7 @@
 
 from jax_itm.methods import dual_terms  # registers the library's own terms
 from jax_itm.methods.base import Aux, FirstScorer, HasMaps, Method, PairScorer
-from jax_itm.methods.build import build
+from jax_itm.methods.build import build, merge_adapters
 from jax_itm.methods.cross_encoder import CrossEncoder
 from jax_itm.methods.dual_encoder import DualEncoder
 from jax_itm.methods.example import example_batch
@@ -26,4 +26,5 @@ __all__ = [
     "dual_terms",
     "example_batch",
     "loss_term",
+    "merge_adapters",
 ]

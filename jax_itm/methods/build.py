@@ -14,8 +14,9 @@ from jax_itm.methods.cross_encoder import CrossEncoder
 from jax_itm.methods.dual_encoder import DualEncoder
 from jax_itm.methods.heads import Head, TokensHead, UnetHead
 from jax_itm.models.build import encoder, token_matcher, uniter
+from jax_itm.models.lora import Lora, apply_adapters
 from jax_itm.models.unet import DualPath
-from jax_itm.types import Config
+from jax_itm.types import Config, Params
 
 
 def build(config: Config, facts: Facts, epoch_examples: int = 1) -> Method:
@@ -64,7 +65,24 @@ def _dual_encoder(config: Config, facts: Facts, to_steps: Callable[[str], int]) 
         micro_batches=config.micro_batches,
         to_steps=to_steps,
         label=label(config),
+        lora=adapters(config),
     )
+
+
+def adapters(config: Config) -> dict[str, Lora]:
+    """What `config.image.lora` and `config.text.lora` put on the encoders, by side."""
+    options = {side: config[side].lora for side in ("image", "text")}
+    return {
+        side: Lora(lora.on, lora.rank, lora.alpha, f"config.{side}.lora")
+        for side, lora in options.items()
+        if lora.rank
+    }
+
+
+def merge_adapters(params: Params, config: Config) -> Params:
+    """A run's parameters with LoRA's adapters merged into the kernels: those of the same run without LoRA."""
+    merged = {side: apply_adapters(params[side], lora) for side, lora in adapters(config).items()}
+    return {**params, **merged}
 
 
 def head(config: Config) -> Head | None:

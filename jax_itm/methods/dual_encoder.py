@@ -19,6 +19,7 @@ from jax_itm.methods.heads import Head
 from jax_itm.methods.sampling import sampled_once
 from jax_itm.methods.scores import Score, make_score
 from jax_itm.methods.terms import TERMS, InitialArrays, Term, TermInputs, TermOutput, loss_options
+from jax_itm.models.lora import Lora
 from jax_itm.sharded.collectives import Axis
 from jax_itm.types import Array, Batch, Float, Params, PRNGKeyArray, PyTree, Terms
 
@@ -77,8 +78,9 @@ class DualEncoder:
         micro_batches: int = 1,
         to_steps: Callable[[str], int] = steps_only,
         label: str = "dual encoder",
+        lora: Mapping[str, Lora] = MappingProxyType({}),
     ):
-        self.encoders = EncoderPair(image_encoder, text_encoder, precision)
+        self.encoders = EncoderPair(image_encoder, text_encoder, precision, lora)
         self.options = loss_options(losses)
         self.head = head
         self.scoring: Score = make_score(score, self.options.sampling)

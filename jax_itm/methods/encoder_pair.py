@@ -1,6 +1,8 @@
 """The two encoders of a dual encoder: their parameters, statistics and micro-batches."""
 
 import inspect
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -8,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_itm.arrays import Encoded, l2_normalise
+from jax_itm.models.lora import ADAPTERS, Lora, apply_adapters, init_adapters
 from jax_itm.types import Array, Batch, Float, Params, PRNGKeyArray, PyTree
 
 SIDES = ("image", "text")
@@ -28,17 +31,28 @@ class EncoderPair:
         image: a module of `batch["image"]`, giving `Encoded` or plain embeddings (b, d).
         text: the same of `batch["text"]`.
         precision: of float32 products, as `jax.default_matmul_precision` takes it.
+        lora: the adapters of the sides that have any.
     """
 
-    def __init__(self, image: nn.Module, text: nn.Module, precision: str = "default"):
+    def __init__(
+        self,
+        image: nn.Module,
+        text: nn.Module,
+        precision: str = "default",
+        lora: Mapping[str, Lora] = MappingProxyType({}),
+    ):
         self.modules = {"image": image, "text": text}
         self.precision = precision
+        self.lora = lora
 
     def init(self, rng: PRNGKeyArray, batch: Batch) -> tuple[dict[str, Params], dict[str, PyTree]]:
         """Parameters by side, and batch statistics of the sides that have any."""
-        keys = dict(zip(SIDES, jax.random.split(rng), strict=True))
+        keys: dict[str, PRNGKeyArray] = dict(zip(SIDES, jax.random.split(rng), strict=True))
         variables = {side: self.modules[side].init(keys[side], batch[side]) for side in SIDES}
-        params = {side: variables[side]["params"] for side in SIDES}
+        params: dict[str, Any] = {side: variables[side]["params"] for side in SIDES}
+        for side, lora in self.lora.items():
+            adapters = init_adapters(jax.random.fold_in(keys[side], 1), params[side], lora)
+            params[side] = {**params[side], ADAPTERS: adapters}
         stats = {side: v["batch_stats"] for side, v in variables.items() if "batch_stats" in v}
         return params, stats
 
@@ -46,7 +60,7 @@ class EncoderPair:
         """One side as in evaluation."""
         stats = params.get("stats", {}).get(side)
         with jax.default_matmul_precision(self.precision):
-            return _as_encoded(self.modules[side].apply(_variables(params[side], stats), inputs))
+            return _as_encoded(self.modules[side].apply(self._variables(params, side, stats), inputs))
 
     def encode_training(
         self, params: Params, side: str, inputs: PyTree, rng: PRNGKeyArray
@@ -57,16 +71,17 @@ class EncoderPair:
         options: dict[str, Any] = {"rngs": {"dropout": rng}}
         if "train" in inspect.signature(type(module).__call__).parameters:
             options["train"] = True
-        variables = _variables(params[side], stats)
+        variables = self._variables(params, side, stats)
         with jax.default_matmul_precision(self.precision):
             if stats is None:
                 return _as_encoded(module.apply(variables, inputs, **options)), None
             output: Any = module.apply(variables, inputs, mutable=["batch_stats"], **options)
         return _as_encoded(output[0]), output[1]["batch_stats"]
 
-
-def _variables(params: Params, stats: PyTree | None) -> dict[str, PyTree]:
-    return {"params": params} if stats is None else {"params": params, "batch_stats": stats}
+    def _variables(self, params: Params, side: str, stats: PyTree | None) -> dict[str, PyTree]:
+        """What the module takes: with adapters merged into its kernels."""
+        merged = {"params": apply_adapters(params[side], self.lora.get(side))}
+        return merged if stats is None else {**merged, "batch_stats": stats}
 
 
 def _as_encoded(output: Any) -> Encoded:

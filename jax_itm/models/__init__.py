@@ -13,6 +13,7 @@ the tokens it was pooled from, and their mask.
 pairs, `TokenMatcher` those of a dual encoder's tokens.
 """
 
+from jax_itm.models.attention_pooling import AttentionPooling
 from jax_itm.models.bert import Bert, ClipText, TokenEmbeddings
 from jax_itm.models.image import RegionEncoder, box_location
 from jax_itm.models.layers import Mlp, ProjectionHead, Tokens, TransformerLayer
@@ -27,6 +28,7 @@ from jax_itm.models.uniter import Uniter, attention_maps
 from jax_itm.models.vit import Vit, normalise_pixels
 
 __all__ = [
+    "AttentionPooling",
     "BackboneEncoder",
     "BagOfWords",
     "Bert",

@@ -1,4 +1,4 @@
-"""BERT, randomly initialised or as published, and CLIP's text encoder."""
+"""BERT, randomly initialised or as published, and the text encoders of CLIP and SigLIP."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -140,10 +140,11 @@ class Bert(nn.Module):
 
 
 class ClipText(nn.Module):
-    """CLIP's text encoder (Radford et al., "Learning Transferable Visual Models", ICML 2021).
+    """CLIP's text encoder (Radford et al., "Learning Transferable Visual Models", ICML 2021), and SigLIP's.
 
-    A transformer in which a word attends to no later one. Tokens are those after the last LayerNorm; CLIP's
-    summary of a text is its last true token.
+    In CLIP's a word attends to no later one, and the summary of a text is its last true token. SigLIP's
+    (Zhai et al., ICCV 2023) is trained without any mask: a word attends to all positions, padding is a token
+    like others, and the summary is the last position. Tokens are those after the last LayerNorm.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -161,6 +162,7 @@ class ClipText(nn.Module):
         mlp: width of a layer's MLP; 0 for four times `width`.
         act: activation of the MLPs, one of `layers.ACTIVATIONS`.
         norm_eps: of the LayerNorms.
+        causal: whether a word attends to no later one and to no padding; SigLIP's attends to everything.
         dropout: of what each part of a layer adds.
         remat: whether the backward pass computes the layers again instead of keeping their activations.
         dtype: of the computation.
@@ -174,13 +176,15 @@ class ClipText(nn.Module):
     mlp: int = 0
     act: str = "quick_gelu"
     norm_eps: float = 1e-5
+    causal: bool = True
     dropout: float = 0.0
     remat: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, text: Inputs, train: bool = False) -> Tokens:
-        """Takes `batch["text"]`; the features of padding mean nothing."""
+        """Takes `batch["text"]`; the features of padding mean nothing where the encoder is causal."""
+        mask = text["mask"] if self.causal else jnp.ones_like(text["mask"])
         embeddings = TokenEmbeddings(
             self.vocab,
             self.width,
@@ -199,10 +203,10 @@ class ClipText(nn.Module):
                 norm_eps=self.norm_eps,
                 dtype=self.dtype,
                 act=self.act,
-                causal=True,
+                causal=self.causal,
                 name=f"layer_{index}",
             )
             for index in range(self.layers)
         ]
-        x, _ = in_turn(layers, x, text["mask"], train)
-        return Tokens(nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm")(x), text["mask"])
+        x, _ = in_turn(layers, x, mask, train)
+        return Tokens(nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm")(x), mask)

@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jax_itm.config.facts import Facts
+from jax_itm.errors import UserError
+from jax_itm.models.attention_pooling import AttentionPooling
 from jax_itm.models.bert import Bert, ClipText
 from jax_itm.models.image import RegionEncoder
 from jax_itm.models.pretrained_encoder import BackboneEncoder, backbone
@@ -11,7 +13,7 @@ from jax_itm.models.text import BagOfWords, BiGruText
 from jax_itm.models.token_matcher import TokenMatcher
 from jax_itm.models.uniter import Uniter
 from jax_itm.models.vit import Vit
-from jax_itm.types import Config
+from jax_itm.types import Architecture, Config
 
 
 def encoder(config: Config, facts: Facts, side: str) -> nn.Module:
@@ -35,9 +37,14 @@ def image_encoder(config: Config, facts: Facts) -> nn.Module:
             dtype,
         )
     if options.name == "pretrained":
-        return _on_backbone(
-            config, "image", backbone("image", facts.architecture("image"), remat=config.remat, dtype=dtype)
-        )
+        arch = facts.architecture("image")
+        module = backbone("image", arch, remat=config.remat, dtype=dtype)
+        if options.patch_dropout:
+            if not isinstance(module, Vit):
+                raise UserError(f"config.image.patch_dropout: a {arch.kind} cannot leave patches out")
+            module = module.clone(patch_dropout=options.patch_dropout)
+        attention_pool = _attention_pool(arch, dtype) if options.pooling == "siglip" else None
+        return _on_backbone(config, "image", module, attention_pool)
     vit = Vit(
         layers=options.layers,
         heads=options.heads,
@@ -45,6 +52,7 @@ def image_encoder(config: Config, facts: Facts) -> nn.Module:
         patch=options.patch,
         image_size=config.data.image_size,
         drop=options.drop,
+        patch_dropout=options.patch_dropout,
         remat=config.remat,
         dtype=dtype,
     )
@@ -77,7 +85,14 @@ def text_encoder(config: Config, facts: Facts) -> nn.Module:
     return _on_backbone(config, "text", bert)
 
 
-def _on_backbone(config: Config, side: str, module: nn.Module) -> BackboneEncoder:
+def _attention_pool(arch: Architecture, dtype: jnp.dtype) -> AttentionPooling:
+    """SigLIP's pooling of an image encoder of this architecture."""
+    return AttentionPooling(arch.heads, arch.mlp, arch.act, arch.norm_eps, dtype)
+
+
+def _on_backbone(
+    config: Config, side: str, module: nn.Module, attention_pool: AttentionPooling | None = None
+) -> BackboneEncoder:
     options = config[side]
     pretrained = options.name == "pretrained"
     return BackboneEncoder(
@@ -87,9 +102,11 @@ def _on_backbone(config: Config, side: str, module: nn.Module) -> BackboneEncode
         drop=options.drop if pretrained else 0.0,  # a randomly initialised backbone drops tokens itself
         frozen=options.frozen,
         summary_last=isinstance(module, ClipText),
+        pads_with_tokens=isinstance(module, ClipText) and not module.causal,
         hidden=options.hidden,
         feature_dropout=options.feature_dropout,
         norm=options.norm if side == "image" else "none",
+        attention_pool=attention_pool,
         dtype=jnp.dtype(config.dtype),
     )
 

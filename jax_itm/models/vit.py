@@ -1,6 +1,7 @@
 """The Vision Transformer, randomly initialised or as ViT, DINOv2 and CLIP publish it."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -76,6 +77,8 @@ class Vit(nn.Module):
         norm_first: CLIP's LayerNorm before the layers, with patches without bias.
         layer_scale: DINOv2's LayerScale.
         drop: fraction of the patches hidden in training, from the other patches too (masked autoencoders).
+        patch_dropout: fraction of the patches left out in training: the layers never see them, which saves
+            their time (Li et al., "Scaling Language-Image Pre-training via Masking" (FLIP), CVPR 2023).
         remat: whether the backward pass computes the layers again instead of keeping their activations.
         dtype: of the computation.
     """
@@ -97,6 +100,7 @@ class Vit(nn.Module):
     norm_first: bool = False
     layer_scale: bool = False
     drop: float = 0.0
+    patch_dropout: float = 0.0
     remat: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
 
@@ -104,6 +108,8 @@ class Vit(nn.Module):
     def __call__(self, image: Inputs, train: bool = False) -> Tokens:
         """Takes `batch["image"]` with uint8 pixels; rows and columns that fill no patch are left out."""
         x = self._embed_patches(image["pixels"])
+        if train and self.patch_dropout:
+            x = self._kept_patches(x)
         mask = jnp.ones(x.shape[:2], bool)
         if train:
             learnt = jnp.arange(x.shape[1]) < int(self.class_token) + self.registers
@@ -148,6 +154,16 @@ class Vit(nn.Module):
         if self.norm_first:
             x = nn.LayerNorm(self.norm_eps, dtype=self.dtype, name="norm_first")(x)
         return x
+
+    def _kept_patches(self, x: Float[Array, "b n width"]) -> Float[Array, "b m width"]:
+        """The learnt tokens, and of each picture's patches as many, in order, as `patch_dropout` leaves."""
+        learnt = int(self.class_token) + self.registers
+        patches = x.shape[1] - learnt
+        count = max(1, round(patches * (1 - self.patch_dropout)))
+        draws = jax.random.uniform(self.make_rng("dropout"), (x.shape[0], patches))
+        kept = jnp.sort(jnp.argsort(draws, axis=1)[:, :count], axis=1)
+        chosen = jnp.take_along_axis(x[:, learnt:], kept[..., None], axis=1)
+        return jnp.concatenate([x[:, :learnt], chosen], axis=1)
 
     def _learnt_tokens(
         self, name: str, count: int, x: Float[Array, "b p width"]

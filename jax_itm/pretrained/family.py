@@ -21,7 +21,8 @@ class Family(NamedTuple):
         needs: what config.json must say if it says it, because the module can do nothing else.
         fixed: fields of the module that follow from the family.
         section: of config.json, if it describes more than one encoder.
-        projection: name of the weights of CLIP's own projection.
+        pooling: the one of `config.image.pooling` that is the family's own summary; "" if it has none.
+        own: what that pooling needs besides the backbone, {published name: path in a `BackboneEncoder`}.
         cut: paths of tables that may have more rows in the file than in the model, which takes the first.
     """
 
@@ -32,7 +33,8 @@ class Family(NamedTuple):
     needs: Mapping[str, Any] = EMPTY
     fixed: Mapping[str, Any] = EMPTY
     section: str = ""
-    projection: str = ""
+    pooling: str = ""
+    own: Mapping[str, str] = EMPTY
     cut: tuple[str, ...] = ()
 
 
@@ -79,4 +81,8 @@ CLIP_LAYER = {
     "mlp.fc2": "mlp/out/kernel",
 }
 CLIP_FIELDS = LAYER_FIELDS | {"act": ("hidden_act", "quick_gelu"), "norm_eps": ("layer_norm_eps", 1e-5)}
+SIGLIP_FIELDS = LAYER_FIELDS | {
+    "act": ("hidden_act", "gelu_pytorch_tanh"),
+    "norm_eps": ("layer_norm_eps", 1e-6),
+}
 CLIP_UNUSED = ("logit_scale", "embeddings.position_ids")

@@ -15,6 +15,8 @@ from jax_itm.types import Architecture
 LARGEST = {"layers": 1000, "depths": 1000}
 LARGEST_OTHER = 2**24
 
+OWN_POOLINGS = ("clip", "siglip")  # of `config.image.pooling`: a family's own summary
+
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -87,25 +89,26 @@ def _check_heads(arch: Architecture, family: Family, source: str) -> None:
         raise UserError(f"{source}: depths {depths} and num_heads {heads} are not of as many stages")
 
 
-def encoder_family(side: str, arch: Architecture, has_own_projection: bool, source: str) -> Family:
+def encoder_family(side: str, arch: Architecture, pooling: str, source: str) -> Family:
     """The names of a `BackboneEncoder`'s weights.
 
     Args:
         side: "image" or "text".
         arch: what `read_architecture` returned.
-        has_own_projection: whether CLIP's own projection is wanted, in addition to the backbone.
+        pooling: of the encoder, `config.image.pooling`; a family's own needs more weights than the backbone.
         source: the directory, for errors.
 
     Raises:
-        UserError: the family has no projection of its own.
+        UserError: the pooling is another family's own.
     """
     family = FAMILIES[side][arch["kind"]]
     names = {name: f"backbone/{path}" for name, path in family.names(arch).items()}
     unused = family.unused
-    if has_own_projection and not family.projection:
-        raise UserError(f"config.{side}.pooling='clip': {source} has no projection of its own")
-    if has_own_projection:
-        names[family.projection] = "projection/linear/kernel"
-    elif family.projection:
-        unused += (family.projection,)
+    if pooling in OWN_POOLINGS and pooling != family.pooling:
+        its_own = f"its own is {family.pooling!r}" if family.pooling else "it has no projection of its own"
+        raise UserError(f"config.{side}.pooling={pooling!r}: {source} is a {arch['kind']}; {its_own}")
+    if pooling == family.pooling:
+        names |= family.own
+    else:
+        unused += tuple(family.own)
     return family._replace(names=lambda _: names, unused=unused)

@@ -1,4 +1,4 @@
-"""The families of image encoders: ViT, DINOv2, Swin and CLIP."""
+"""The families of image encoders: ViT, DINOv2, Swin, CLIP and SigLIP."""
 
 from collections.abc import Mapping
 
@@ -7,6 +7,7 @@ from jax_itm.pretrained.family import (
     CLIP_LAYER,
     CLIP_UNUSED,
     LAYER_FIELDS,
+    SIGLIP_FIELDS,
     Family,
     layer_names,
     leaf_names,
@@ -149,5 +150,38 @@ CLIP_IMAGE = Family(
     needs={"num_channels": 3},
     fixed={"class_token": True, "norm_first": True},
     section="vision_config",
-    projection="visual_projection.weight",
+    pooling="clip",
+    own={"visual_projection.weight": "projection/linear/kernel"},
+)
+
+
+def siglip_image_names(arch: Architecture) -> dict[str, str]:
+    """SigLIP's image encoder's, without its attention pooling."""
+    modules = {"embeddings.patch_embedding": "patches/kernel", "post_layernorm": "norm/scale"}
+    return {
+        "embeddings.position_embedding.weight": "positions",
+        **leaf_names(modules | layer_names("encoder.layers", arch["layers"], CLIP_LAYER)),
+    }
+
+
+# in_proj_weight and in_proj_bias are read as q_proj, k_proj and v_proj (mapper.py).
+SIGLIP_POOLING = {
+    "head.attention.q_proj": "attention_pool/attention/query/kernel",
+    "head.attention.k_proj": "attention_pool/attention/key/kernel",
+    "head.attention.v_proj": "attention_pool/attention/value/kernel",
+    "head.attention.out_proj": "attention_pool/attention/out/kernel",
+    "head.layernorm": "attention_pool/norm/scale",
+    "head.mlp.fc1": "attention_pool/mlp/hidden/kernel",
+    "head.mlp.fc2": "attention_pool/mlp/out/kernel",
+}
+
+SIGLIP_IMAGE = Family(
+    names=siglip_image_names,
+    prefix="vision_model.",
+    unused=("text_model.", "logit_bias", *CLIP_UNUSED),
+    fields=SIGLIP_FIELDS | PATCH_FIELDS,
+    needs={"num_channels": 3},
+    section="vision_config",
+    pooling="siglip",
+    own={"head.probe": "attention_pool/query", **leaf_names(SIGLIP_POOLING)},
 )

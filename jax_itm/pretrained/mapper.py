@@ -4,6 +4,7 @@ Which name is which parameter: `text_families.py`, `image_families.py`. PyTorch'
 (out, in, h, w), Flax's (in, out) and (h, w, in, out).
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -81,6 +82,45 @@ def unused_weights(family: Family, arch: Architecture, published: Iterable[str])
     """Those of the published names of whose weights no parameter is made."""
     used = family.names(arch)
     return [name for name in published if name.removeprefix(family.prefix) not in used]
+
+
+def split_attention(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays with PyTorch's joint `in_proj_weight` and `in_proj_bias` as q_proj's, k_proj's and v_proj's."""
+    separate = {}
+    for name, value in arrays.items():
+        joint = re.fullmatch(r"(.*)\.in_proj_(weight|bias)", name)
+        if not joint or not value.ndim or len(value) % 3:
+            separate[name] = value
+            continue
+        for part, third in zip("qkv", np.split(value, 3), strict=True):
+            separate[f"{joint[1]}.{part}_proj.{joint[2]}"] = third
+    return separate
+
+
+def join_attention(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The reverse of `split_attention`, for the attention pooling, which PyTorch holds as one array."""
+    joined: dict[str, np.ndarray] = {}
+    for name, value in arrays.items():
+        part = re.fullmatch(r"(.*head\.attention)\.([qkv])_proj\.(weight|bias)", name)
+        if not part:
+            joined[name] = value
+        elif part[2] == "q":
+            names = [f"{part[1]}.{x}_proj.{part[3]}" for x in "qkv"]
+            joined[f"{part[1]}.in_proj_{part[3]}"] = np.concatenate([arrays[x] for x in names])
+    return joined
+
+
+def to_published(name: str, path: str, value: np.ndarray) -> np.ndarray:
+    """A parameter as it is published: the reverse of `map_weights`."""
+    shape = published_shape(path, value.shape)
+    if path.endswith("/kernel"):
+        inputs = int(np.prod(shape[1:]))
+        value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.reshape(inputs, -1).T
+    value = value.reshape(shape)
+    # CLIP and SigLIP publish these without the axis of the batch.
+    if name.endswith("position_embedding.weight"):
+        return value.reshape(value.shape[-2:])
+    return value.reshape(-1) if name.endswith("class_embedding") else value
 
 
 def published_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:

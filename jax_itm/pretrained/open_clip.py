@@ -15,6 +15,8 @@ import numpy as np
 from jax_itm.data.sources.raw import read_table
 from jax_itm.errors import UserError
 from jax_itm.pretrained.files import DESCRIPTION, INDEX, WEIGHTS, read_state_dict, read_weights
+from jax_itm.pretrained.mapper import split_attention
+from jax_itm.pretrained.open_clip_siglip import is_siglip, renamed, siglip_arrays, siglip_fields
 
 CONFIG = "open_clip_config.json"
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -79,6 +81,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     model = _section(folder, "model_cfg")
     try:
+        if is_siglip(model):
+            return siglip_fields(model)
         image = _encoder_fields(model["vision_cfg"], IMAGE_FIELDS, "vision_cfg")
         text = _encoder_fields(model["text_cfg"], TEXT_FIELDS, "text_cfg")
         image["num_attention_heads"] = image["hidden_size"] // model["vision_cfg"].get("head_width", 64)
@@ -115,6 +119,15 @@ def _section(folder: Path, name: str) -> dict[str, Any]:
     return section
 
 
+def cleans_punctuation(folder: Path) -> bool:
+    """Whether open_clip takes a text's punctuation away before SigLIP 2's tokenizer sees it."""
+    if not is_open_clip(folder):
+        return False
+    text = _section(folder, "model_cfg").get("text_cfg")
+    options = text.get("tokenizer_kwargs") if isinstance(text, dict) else None
+    return isinstance(options, dict) and options.get("clean") == "canonicalize"
+
+
 def preprocessor_fields(folder: Path) -> dict[str, Any]:
     """What open_clip_config.json says of pictures, with the fields of a preprocessor_config.json.
 
@@ -137,10 +150,10 @@ def preprocessor_fields(folder: Path) -> dict[str, Any]:
         "crop_size": height,
         "resample": RESAMPLE[resample],
     }
-    for name, renamed in (("mean", "image_mean"), ("std", "image_std")):
+    for name, published in (("mean", "image_mean"), ("std", "image_std")):
         value = section.get(name)
         if value is not None:
-            fields[renamed] = value if isinstance(value, list) else [value] * 3
+            fields[published] = value if isinstance(value, list) else [value] * 3
     return fields
 
 
@@ -153,16 +166,17 @@ def read_encoder_weights(folder: Path) -> dict[str, np.ndarray]:
         UserError: there are none, they cannot be read, or one has two values.
     """
     if not is_open_clip(folder):
-        return read_weights(folder)
+        return split_attention(read_weights(folder))
     file = next((folder / name for name in FILES if (folder / name).exists()), None)
     if file is None:
         raise UserError(f"{folder}: neither {WEIGHTS} nor {FILES[0]} nor {FILES[-1]} there")
     arrays: dict[str, np.ndarray] = {}
+    by_their_names = siglip_arrays if is_siglip(_section(folder, "model_cfg")) else _clip_arrays
     for name, value in read_state_dict(str(file)).items():
-        for renamed, part in _clip_arrays(name, value):
-            if renamed in arrays:
-                raise UserError(f"{file}: has {renamed} twice, once as {name}")
-            arrays[renamed] = part
+        for new_name, part in by_their_names(name, value):
+            if new_name in arrays:
+                raise UserError(f"{file}: has {new_name} twice, once as {name}")
+            arrays[new_name] = part
     return arrays
 
 
@@ -171,11 +185,7 @@ def _clip_arrays(name: str, value: np.ndarray) -> Iterator[tuple[str, np.ndarray
     if name in PROJECTIONS:
         yield PROJECTIONS[name], value.T  # of x @ p, not a Linear's
         return
-    pattern = next((pattern for pattern in NAMES if re.match(pattern, name)), None)
-    if pattern:
-        name = re.sub(f"^{pattern}", NAMES[pattern], name)
-    for part, renamed in LAYER_NAMES.items():
-        name = name.replace(part, renamed)
+    name = renamed(name, NAMES, LAYER_NAMES)
     joint = re.fullmatch(r"(.*)\.attn\.in_proj_(weight|bias)", name)
     if not joint or len(value) % 3:
         yield name, value

@@ -31,7 +31,13 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 CLIP_DEFAULTS = Defaults({"shortest_edge": 224}, 224, Image.Resampling.BICUBIC, CLIP_MEAN, CLIP_STD)
 HALF = (0.5,) * 3
 VIT_DEFAULTS = Defaults({"height": 224, "width": 224}, None, Image.Resampling.BILINEAR, HALF, HALF)
-DEFAULTS = {"CLIP": CLIP_DEFAULTS, "Bit": CLIP_DEFAULTS, "": VIT_DEFAULTS}  # by a part of its type's name
+SIGLIP_DEFAULTS = VIT_DEFAULTS._replace(resample=Image.Resampling.BICUBIC)
+DEFAULTS = {  # by a part of its type's name
+    "CLIP": CLIP_DEFAULTS,
+    "Bit": CLIP_DEFAULTS,
+    "Siglip": SIGLIP_DEFAULTS,
+    "": VIT_DEFAULTS,
+}
 
 
 def read_preprocessor(folder: Path, side: int = 0) -> dict[str, Any]:
@@ -59,6 +65,14 @@ def read_preprocessor(folder: Path, side: int = 0) -> dict[str, Any]:
     described = (_resized(transform, side) if side else transform)._asdict()
     del described["max_pixels"]  # the run's, not the encoder's
     return {"image_transform": described, **normalisation}
+
+
+def default_preprocessor(kind: str, side: int) -> dict[str, Any]:
+    """What `read_preprocessor` returns for a "vit", "clip" or "siglip" of its defaults, to `side` pixels."""
+    defaults = {"vit": VIT_DEFAULTS, "clip": CLIP_DEFAULTS, "siglip": SIGLIP_DEFAULTS}[kind]
+    described = _resized(_transform({}, defaults), side)._asdict()
+    del described["max_pixels"]
+    return {"image_transform": described, **_normalisation({}, defaults)}
 
 
 def _read_fields(folder: Path) -> tuple[Path, Any]:

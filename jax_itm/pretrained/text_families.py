@@ -1,10 +1,11 @@
-"""The families of text encoders, BERT and CLIP, and UNITER, which is a BERT that also reads regions."""
+"""The families of text encoders, BERT, CLIP and SigLIP; and UNITER, a BERT that also reads regions."""
 
 from jax_itm.pretrained.family import (
     CLIP_FIELDS,
     CLIP_LAYER,
     CLIP_UNUSED,
     LAYER_FIELDS,
+    SIGLIP_FIELDS,
     Family,
     layer_names,
     leaf_names,
@@ -116,5 +117,17 @@ CLIP_TEXT = Family(
         "positions": ("max_position_embeddings", 77),
     },
     section="text_config",
-    projection="text_projection.weight",
+    pooling="clip",
+    own={"text_projection.weight": "projection/linear/kernel"},
+)
+
+SIGLIP_TEXT = Family(
+    names=clip_text_names,
+    prefix="text_model.",
+    unused=("vision_model.", "logit_bias", *CLIP_UNUSED),
+    fields=SIGLIP_FIELDS | {"vocab": ("vocab_size", 32000), "positions": ("max_position_embeddings", 64)},
+    fixed={"causal": False},
+    section="text_config",
+    pooling="siglip",
+    own=leaf_names({"head": "projection/linear/kernel"}),
 )

@@ -1,6 +1,7 @@
 """Makes a run of published weights: a directory that `load`, `evaluate` and a training run can start from."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from jax_itm.types import Config, Params
 
 MAX_WORDS = 62  # UNITER is trained on 60 word pieces at most, and [CLS] and [SEP]
 MAX_REGIONS = 100  # .. and on 10 to 100 regions
+UNLIMITED_SCALE = 1e6  # SigLIP's scale has no limit in its training; CLIP's has 100
 CHECKED_SIZES = ("hidden", "layers")  # that a config and the weights must agree on; and `mlp`
 
 
@@ -69,13 +71,14 @@ def convert_uniter(
     return _report(published, config, workdir)
 
 
-def convert_clip(source: str, workdir: str, config: Config | None = None) -> str:
-    """Writes CLIP's two encoders with its own projections as checkpoint 0 of a run: CLIP's own scores.
+def convert_pair(kind: str, source: str, workdir: str, config: Config | None = None) -> str:
+    """Writes the two encoders of a CLIP or SigLIP with their own summaries as checkpoint 0 of a run.
 
     Args:
+        kind: "clip" or "siglip".
         source: a directory as the transformers library or open_clip saves one, or a name on the hub.
         workdir: the new run's directory.
-        config: of the run; by default InfoNCE's defaults. Its encoders are set here.
+        config: of the run; by default the defaults of its own loss. Its encoders are set here.
 
     Returns:
         What was converted and what was not, in lines.
@@ -87,16 +90,15 @@ def convert_clip(source: str, workdir: str, config: Config | None = None) -> str
     folder = find_directory(source, "source")
     description = read_description(folder)
     file = str(description_file(folder))
-    if description.get("model_type") != "clip":
-        raise UserError(f"{source}: config.json has model_type {description.get('model_type')!r}, not 'clip'")
+    if description.get("model_type") != kind:
+        raise UserError(
+            f"{source}: config.json has model_type {description.get('model_type')!r}, not {kind!r}"
+        )
     positions = read_architecture("text", description, file)["positions"]
-    dim = description.get("projection_dim", 512)
-    if type(dim) is not int or not 1 <= dim <= 2**16:
-        raise UserError(f"{file}: has projection_dim {dim!r}, must be whole, 1 to {2**16:,}")
-    run: Config = config or _clip_default(positions)
+    run: Config = config or _pair_default(kind, positions)
     for side in ("image", "text"):
-        run[side].update({"name": "pretrained", "path": source, "pooling": "clip"})
-    run.dim = dim
+        run[side].update({"name": "pretrained", "path": source, "pooling": kind})
+    run.dim = _embedding_size(description, file)
     run.data.modality = "pixels"
     run.start = ""
     config_lib.check(run)
@@ -109,17 +111,34 @@ def convert_clip(source: str, workdir: str, config: Config | None = None) -> str
     image = facts.image_architecture
     text = facts.text_architecture
     line = (
-        f"clip in {workdir}: {image.layers} layers of {image.width} over patches of {image.patch},"
+        f"{kind} in {workdir}: {image.layers} layers of {image.width} over patches of {image.patch},"
         f" {text.layers} of {text.width} over {text.vocab:,} words, embeddings of {run.dim}"
     )
     return "\n  ".join([line, *encoders.notes])
 
 
-def _clip_default(positions: int) -> Config:
-    config = config_lib.default("info_nce")
-    config.name = "clip"
+def _pair_default(kind: str, positions: int) -> Config:
+    """The defaults of the loss that the pair was trained with."""
+    config = config_lib.default({"clip": "info_nce", "siglip": "sigmoid"}[kind])
+    config.name = kind
     config.data.max_words = positions
+    if kind == "siglip":
+        config.losses.sigmoid.max_scale = UNLIMITED_SCALE
     return config
+
+
+def _embedding_size(description: Mapping[str, Any], file: str) -> int:
+    """Of a pair's embeddings: CLIP's `projection_dim`, SigLIP's `projection_size` or its texts' width."""
+    if description["model_type"] == "clip":
+        name = "projection_dim"
+        size = description.get(name, 512)
+    else:
+        text = description.get("text_config", {})
+        name = "projection_size"
+        size = text.get(name) or text.get("hidden_size", 768)
+    if type(size) is not int or not 1 <= size <= 2**16:
+        raise UserError(f"{file}: has {name} {size!r}, must be whole, 1 to {2**16:,}")
+    return size
 
 
 def _check_new(workdir: str) -> None:

@@ -6,35 +6,29 @@ own pretraining was started; the regions' parts and the score's head keep their 
 `config.image.path` and `config.text.path` give pretrained encoders the parameters of their backbones.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 from flax.traverse_util import flatten_dict
-from ml_collections import ConfigDict
 
 from jax_itm.checkpoint.checkpoints import has_checkpoint
 from jax_itm.config import Facts
 from jax_itm.data.sources.raw import read_table
 from jax_itm.data.tokenizer import Tokenizer
-from jax_itm.errors import UserError, listed
+from jax_itm.errors import UserError
 from jax_itm.inference.matcher import load
 from jax_itm.inference.token_cache import SIDES
+from jax_itm.methods import merge_adapters
 from jax_itm.methods.example import example_batch
 from jax_itm.models import build
-from jax_itm.pretrained import hf
-from jax_itm.pretrained.files import DESCRIPTION, find_directory, read_weights
+from jax_itm.pretrained.files import DESCRIPTION, read_weights
 from jax_itm.pretrained.hf_families import FAMILIES
 from jax_itm.pretrained.mapper import Weights, map_weights, unused_weights
-from jax_itm.pretrained.open_clip import description_file, read_description, read_encoder_weights
-from jax_itm.pretrained.preprocessor import read_preprocessor
+from jax_itm.train.encoder_start import abstract_params, read_encoders, unused_note
 from jax_itm.train.start_rules import Source
-from jax_itm.types import Architecture, Config
+from jax_itm.types import Config
 
-LOGIT_SCALE = "logit_scale"  # the logarithm of the factor of CLIP's scores
 BERT_FILES = (DESCRIPTION, "vocab.txt")  # of a BERT directory
 
 
@@ -48,7 +42,7 @@ def read_source(config: Config, facts: Facts = Facts()) -> Source | None:  # noq
             encoder that is missing, unknown or damaged.
     """
     if not config.start:
-        return _read_encoders(config, facts)
+        return read_encoders(config, facts)
     if has_checkpoint(config.start):
         return _read_run(config, facts)
     return _read_bert(config, facts)
@@ -62,7 +56,7 @@ def _read_run(config: Config, facts: Facts) -> Source:
         if config[side].name == "pretrained" and theirs != "pretrained":
             raise UserError(f"{name}: its {side} encoder is {theirs!r}, but config.{side}.name='pretrained'")
     facts = run.facts._replace(region_dim=facts.region_dim, data=facts.data)
-    params = flatten_dict(run.params, sep="/")
+    params = flatten_dict(merge_adapters(run.params, run.config), sep="/")
     if "matcher" in config and "head" in run.config:
         return Source(name, _encoders_of(config, run.config, params), False, run.tokenizer, facts)
     return Source(name, params, True, run.tokenizer, facts)
@@ -99,13 +93,13 @@ def _read_bert(config: Config, facts: Facts) -> Source:
     _check_bert_sizes(read_table(folder / DESCRIPTION), config.uniter, name)
     tokenizer = Tokenizer.from_vocab_folder(folder)
     facts = facts._replace(vocab=len(tokenizer))
-    shapes = _abstract_params(build.uniter(config, facts), example_batch(config, facts))
+    shapes = abstract_params(build.uniter(config, facts), example_batch(config, facts))
     weights = Weights(read_weights(folder), str(folder))
     family = FAMILIES["pair"]["bert"]
     arch = {"layers": config.uniter.layers}
     params = map_weights(family, arch, weights, shapes)
     unused = unused_weights(family, arch, weights.arrays)
-    return Source(name, params, False, tokenizer, facts, _unused_note(folder, unused))
+    return Source(name, params, False, tokenizer, facts, unused_note(folder, unused))
 
 
 def _check_bert_sizes(description: Mapping[str, Any], options: Config, name: str) -> None:
@@ -124,97 +118,3 @@ def _check_bert_sizes(description: Mapping[str, Any], options: Config, name: str
     layers = description.get("num_hidden_layers", 0)
     if type(layers) is not int or layers < options.layers:
         raise UserError(f"config.uniter.layers={options.layers}: {name} has {layers!r}")
-
-
-# -- pretrained encoders ------------------------------------------------------------------------------------
-
-
-def _read_encoders(config: Config, facts: Facts) -> Source | None:
-    sides = [side for side in SIDES if config[side].name == "pretrained"]
-    if not sides:
-        return None
-    folders = {side: find_directory(config[side].path, f"config.{side}.path") for side in sides}
-    architectures = {side: _read_architecture(config, side, folder) for side, folder in folders.items()}
-    facts = facts._replace(**{f"{side}_architecture": arch for side, arch in architectures.items()})
-    tokenizer = None
-    if "text" in folders:
-        tokenizer = _encoder_tokenizer(config, facts, folders["text"])
-        facts = facts._replace(vocab=len(tokenizer))
-    weights = {folder: Weights(read_encoder_weights(folder), str(folder)) for folder in set(folders.values())}
-    params = {}
-    unused = {folder: list(read.arrays) for folder, read in weights.items()}
-    for side, folder in folders.items():
-        arch = architectures[side]
-        inputs = example_batch(config, facts)[side]
-        shapes = _abstract_params(build.encoder(config, facts, side), inputs)
-        own = config[side].pooling == "clip"
-        family = hf.encoder_family(side, arch, own, str(folder))
-        encoder = map_weights(family, arch, weights[folder], shapes)
-        params |= {f"{side}/{path}": value for path, value in encoder.items()}
-        unused[folder] = unused_weights(family, arch, unused[folder])
-    notes: tuple[str, ...] = ()
-    if _is_one_clip(config, folders) and LOGIT_SCALE in weights[folders["text"]].arrays:
-        scale, note = _clip_scale(config, weights[folders["text"]])
-        params["loss/info_nce/log_scale"] = scale
-        unused[folders["text"]].remove(LOGIT_SCALE)
-        notes = (note,)
-    for folder, left in unused.items():
-        notes += _unused_note(folder, left)
-    name = ", ".join(f"config.{side}.path={config[side].path}" for side in sides)
-    return Source(name, params, False, tokenizer, facts, notes)
-
-
-def _is_one_clip(config: Config, folders: Mapping[str, Path]) -> bool:
-    """Whether a run is a published CLIP, both encoders with their projections, and learns a temperature."""
-    term = config.losses.get("info_nce")
-    both = all(config[side].pooling == "clip" for side in SIDES) and len(folders) == len(SIDES)
-    same = len(set(folders.values())) == 1
-    return both and same and bool(term and term.weight and term.learn_temperature)
-
-
-def _clip_scale(config: Config, weights: Weights) -> tuple[np.ndarray, str]:
-    """The logarithm of CLIP's published scale, within the run's limit, and a line that says so.
-
-    Raises:
-        UserError: it is not one finite number.
-    """
-    published = np.asarray(weights.arrays[LOGIT_SCALE], np.float32)
-    if published.size != 1 or not np.isfinite(published).all():
-        raise UserError(f"{weights.source}: {LOGIT_SCALE} is not one finite number")
-    limit = math.log(config.losses.info_nce.max_scale)
-    scale = np.asarray(np.minimum(published.reshape(()), limit), np.float32)
-    note = (
-        f"{weights.source}: scores start at its own scale, x{math.exp(scale):.4g}, not at"
-        " config.losses.info_nce.temperature"
-    )
-    return scale, note
-
-
-def _unused_note(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
-    return (f"{folder}: not used: {listed(names)}",) if names else ()
-
-
-def _read_architecture(config: Config, side: str, folder: Path) -> Architecture:
-    """The architecture of a directory's encoder, and of images how they are brought to its size."""
-    arch = hf.read_architecture(side, read_description(folder), str(description_file(folder)))
-    if side == "image":
-        arch |= read_preprocessor(folder, config.image.size)
-    return ConfigDict(arch).lock()
-
-
-def _encoder_tokenizer(config: Config, facts: Facts, folder: Path) -> Tokenizer:
-    tokenizer = Tokenizer.from_folder(folder)
-    arch = facts.text_architecture
-    if len(tokenizer) > arch.vocab:
-        raise UserError(f"{folder}: a tokenizer of {len(tokenizer):,} ids, but {arch.vocab:,} words")
-    if config.data.max_words > arch.positions:
-        raise UserError(
-            f"config.data.max_words={config.data.max_words}: {folder} has {arch.positions} positions"
-        )
-    return tokenizer
-
-
-def _abstract_params(module: Any, inputs: Any) -> Mapping[str, Any]:
-    """The shapes and types of a module's parameters, by path."""
-    shapes: Any = jax.eval_shape(module.init, jax.random.key(0), inputs)["params"]
-    return flatten_dict(shapes, sep="/")

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from tensorboardX import SummaryWriter
 
 from jax_itm.storage import AppendableFolder
-from jax_itm.types import Batch
+from jax_itm.train.wandb_log import open_wandb
+from jax_itm.types import Batch, Config
 
 LINE_SECONDS = 10.0  # between progress lines if the output is no terminal
 
@@ -23,10 +24,17 @@ class Logger:
     """Writes the scalars of training and validation, on the main process only.
 
     A resumed run appends to the same files. Lines after `first_step` are dropped first, because those steps
-    are repeated.
+    are repeated. A `config` may also ask for a record at Weights & Biases (`config.log`).
     """
 
-    def __init__(self, workdir: str, total_steps: int, first_step: int = 0, is_main: bool = True):
+    def __init__(
+        self,
+        workdir: str,
+        total_steps: int,
+        first_step: int = 0,
+        is_main: bool = True,
+        config: Config | None = None,
+    ):
         self.total_steps = total_steps
         self.is_main = is_main
         self._start = time.monotonic()
@@ -51,6 +59,7 @@ class Logger:
         path = self._files.fetch("metrics.jsonl")
         _drop_lines_after(path, first_step)
         self._jsonl = path.open("a")
+        self._wandb = open_wandb(config, self._files.path)
         self._tensorboard = SummaryWriter(str(self._files.path / "tensorboard"), purge_step=first_step + 1)
 
     def __enter__(self) -> "Logger":
@@ -62,6 +71,8 @@ class Logger:
         if self.is_main:
             self._jsonl.close()
             self._tensorboard.close()
+            if self._wandb:
+                self._wandb.close()
             self._files.sync()
 
     def train(self, step: int, scalars: dict[str, float]) -> None:
@@ -98,6 +109,8 @@ class Logger:
         values = {f"{prefix}/{name}": float(value) for name, value in scalars.items()}
         for name, value in values.items():
             self._tensorboard.add_scalar(name, value, step)
+        if self._wandb:
+            self._wandb.write(step, values)
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._jsonl.write(json.dumps({"step": step} | finite) + "\n")
         self._jsonl.flush()

@@ -109,7 +109,7 @@ def loop(run: Run, workdir: str, stop_signal: StopSignal) -> int:
     alarm = CollapseAlarm(triplet_margin(config))
     outcome: DeviceOutcome | None = None
     stopped_by = 0
-    with closing(batches), Logger(workdir, run.total_steps, first, is_main=is_main_process()) as log:
+    with closing(batches), Logger(workdir, run.total_steps, first, is_main_process(), config) as log:
         announce(run, log)
         for step in range(first, run.total_steps + 1):  # one extra turn: evaluates and saves the last state
             heartbeat()

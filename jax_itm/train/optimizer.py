@@ -15,9 +15,8 @@ import optax
 from jax_itm.checkpoint.state import split_stats
 from jax_itm.durations import steps_of
 from jax_itm.errors import UserError
+from jax_itm.train.layer_groups import layer_factors, locked_paths
 from jax_itm.types import Array, Config, Params, PyTree
-
-BACKBONE = "backbone"  # the submodule of an encoder that holds a pretrained model, in parameter paths
 
 
 def paths(params: Params) -> PyTree:
@@ -129,7 +128,13 @@ def build(
     to_steps = lambda duration: steps_of(duration, config.batch_size, epoch_examples)
     learning_rate = schedule(options, total_steps, to_steps)
     decayed = matching(trainable, options.decay_on, "config.optimizer.decay_on")
-    factors = _lr_factors(trainable, options.lr_factors)
+    names = paths(trainable)
+    by_layer = layer_factors(config, jax.tree.leaves(names))
+    factors = jax.tree.map(
+        lambda factor, name: factor * by_layer.get(name, 1.0),
+        _lr_factors(trainable, options.lr_factors),
+        names,
+    )
     adam = {"adamw": optax.adamw, "bert_adam": bert_adam}[options.name](
         learning_rate,
         *options.betas,
@@ -141,17 +146,11 @@ def build(
         lambda updates, _: jax.tree.map(lambda u, factor: u * factor, updates, _mask_like(factors, updates))
     )
     clip = [optax.clip_by_global_norm(options.clip)] if options.clip else []
-    frozen = matching(trainable, (*options.freeze, *_frozen_encoders(config)), "config.optimizer.freeze")
-    labels = jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", frozen)
+    frozen = matching(trainable, options.freeze, "config.optimizer.freeze")
+    locked = locked_paths(config, jax.tree.leaves(names))
+    labels = jax.tree.map(lambda x, name: "frozen" if x or name in locked else "trained", frozen, names)
     trained = optax.chain(*clip, adam, scaled)
     return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, labels), learning_rate
-
-
-def _frozen_encoders(config: Config) -> tuple[str, ...]:
-    """The patterns of the encoders, or of their backbones, that the config freezes."""
-    if "matcher" in config and config.matcher.frozen:
-        return ("^image/", "^text/")
-    return tuple(f"^{side}/{BACKBONE}/" for side in ("image", "text") if config[side].frozen)
 
 
 def _lr_factors(params: Params, rules: tuple[tuple[str, float], ...]) -> PyTree:

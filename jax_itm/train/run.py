@@ -24,9 +24,11 @@ from jax_itm.evaluation.evaluate import check_fits, split_folds
 from jax_itm.inference.matcher import Matcher
 from jax_itm.inference.token_cache import attach_tokens
 from jax_itm.methods import Method, example_batch
+from jax_itm.pretrained.architectures import with_vocabulary
 from jax_itm.train.init_from import read_source
 from jax_itm.train.optimizer import build as build_optimizer
 from jax_itm.train.start_rules import start_from
+from jax_itm.train.word_vectors import start_word_table
 from jax_itm.types import Config
 
 FITTED = 1_000_000  # captions of each split that a tokenizer is fitted on, the first: memory does not grow
@@ -212,12 +214,19 @@ def init(config: Config, mesh: Mesh, data: Data) -> Start:
         captions = [caption for split in splits for caption in split.first_captions(FITTED)]
         tokenizer = Tokenizer.fit(captions, options.tokenizer, options.min_count, options.vocab_size)
     facts = (source.facts if source else data.facts)._replace(vocab=len(tokenizer))
+    if config.text.arch and not config.start:
+        arch = with_vocabulary(facts.text_architecture, len(tokenizer))
+        facts = facts._replace(text_architecture=arch)
     model = build_model(config, facts, tokenizer, mesh, data.epoch_examples)
     params = jax.jit(model.method.init)(jax.random.key(config.seed), example_batch(config, facts))
+    notes = source.notes if source else ()
     if source:
         params = start_from(params, source)
+    if config.text.vectors and not config.start:
+        params, note = start_word_table(params, tokenizer, config.text.vectors)
+        notes = (*notes, note)
     state = init_state(params, model.optimizer, config.ema > 0, mesh, config.fsdp)
-    return Start(model, state, source.notes if source else ())
+    return Start(model, state, notes)
 
 
 def restore(config: Config, workdir: str, mesh: Mesh, data: Data, accept_new_data: bool) -> Start:

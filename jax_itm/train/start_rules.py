@@ -9,6 +9,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax_itm.config import Facts
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
+from jax_itm.models.lora import ADAPTERS
 from jax_itm.types import Array, Params
 
 
@@ -70,6 +71,10 @@ def _is_longer_table(leaf: Leaf) -> bool:
     return is_table and leaf.random is not None and leaf.source is not None
 
 
+def _is_adapter(leaf: Leaf) -> bool:
+    return f"/{ADAPTERS}/" in leaf.path
+
+
 # The first rule that applies decides; a parameter without one must have the same shape on both sides.
 RULES = (
     # Pretraining's head for words is of no use to a run that masks none, and new to one that starts to.
@@ -81,6 +86,8 @@ RULES = (
         lambda leaf: leaf.is_new_layer and _is_residual_output(leaf), lambda leaf: jnp.zeros_like(leaf.random)
     ),
     Rule(lambda leaf: leaf.is_new_layer, lambda leaf: leaf.random),
+    # LoRA's adapters are new: those of the run that is started from are merged into its kernels.
+    Rule(lambda leaf: _is_adapter(leaf) and leaf.source is None, lambda leaf: leaf.random),
     # What is no run gives some parameters; the others keep their random values.
     Rule(lambda leaf: not leaf.is_run and leaf.source is None, lambda leaf: leaf.random),
     # A position table that is longer than the model's loses its end.

@@ -83,7 +83,7 @@ def test_what_cannot_be_imported_is_one_line(folder, imports, message):
 
 def test_a_saved_run_is_read_where_another_term_is_registered():
     from jax_itm.config import default, from_json, to_json
-    from jax_itm.config.fields import weight
+    from jax_itm.config.field import weight
     from jax_itm.config.loss_fields import LOSSES
 
     saved = to_json(default("info_nce"))

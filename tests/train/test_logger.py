@@ -1,9 +1,13 @@
 """Files that survive a resume, null for NaN, the pace of steps, and an alarm that rings once."""
 
 import json
+import sys
 
 import numpy as np
+import pytest
 
+from jax_itm.config.load import default
+from jax_itm.errors import UserError
 from jax_itm.train import logger
 from jax_itm.train.logger import Clock, CollapseAlarm, Logger
 
@@ -47,6 +51,75 @@ def test_tensorboard_holds_the_scalars(tmp_path):
             values[value.tag] = value.simple_value
         at += size + 16
     assert values["train/loss"] == 3.5 and values["train/weighted/triplet"] == 2
+
+
+def offline(**fields):
+    config = default("vsepp")
+    config.name = "tiny"
+    config.log.update({"wandb": "project", "wandb_mode": "offline", **fields})
+    return config
+
+
+def leveldb_records(data: bytes):
+    """The records of a .wandb file: a header of 7 bytes, then LevelDB's log in blocks of 32 KiB."""
+    at, record = 7, b""
+    while at + 7 <= len(data):
+        if 32768 - at % 32768 < 7:  # a block's end holds no header
+            at += 32768 - at % 32768
+        size, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        record += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # all of a record, or its last part
+            yield record
+            record = b""
+
+
+def test_weights_and_biases_keeps_the_scalars_offline(tmp_path):
+    """Read back from its record, the run's directory alone; a resumed run has the same id."""
+    wandb = pytest.importorskip("wandb", reason="pip install wandb")
+    from wandb.proto import wandb_internal_pb2
+
+    for first in (0, 2):
+        with Logger(str(tmp_path), 4, first, config=offline()) as log:
+            log.train(first + 1, scalars(3.5 + first))
+            log.evaluation(first + 2, {"rsum": 300.0, "i2t/r1": 40.0, "t2i/r1": 30.0})
+    assert wandb.run is None  # both are finished
+    files = sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    own_id = (tmp_path / "wandb_id").read_text()
+    assert files and {file.stem for file in files} == {f"run-{own_id}"}
+    history = {}
+    for file in files:
+        for data in leveldb_records(file.read_bytes()):
+            record = wandb_internal_pb2.Record.FromString(data)
+            items = record.history.item
+            row = {x.key or "/".join(x.nested_key): json.loads(x.value_json) for x in items}
+            history.setdefault(row.get("_step"), {}).update(row)
+    assert history[1]["train/loss"] == 3.5 and history[2]["val/rsum"] == 300
+    config = offline()
+    config.log.wandb = ""
+    (tmp_path / "none").mkdir()
+    with Logger(str(tmp_path / "none"), 4, config=config) as log:
+        log.train(1, scalars(1.0))
+    assert not (tmp_path / "none" / "wandb").exists()
+
+
+def test_weights_and_biases_that_is_missing_or_refuses_is_said(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb", reason="pip install wandb")
+
+    def refuse(**_):
+        raise ValueError("no API key\nat all")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wandb, "init", refuse)
+        with pytest.raises(
+            UserError, match=r"config\.log\.wandb=project: no API key at all; log in by"
+        ) as error:
+            Logger(str(tmp_path), 4, config=offline(wandb_mode="online"))
+        assert "\n" not in str(error.value)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "wandb", None)
+        with pytest.raises(UserError, match=r"needs the package wandb \(pip install -e \.\[wandb\]\)"):
+            Logger(str(tmp_path), 4, config=offline())
 
 
 def test_a_value_that_is_not_finite_is_null(tmp_path):
