@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jax_itm.inference.matcher import Matcher
 
+PARTIAL = ".partial"  # at the end of the folder's name until it is complete
 HELP = "write a run as files that need no jax_itm"
 
 
@@ -20,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=tuple(FORMATS),
         default="stablehlo",
-        help="stablehlo: programs for CPU, CUDA and TPU with weights beside them (default)",
+        help="stablehlo: programs for CPU, CUDA and TPU with weights beside them (default); huggingface: the"
+        " encoders as the transformers library loads them",
     )
 
 
@@ -31,12 +33,16 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     folder = check_new(args.out)
     matcher = jax_itm.load(args.workdir)
-    partial = folder.with_name(folder.name + ".partial")
+    partial = folder.with_name(folder.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    FORMATS[args.format](matcher, partial)
+    try:
+        FORMATS[args.format](matcher, partial)
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
     partial.rename(folder)
-    for file in sorted(folder.iterdir()):
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(f"{file.stat().st_size:>12,}  {file}")
     return 0
 
@@ -47,5 +53,18 @@ def _stablehlo(matcher: "Matcher", folder: Path) -> None:
     write_stablehlo(matcher, folder)
 
 
+def _huggingface(matcher: "Matcher", folder: Path) -> None:
+    from jax_itm.methods import merge_adapters
+    from jax_itm.pretrained.export_hf import TrainedRun, export_huggingface
+
+    params = merge_adapters(matcher.params, matcher.config)
+    run = TrainedRun(matcher.config, matcher.facts, params, matcher.tokenizer)
+    for note in export_huggingface(run, str(folder)):
+        print(note.replace(str(folder), str(folder).removesuffix(PARTIAL)))
+
+
 # What --format takes: each writes a restored run into an empty folder.
-FORMATS: Mapping[str, Callable[["Matcher", Path], None]] = {"stablehlo": _stablehlo}
+FORMATS: Mapping[str, Callable[["Matcher", Path], None]] = {
+    "stablehlo": _stablehlo,
+    "huggingface": _huggingface,
+}

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import jax_itm
+from jax_itm.cli.main import main
 from jax_itm.config import Facts
 from jax_itm.config.load import default
 from jax_itm.data.tokenizer import Tokenizer
@@ -19,6 +20,7 @@ from jax_itm.pretrained.preprocessor import read_preprocessor
 from jax_itm.train.convert import convert_pair
 from jax_itm.train.init_from import read_source
 from jax_itm.train.start_rules import start_from
+from tests.helpers.errors import says
 from tests.helpers.golden_encoders import clip_files, golden, written
 
 LOOK = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "size": {"height": 32, "width": 32}}
@@ -73,6 +75,20 @@ def test_a_pair_comes_back_as_it_was(tmp_path, name):
     np.testing.assert_allclose(again.encode_images(actual["pixels_0"]), actual["image_0"], atol=1e-4)
     with pytest.raises(UserError, match="is not an empty directory; name a new one"):
         export_huggingface(trained(matcher), str(out))
+
+
+def test_as_a_user_types_it(tmp_path, capsys):
+    actual = written("clip", tmp_path / "published")
+    clip_files(actual, tmp_path / "published", "tokenizer.json")
+    look_at(tmp_path / "published", "Siglip")
+    convert_pair("clip", str(tmp_path / "published"), str(tmp_path / "run"))
+    command = ["export", "--workdir", str(tmp_path / "run"), "--format", "huggingface", "--out"]
+    assert main([*command, str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert f"{tmp_path / 'out'}: a clip for transformers.CLIPModel" in shown and ".partial" not in shown
+    assert f"{tmp_path / 'out'}/model.safetensors" in shown
+    same_weights(tmp_path / "out", recorded("clip"))
+    says(capsys, main([*command, str(tmp_path / "out")]), "exists already; name a new folder")
 
 
 def started(config) -> TrainedRun:
