@@ -80,7 +80,10 @@ GRU = {
     "bias_ih_l0_reverse": "backward/input/bias",
     "bias_hh_l0_reverse": "backward/recurrent_bias",
 }
-GPO = {f"gru.{name}": f"gru/{path}" for name, path in GRU.items()} | {"linear.weight": "score/kernel"}
+GPO = {f"gru.{name}": f"gru/{path}" for name, path in GRU.items()} | {
+    "linear.weight": "score/kernel",
+    "slope": "slope",
+}
 VSE = {
     "words.weight": "text/words/embedding",
     **{f"gru.{name}": f"text/gru/{path}" for name, path in GRU.items()},

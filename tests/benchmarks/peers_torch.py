@@ -56,6 +56,7 @@ class Gpo(nn.Module):
         self.size = size
         self.gru = nn.GRU(size, size, batch_first=True, bidirectional=True)
         self.linear = nn.Linear(size, 1, bias=False)
+        self.slope = nn.Parameter(torch.zeros(()))  # ours; the authors' has none
 
     def forward(self, features, lengths):
         longest = int(lengths.max())
@@ -65,7 +66,9 @@ class Gpo(nn.Module):
         codes = torch.stack([angle.sin(), angle.cos()], -1).reshape(1, longest, self.size)
         mask = (torch.arange(longest) < lengths[:, None])[..., None]
         codes = codes.repeat(len(lengths), 1, 1).masked_fill(~mask, 0)
-        scores = self.linear(both_ways(self.gru, codes, lengths)).masked_fill(~mask, -10_000)
+        scores = self.linear(both_ways(self.gru, codes, lengths))
+        scores = scores - 0.1 * self.slope * torch.arange(longest)[:, None]
+        scores = scores.masked_fill(~mask, -10_000)
         features = features[:, :longest].masked_fill(~mask, -10_000)
         features = features.sort(dim=1, descending=True)[0].masked_fill(~mask, 0)
         return (features * softmax(scores / 0.1, 1)).sum(1)

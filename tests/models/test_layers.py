@@ -86,15 +86,31 @@ def test_mean_and_max_see_true_tokens_alone():
         np.testing.assert_allclose(max_pool(X, MASK)[b], seen.max(axis=0), rtol=1e-5)
 
 
+def stirred_gpo():
+    """Parameters of a GPO that has learnt something."""
+    params = Gpo().init(jax.random.key(1), X, MASK)["params"]
+    kernel = jax.random.normal(jax.random.key(2), params["score"]["kernel"].shape)
+    return {**params, "score": {"kernel": 0.2 * kernel}, "slope": jnp.float32(-0.1)}
+
+
+def test_gpo_starts_with_the_largest_values():
+    params = Gpo().init(jax.random.key(1), X, MASK)["params"]
+    actual = Gpo().apply({"params": params}, X, MASK)
+    for b, count in enumerate(COUNTS):
+        weights = np.exp(-0.3 * np.arange(count))
+        ordered = -np.sort(-np.asarray(X[b])[np.asarray(MASK[b])], axis=0)
+        np.testing.assert_allclose(actual[b], weights / weights.sum() @ ordered, rtol=1e-4, atol=1e-5)
+
+
 def test_gpo_weighs_each_dimensions_sorted_features():
     gpo = Gpo()
-    params = gpo.init(jax.random.key(1), X, MASK)["params"]
+    params = stirred_gpo()
     actual = gpo.apply({"params": params}, X, MASK)
     forward, backward = params["gru"]["forward"], params["gru"]["backward"]
     for b, count in enumerate(COUNTS):
         codes, real = np.asarray(sinusoidal(N, 32)), np.arange(N) < count
         hidden = (loop_gru(forward, codes, real, False) + loop_gru(backward, codes, real, True)) / 2
-        logits = (hidden @ np.asarray(params["score"]["kernel"]))[:count, 0] / 0.1
+        logits = (hidden @ np.asarray(params["score"]["kernel"]))[:count, 0] / 0.1 + 0.1 * np.arange(count)
         weights = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         seen = np.asarray(X[b])[np.asarray(MASK[b])]
         expected = weights @ -np.sort(-seen, axis=0)
@@ -103,7 +119,7 @@ def test_gpo_weighs_each_dimensions_sorted_features():
 
 def test_gpo_does_not_care_for_order_or_padding():
     gpo = Gpo()
-    params = gpo.init(jax.random.key(1), X, MASK)
+    params = {"params": stirred_gpo()}
     actual = gpo.apply(params, X, MASK)
     order = np.random.default_rng(0).permutation(N)
     np.testing.assert_allclose(gpo.apply(params, X[:, order], MASK[:, order]), actual, rtol=1e-5)
