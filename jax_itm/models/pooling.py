@@ -12,7 +12,7 @@ from jax_itm.models.recurrent import BiGru
 from jax_itm.platforms import is_cpu, is_one_cpu
 from jax_itm.types import Array, Bool, Float, Int
 
-START_SLOPE = 0.3  # of GPO's logits over the ranks: weights of 0.26, 0.19, 0.14, ..
+RANK_SLOPE = 0.3  # of GPO's logits over the ranks: it starts with weights of 0.26, 0.19, 0.14, ..
 
 
 def max_pool(x: Float[Array, "b n d"], mask: Bool[Array, "b n"]) -> Float[Array, "b d"]:
@@ -145,9 +145,9 @@ class Gpo(nn.Module):
     dimension in descending order. There is one weight vector for each number of true tokens, which all
     dimensions share: docs/methods/dias.md, equation (4).
 
-    We depart in the start. The BiGRU adds nothing at first, and each rank weighs exp(-0.3) of the one before,
-    by a learnt slope. As released, random numbers divided by the temperature decide which ranks count, some
-    of them low ones, and runs differ by where they start (BENCHMARKS.md).
+    We depart in the start: the BiGRU adds nothing at first, and each rank weighs exp(-0.3) of the one before.
+    As released, random numbers divided by the temperature decide which ranks count, some of them low ones,
+    and runs differ by where they start (BENCHMARKS.md).
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -171,9 +171,8 @@ class Gpo(nn.Module):
         has_rank = jnp.arange(1, n + 1)[:, None] > jnp.arange(n)[None, :]  # row k: for k + 1 true tokens
         codes = jnp.broadcast_to(sinusoidal(n, self.size), (n, n, self.size))
         score = nn.Dense(1, use_bias=False, kernel_init=nn.initializers.zeros, name="score")
-        slope = self.param("slope", nn.initializers.constant(START_SLOPE), ())
         logits = score(BiGru(self.size, name="gru")(codes, has_rank))[..., 0] / self.temperature
-        logits = logits - slope * jnp.arange(n)
+        logits = logits - RANK_SLOPE * jnp.arange(n)
         table = nn.softmax(jnp.where(has_rank, logits, NEG_INF), axis=1)
         return pool_by_rank(x, mask, table[jnp.maximum(jnp.sum(mask, axis=1), 1) - 1])
 

@@ -82,7 +82,6 @@ GRU = {
 }
 GPO = {f"gru.{name}": f"gru/{path}" for name, path in GRU.items()} | {
     "linear.weight": "score/kernel",
-    "slope": "slope",
 }
 VSE = {
     "words.weight": "text/words/embedding",

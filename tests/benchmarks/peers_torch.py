@@ -56,7 +56,6 @@ class Gpo(nn.Module):
         self.size = size
         self.gru = nn.GRU(size, size, batch_first=True, bidirectional=True)
         self.linear = nn.Linear(size, 1, bias=False)
-        self.slope = nn.Parameter(torch.zeros(()))  # ours; the authors' has none
 
     def forward(self, features, lengths):
         longest = int(lengths.max())
@@ -67,7 +66,7 @@ class Gpo(nn.Module):
         mask = (torch.arange(longest) < lengths[:, None])[..., None]
         codes = codes.repeat(len(lengths), 1, 1).masked_fill(~mask, 0)
         scores = self.linear(both_ways(self.gru, codes, lengths))
-        scores = scores - 0.1 * self.slope * torch.arange(longest)[:, None]
+        scores = scores - 0.03 * torch.arange(longest)[:, None]  # ours; the authors' has none
         scores = scores.masked_fill(~mask, -10_000)
         features = features[:, :longest].masked_fill(~mask, -10_000)
         features = features.sort(dim=1, descending=True)[0].masked_fill(~mask, 0)

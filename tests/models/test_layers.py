@@ -90,7 +90,7 @@ def stirred_gpo():
     """Parameters of a GPO that has learnt something."""
     params = Gpo().init(jax.random.key(1), X, MASK)["params"]
     kernel = jax.random.normal(jax.random.key(2), params["score"]["kernel"].shape)
-    return {**params, "score": {"kernel": 0.2 * kernel}, "slope": jnp.float32(-0.1)}
+    return {**params, "score": {"kernel": 0.2 * kernel}}
 
 
 def test_gpo_starts_with_the_largest_values():
@@ -110,7 +110,7 @@ def test_gpo_weighs_each_dimensions_sorted_features():
     for b, count in enumerate(COUNTS):
         codes, real = np.asarray(sinusoidal(N, 32)), np.arange(N) < count
         hidden = (loop_gru(forward, codes, real, False) + loop_gru(backward, codes, real, True)) / 2
-        logits = (hidden @ np.asarray(params["score"]["kernel"]))[:count, 0] / 0.1 + 0.1 * np.arange(count)
+        logits = (hidden @ np.asarray(params["score"]["kernel"]))[:count, 0] / 0.1 - 0.3 * np.arange(count)
         weights = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         seen = np.asarray(X[b])[np.asarray(MASK[b])]
         expected = weights @ -np.sort(-seen, axis=0)
