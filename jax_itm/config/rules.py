@@ -268,8 +268,6 @@ def _check_cross_encoder(config: Config) -> None:
 def _check_token_matcher(config: Config) -> None:
     if config.losses.masked_lm.weight:
         raise UserError("config.losses.masked_lm.weight: needs UNITER, whose words can be hidden")
-    if config.matcher.frozen and not config.start:
-        raise UserError("config.start: name the dual encoder's run whose tokens the matcher takes")
     if config.image.norm != "none":
         raise UserError("config.image.norm: a matcher takes encoders without batch normalisation")
     for side in SIDES:

@@ -140,7 +140,7 @@ class PreparedByTfds:
             self._metadata["max_regions"][split],
             Path(self._builder.data_path),
             int(self._builder.info.splits[split].num_bytes),
-            tuple(number for image in numbers for number in image),
+            [number for image in numbers for number in image],
         )
         examples = self._builder.as_data_source(split).data_source
         return Split(facts, modality, examples, self._metadata["captions"][split])

@@ -3,7 +3,7 @@
 import copy
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -38,7 +38,7 @@ class SplitFacts(NamedTuple):
     max_regions: int
     path: Path
     num_bytes: int
-    source_ids: tuple[int, ...] = ()
+    source_ids: Sequence[int] = ()
 
 
 class Split:

@@ -41,6 +41,8 @@ def read_source(config: Config, facts: Facts = Facts()) -> Source | None:  # noq
         UserError: neither a run nor a BERT directory, a BERT of other sizes than the model's, or a pretrained
             encoder that is missing, unknown or damaged.
     """
+    if not config.start and "matcher" in config and config.matcher.frozen:
+        raise UserError("config.start: name the dual encoder's run whose tokens the matcher takes")
     if not config.start:
         return read_encoders(config, facts)
     if has_checkpoint(config.start):

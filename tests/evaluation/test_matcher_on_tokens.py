@@ -97,5 +97,6 @@ def test_what_does_not_fit(place, capsys):
     says(capsys, status, "config.dim=8: config.start=", "has 16")
     status = train(place, "matcher", start, "--config.text.name=bigru", workdir="none")
     says(capsys, status, "config.text.name='bigru': config.start=", "has 'bow'")
+    says(capsys, train(place, "matcher", workdir="none"), "config.start: name the dual encoder's run")
     status = train(place, "matcher", start, "--config.mining.neighbours=none.npz", workdir="none")
     says(capsys, status, "config.mining.neighbours=none.npz: no such file")

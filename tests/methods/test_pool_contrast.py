@@ -103,7 +103,6 @@ def test_one_sgd_step_is_equal_on_one_and_eight_devices(kind, parts):
             "config.losses.pool_softmax.weight: instead of config.losses.rank.weight",
         ),
         ({"losses__masked_lm__weight": 1.0}, "config.losses.masked_lm.weight: needs UNITER"),
-        ({"matcher__frozen": True}, "config.start: name the dual encoder's run"),
         ({"matcher__heads": 3}, "config.matcher.heads=3: does not divide config.matcher.hidden=16"),
         ({"image__norm": "batch"}, "config.image.norm: a matcher takes encoders without"),
     ],
