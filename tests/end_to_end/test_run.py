@@ -37,7 +37,8 @@ def test_training_learns_and_logs(place):
     lines = [json.loads(x) for x in (place / "run/metrics.jsonl").read_text().splitlines()]
     losses = [x["train/triplet"] for x in lines if "train/triplet" in x]
     rsum = [x["val/rsum"] for x in lines if "val/rsum" in x]
-    assert losses[-1] < losses[0] and len(rsum) == 2
+    assert len(losses) == 12 and np.all(np.isfinite(losses))  # harder negatives are drawn as it learns
+    assert len(rsum) == 2 and 250 < rsum[0] < rsum[1]
     last = lines[-2]
     assert {"train/weighted/dimension", "train/weighted/spatial", "train/learning_rate"} <= set(last)
     assert last["train/weighted/dimension"] == pytest.approx(10 * last["train/dimension"])
@@ -55,7 +56,7 @@ def test_evaluate_a_split_that_the_run_has_never_seen(place, tmp_path, capsys):
     assert result["rsum"] == pytest.approx(
         sum(result[way][f"r{k}"] for way in ("i2t", "t2i") for k in (1, 5, 10))
     )
-    assert result["rsum"] > 200  # chance is about 120; 60 steps gave 238
+    assert result["rsum"] > 200  # chance is about 120
     table = capsys.readouterr().out
     assert f"{result['rsum']:.1f}" in table and "precomp test, 30 images" in table
 
