@@ -71,9 +71,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     options = {f"--{name}": value for name, value in vars(args).items() if name not in PER_HOST}
     preflight.check(matcher.mesh, matcher.config, options, args.start_timeout)
     with watchdog(matcher.config.patience):
-        result = with_intervals(_evaluate(args, matcher))
+        result = _evaluate(args, matcher)
     if not is_main_process():
         return 0
+    result = with_intervals(result)
     print(table([result]))
     print("{pairs:,} pairs scored in {seconds:.1f} s.".format(**result["cost"]))
     if args.isd:

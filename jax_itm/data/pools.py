@@ -70,11 +70,11 @@ def pool_captions(
     # RandomState, because numpy keeps its streams the same.
     rng = np.random.RandomState(np.random.MT19937(np.random.SeedSequence((seed, step, pools.size))))
     shape = (len(anchors), pools.size - 1)
-    first = np.searchsorted(caption_image, np.arange(caption_image[-1] + 2))  # caption of each image
     column = rng.randint(pools.neighbours.captions.shape[1], size=shape)
     near_captions = np.take_along_axis(pools.neighbours.captions[caption_image[anchors]], column, axis=1)
     image = np.take_along_axis(pools.neighbours.images[anchors], column, axis=1)
-    of_image = first[image] + (rng.random_sample(shape) * (first[image + 1] - first[image])).astype(int)
+    first, end = (np.searchsorted(caption_image, image, side) for side in ("left", "right"))
+    of_image = first + (rng.random_sample(shape) * (end - first)).astype(int)
     others = np.where(rng.random_sample(shape) < 0.5, near_captions, of_image)
     is_near = rng.random_sample(shape) < pools.share(step)
     others = np.where(is_near, others, rng.randint(len(caption_image), size=shape))

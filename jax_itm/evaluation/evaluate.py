@@ -77,13 +77,14 @@ def evaluate(
     start = time.perf_counter()
     encoded = encode_split(matcher, split)
     counter = count(matcher, encoded, split.caption_image, folds, measures)
+    ranks = counter.ranks()
     pairs = len(split) * len(split.caption_image) // folds
     cost = {"pairs": pairs, "seconds": time.perf_counter() - start}
     return {
         "protocol": describe(matcher, split, matcher.method.score_name, folds),
         **counter.result(),
-        QUERIES: Queries(counter.ranks(), split.caption_image),
-        **{measure.name: measure.result(counter.ranks()) for measure in measures},
+        QUERIES: Queries(ranks, split.caption_image),
+        **{measure.name: measure.result(ranks) for measure in measures},
         "cost": cost,
     }
 

@@ -11,10 +11,10 @@ from jax_itm.data.split import Split
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.distributed.mesh import to_host
 from jax_itm.errors import UserError
+from jax_itm.models.lora import BACKBONE
 from jax_itm.types import Config, Params
 
 SIDES = ("image", "text")
-BACKBONE = "backbone"  # the submodule of an encoder, in parameter paths
 
 
 def cached_sides(config: Config) -> list[str]:

@@ -20,7 +20,7 @@ from jax_itm.errors import UserError
 from jax_itm.types import Array, Params, PRNGKeyArray
 
 ADAPTERS = "lora"  # their place among an encoder's parameters
-BACKBONE = "backbone"
+BACKBONE = "backbone"  # the submodule of an encoder, in parameter paths
 KERNEL_OF_BACKBONE = f"^{BACKBONE}/.*/kernel$"
 
 

@@ -5,10 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from jax_itm.errors import UserError
+from jax_itm.inference.token_cache import BACKBONE, SIDES
 from jax_itm.types import Config
-
-BACKBONE = "backbone"  # the submodule of an encoder that holds a pretrained model, in parameter paths
-SIDES = ("image", "text")
 
 
 class Groups(NamedTuple):
