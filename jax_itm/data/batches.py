@@ -15,7 +15,6 @@ from jax_itm.data.batch_options import BatchOptions
 from jax_itm.data.image_transforms import ImageTransform
 from jax_itm.data.images import collate_images
 from jax_itm.data.mixture import MixedPairs, Mixture
-from jax_itm.data.order import captions_at
 from jax_itm.data.pairs import PairSource, pair_source
 from jax_itm.data.readers import read_in_processes
 from jax_itm.data.split import Split
@@ -69,15 +68,6 @@ def train_batches(
     read_options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
     dataset = grain.MapDataset.source(source).to_iter_dataset(read_options)
     return read_in_processes(dataset, workers) if workers else iter(dataset)  # type: ignore[return-value]  # Grain types no close
-
-
-def batch_captions(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:
-    """The caption numbers int (batch_size,) of the global batch at `step`.
-
-    The epochs, each a permutation of `size` captions, follow one another without a gap: a batch that reaches
-    the end of one continues with the next, so that no caption is dropped.
-    """
-    return captions_at(size, seed, np.arange(step * batch_size, (step + 1) * batch_size))
 
 
 class _TrainSource:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_itm.data.batches import BatchOptions, ProcessShard, batch_captions, train_batches
+from jax_itm.data.batches import BatchOptions, ProcessShard, train_batches
 from jax_itm.data.image_transforms import ImageTransform
+from jax_itm.data.order import captions_at
 from jax_itm.data.preparation import prepare
 from jax_itm.data.prepared import open_split
 from jax_itm.data.tokenizer import Tokenizer
@@ -20,6 +21,11 @@ from jax_itm.errors import UserError
 
 IMAGES, EACH = 7, 3  # 21 captions: no batch size below divides them
 OPTIONS = BatchOptions(8, seed=3, max_words=8, max_regions=5, transform=ImageTransform((16, 16)))
+
+
+def batch_captions(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """The captions of the global batch at a step."""
+    return captions_at(size, seed, np.arange(step * batch_size, (step + 1) * batch_size))
 
 
 @pytest.fixture(scope="module")
