@@ -23,6 +23,8 @@ from typing import Any
 
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped, UInt
 
+SIDES = ("image", "text")  # of a batch
+
 Batch = dict[str, Any]
 Inputs = Mapping[str, Any]  # batch["image"] or batch["text"]
 Config = Any  # an ml_collections.ConfigDict, whose fields no type checker knows

@@ -9,9 +9,8 @@ from typing import Any
 from jax_itm.config.fields import Field
 from jax_itm.durations import steps_of
 from jax_itm.errors import UserError
-from jax_itm.types import Config
+from jax_itm.types import SIDES, Config
 
-SIDES = ("image", "text")
 SUMMARIES = ("cls", "clip", "siglip")  # poolings that take one token of a pretrained encoder
 LENGTHS = ("duration", "evaluate.every")  # durations that must be a step at least
 

@@ -12,9 +12,7 @@ from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.distributed.mesh import to_host
 from jax_itm.errors import UserError
 from jax_itm.models.lora import BACKBONE
-from jax_itm.types import Config, Params
-
-SIDES = ("image", "text")
+from jax_itm.types import SIDES, Config, Params
 
 
 def cached_sides(config: Config) -> list[str]:

@@ -14,14 +14,14 @@ from jax_itm.durations import steps_only
 from jax_itm.errors import ArgumentError, UserError
 from jax_itm.losses import Plan
 from jax_itm.methods.base import Aux, weight_at
-from jax_itm.methods.encoder_pair import SIDES, EncodedPair, EncoderPair
+from jax_itm.methods.encoder_pair import EncodedPair, EncoderPair
 from jax_itm.methods.heads import Head
 from jax_itm.methods.sampling import sampled_once
 from jax_itm.methods.scores import Score, make_score
 from jax_itm.methods.terms import TERMS, InitialArrays, Term, TermInputs, TermOutput, loss_options
 from jax_itm.models.lora import Lora
 from jax_itm.sharded.collectives import Axis
-from jax_itm.types import Array, Batch, Float, Params, PRNGKeyArray, PyTree, Terms
+from jax_itm.types import SIDES, Array, Batch, Float, Params, PRNGKeyArray, PyTree, Terms
 
 
 class DualEncoder:

@@ -11,9 +11,7 @@ import jax.numpy as jnp
 
 from jax_itm.arrays import Encoded, l2_normalise
 from jax_itm.models.lora import ADAPTERS, Lora, apply_adapters, init_adapters
-from jax_itm.types import Array, Batch, Float, Params, PRNGKeyArray, PyTree
-
-SIDES = ("image", "text")
+from jax_itm.types import SIDES, Array, Batch, Float, Params, PRNGKeyArray, PyTree
 
 
 class EncodedPair(NamedTuple):

@@ -11,9 +11,8 @@ from jax_itm.models.layers import Dense, TransformerLayer, gelu, maybe_remat
 from jax_itm.models.repeated import in_turn
 from jax_itm.models.uniter import Embedded, Matched, attention_maps
 from jax_itm.platforms import FULL
-from jax_itm.types import Array, Bool, Float, Inputs
+from jax_itm.types import SIDES, Array, Bool, Float, Inputs
 
-SIDES = ("image", "text")
 LATE_WEIGHT = 5.0  # at the start, of each direction's mean cosine
 FAR = -2.0  # below every cosine
 

@@ -22,9 +22,8 @@ from jax_itm.pretrained.hf import encoder_family
 from jax_itm.pretrained.hf_export_files import describe_family, describe_preprocessor, pad_id, tokenizer_files
 from jax_itm.pretrained.hf_families import FAMILIES
 from jax_itm.pretrained.mapper import join_attention, to_published
-from jax_itm.types import Config, Params
+from jax_itm.types import SIDES, Config, Params
 
-SIDES = ("image", "text")
 SECTIONS = {"image": "vision_config", "text": "text_config"}
 # A pair's loss term -> its numbers: the published name, our parameter, the published shape.
 SCORES = {

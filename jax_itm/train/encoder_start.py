@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from jax_itm.config import Facts
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError, listed
-from jax_itm.inference.token_cache import SIDES
 from jax_itm.methods.example import example_batch
 from jax_itm.models import build
 from jax_itm.pretrained import hf
@@ -28,7 +27,7 @@ from jax_itm.pretrained.open_clip import (
 )
 from jax_itm.pretrained.preprocessor import read_preprocessor
 from jax_itm.train.start_rules import Source
-from jax_itm.types import Architecture, Config
+from jax_itm.types import SIDES, Architecture, Config
 
 # A family's own pooling -> the loss term of its scores, and which published number is which parameter of it.
 OWN_SCORES = {

@@ -18,7 +18,6 @@ from jax_itm.data.sources.raw import read_table
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
 from jax_itm.inference.matcher import load
-from jax_itm.inference.token_cache import SIDES
 from jax_itm.methods import merge_adapters
 from jax_itm.methods.example import example_batch
 from jax_itm.models import build
@@ -27,7 +26,7 @@ from jax_itm.pretrained.hf_families import FAMILIES
 from jax_itm.pretrained.mapper import Weights, map_weights, unused_weights
 from jax_itm.train.encoder_start import abstract_params, read_encoders, unused_note
 from jax_itm.train.start_rules import Source
-from jax_itm.types import Config
+from jax_itm.types import SIDES, Config
 
 BERT_FILES = (DESCRIPTION, "vocab.txt")  # of a BERT directory
 

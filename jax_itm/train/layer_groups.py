@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from jax_itm.errors import UserError
-from jax_itm.inference.token_cache import BACKBONE, SIDES
-from jax_itm.types import Config
+from jax_itm.inference.token_cache import BACKBONE
+from jax_itm.types import SIDES, Config
 
 
 class Groups(NamedTuple):
