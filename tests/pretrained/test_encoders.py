@@ -231,7 +231,7 @@ def test_an_image_encoder_that_is_not_frozen_learns(tmp_path):
     for _ in range(4):
         loss, grads = step(params)
         losses.append(float(loss))
-        params = jax.tree.map(lambda x, g: x - 0.01 * g, params, grads)
+        params = jax.tree.map(lambda x, g: x - 0.003 * g, params, grads)
     backbone_grads = flatten_dict(grads["image"]["backbone"], sep="/")
     assert {path for path, grad in backbone_grads.items() if not np.any(grad)} == set()
     assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
