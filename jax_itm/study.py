@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from queue import SimpleQueue
 from statistics import fmean
@@ -82,14 +82,38 @@ class Runner:
         for job in range(jobs):
             self._cores.put(set(cores[job::jobs]) or set(cores))
 
-    def run_row(self, row: Row) -> None:
-        """All trials on the first seed, then the best of them on the other seeds."""
+    def run(self, rows: Sequence[Row]) -> None:
+        """Each row's trials on the first seed, its best on the others; later rows' runs fill idle cores."""
+        started, running = set(self.done), set[Future[None]]()
+        with ThreadPoolExecutor(self.jobs) as pool:
+            while True:
+                left = [task for task in self._ready(rows) if task.key not in started]
+                for task in left[: self.jobs - len(running)]:
+                    started.add(task.key)
+                    running.add(pool.submit(self._one, task))
+                if not running:
+                    return
+                ended, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    future.result()  # an error: what runs is waited for, and nothing more is started
+
+    def _ready(self, rows: Sequence[Row]) -> Iterable[Task]:
+        """What can be run by now, in the order of the rows."""
         first, *others = self.study.seeds
-        self._run(Task(row, trial, first) for trial in range(len(row.trials)))
-        self._run(Task(row, self.chosen(row), seed) for seed in others)
+        for row in rows:
+            if any(
+                needed in rows and not self._ended(needed.name) for needed in map(self._named, needs(row))
+            ):
+                continue
+            trials = [Task(row, trial, first) for trial in range(len(row.trials))]
+            yield from trials
+            if len(trials) == 1 or all(task.key in self.done for task in trials):
+                yield from (Task(row, self.chosen(row), seed) for seed in others)
 
     def chosen(self, row: Row) -> int:
         """The trial of the highest rSum on the first seed."""
+        if len(row.trials) == 1:
+            return 0
         first = self.study.seeds[0]
         return max(range(len(row.trials)), key=lambda t: self.done[Task(row, t, first).key]["rsum"])
 
@@ -100,11 +124,6 @@ class Runner:
     def workdirs(self, row: Row) -> list[Path]:
         """Where these ran."""
         return [self.out / task.key for task in self.tasks(row)]
-
-    def _run(self, tasks: Iterable[Task]) -> None:
-        left = [task for task in tasks if task.key not in self.done]
-        with ThreadPoolExecutor(self.jobs) as pool:
-            list(pool.map(self._one, left))
 
     def _one(self, task: Task) -> None:
         cores = self._cores.get()
@@ -203,11 +222,16 @@ def _call(command: Sequence[str], log: Path, cores: set[int]) -> None:
         raise UserError(f"{log}: {command[3]} ended with status {status}: {''.join(last)}")
 
 
+def needs(row: Row) -> list[str]:
+    """The rows whose runs this one starts from or re-ranks."""
+    return [*re.findall(r"\{([^}]+)\}", row.config), *row.rerank]
+
+
 def check(study: Study) -> None:
     """Raises UserError where a row names one that is not before it, or two have one name."""
     known: list[str] = []
     for row in study.rows:
-        for name in (*re.findall(r"\{([^}]+)\}", row.config), *row.rerank, *filter(None, [row.base])):
+        for name in (*needs(row), *filter(None, [row.base])):
             if name not in known:
                 raise UserError(f"study: row {row.name!r} needs {name!r}, which is no earlier row")
         if row.name in known or not re.fullmatch(r"[\w.+-]+", row.name):
@@ -257,8 +281,7 @@ def run_study(path: str, out: str, jobs: int, only: Sequence[str] = (), seeds: S
     runner = Runner(study, out, jobs)
     rows = [next(row for row in study.rows if row.name == name) for name in only or names]
     with locked(out, "study"):
-        for row in rows:
-            runner.run_row(row)
+        runner.run(rows)
     shown = [row for row in rows if row.shown]
     figure = str(Path(out) / "table.png")
     main = report([str(w) for row in shown for w in runner.workdirs(row)], figure)

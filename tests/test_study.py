@@ -1,6 +1,7 @@
 """A study runs each trial once, chooses, goes on with the other seeds, and ends in a table."""
 
 import json
+import time
 from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
@@ -63,9 +64,8 @@ def test_a_study_from_its_first_run_to_its_table(place, capsys, monkeypatch):
     assert call("--jobs", "2") == 2
     assert "second/0-0.log: train ended with status 2" in capsys.readouterr().err
     done = [json.loads(line) for line in (place / "out" / "runs.jsonl").read_text().splitlines()]
-    assert sorted(line["run"] for line in done)[:2] == ["first/0-0", "first/1-0"]
-    best = max(done[:2], key=lambda line: line["rsum"])
-    assert done[2]["run"] == f"{best['run'][:-2]}-1" and len(done) == 3
+    assert sorted(line["run"] for line in done) == ["first/0-0", "first/1-0"]
+    best = max(done, key=lambda line: line["rsum"])
 
     write("vsepp")
     with (place / "out" / "runs.jsonl").open("a") as file:
@@ -101,6 +101,43 @@ def test_a_study_from_its_first_run_to_its_table(place, capsys, monkeypatch):
     with locked(str(place / "out"), "study"):
         assert call() == 2
     assert "another study runs there" in capsys.readouterr().err
+
+
+def test_later_rows_fill_idle_cores_and_wait_for_what_they_need(tmp_path, monkeypatch):
+    two = ({"x": 1}, {"x": 2})
+    rows = [
+        Row("a", "a.py", two),
+        Row("b", "b.py:start={a}"),
+        Row("c", "c.py"),
+        Row("d", "d.py", rerank=("c",)),
+    ]
+    runner = study.Runner(Study(rows, "dev", (3, 4)), tmp_path, jobs=3)
+    order, going, together = [], set(), []
+
+    def one(task):
+        order.append(task.key)
+        going.add(task.key)
+        together.append(len(going))
+        time.sleep(0.2 if task.key == "a/0-3" else 0.02)
+        going.remove(task.key)
+        runner.done[task.key] = {"rsum": task.trial}
+
+    monkeypatch.setattr(runner, "_one", one)
+    runner.run(rows)
+    assert max(together) == 3 and len(order) == len(set(order)) == 9
+    assert order[:4] == ["a/0-3", "a/1-3", "c/0-3", "c/0-4"]  # the second trial ends long before the first
+    before = lambda first, then: max(map(order.index, first)) < min(map(order.index, then))
+    assert before(["c/0-3", "c/0-4"], ["d/0-3", "d/0-4"]) and before(["a/0-3", "a/1-4"], ["b/0-3", "b/0-4"])
+
+    def fails(task):
+        order.append(task.key)
+        raise UserError(task.key)
+
+    runner.done, order[:] = {}, []
+    monkeypatch.setattr(runner, "_one", fails)
+    with pytest.raises(UserError):
+        runner.run(rows)
+    assert order == ["a/0-3", "a/1-3", "c/0-3"]  # nothing more is started
 
 
 @pytest.mark.parametrize("text", ["a", "0,0", "1,-2", "0.5"])
