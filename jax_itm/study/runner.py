@@ -1,12 +1,4 @@
-"""A study: rows of runs, each with its trials on one seed and its best trial on the others, in one table.
-
-    python -m jax_itm study configs/study_f8k.py [--out runs/study_f8k] [--jobs 2] [--rows dias] [--seeds 0,1]
-
-The file's `get_study()` gives a `Study`. A run is the two commands that a person would type, `train` and
-`evaluate`, so each can be looked into, resumed and reported alone. Each that ends adds a line of JSON to
-`OUT/runs.jsonl`; what has its line is not run again. `OUT/table.md` and `OUT/table.png` are the end, and
-`OUT/differences.png` where rows name their base.
-"""
+"""Runs the tasks of a study as processes, each on its share of the machine; what has ended is kept."""
 
 import json
 import os
@@ -14,58 +6,18 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from queue import SimpleQueue
 from statistics import fmean
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-from jax_itm.config.load import call
 from jax_itm.errors import UserError
 from jax_itm.evaluation.comparison import compare
-from jax_itm.lock import locked
-from jax_itm.plots.differences import Added, differences_figure, differences_table
-from jax_itm.plots.report import report
+from jax_itm.plots.differences import Added
 from jax_itm.plots.runs import training_minutes
-
-
-class Row(NamedTuple):
-    """One line of the table."""
-
-    name: str
-    config: str  # FILE[:ARG]; "{ROW}" in it is the chosen run of an earlier row, of the same seed
-    trials: Sequence[Mapping[str, Any]] = ({},)  # fields of the config: {"optimizer.lr": 1e-3}
-    fields: Mapping[str, Any] = MappingProxyType({})  # of all its trials
-    rerank: Sequence[str] = ()  # earlier rows; of those that ended the best, by mean, is re-ranked
-    top_k: int = 10  # of its candidates
-    first_weight: float = 0.0  # of its scores, which are added to this row's
-    isd: bool = False  # a cross-encoder's
-    shown: bool = True  # in the table, or only what another row starts from
-    base: str = ""  # the earlier row that is the same without this row's terms; their difference is shown
-
-
-class Study(NamedTuple):
-    """What a study's file describes."""
-
-    rows: Sequence[Row]
-    split: str  # on which a row's trial is chosen, and the numbers are shown
-    seeds: Sequence[int] = (0, 1, 2)  # trials are run on the first
-    protocol: str = "full"  # of the evaluation (protocols.py)
-
-
-class Task(NamedTuple):
-    """One run: a row, one of its trials, a seed."""
-
-    row: Row
-    trial: int
-    seed: int
-
-    @property
-    def key(self) -> str:
-        """Its folder below the study's."""
-        return f"{self.row.name}/{self.trial}-{self.seed}"
+from jax_itm.study.plan import Row, Study, Task, needs
 
 
 class Runner:
@@ -220,75 +172,3 @@ def _call(command: Sequence[str], log: Path, cores: set[int]) -> None:
     if status:
         last = log.read_text().strip().splitlines()[-1:]
         raise UserError(f"{log}: {command[3]} ended with status {status}: {''.join(last)}")
-
-
-def needs(row: Row) -> list[str]:
-    """The rows whose runs this one starts from or re-ranks."""
-    return [*re.findall(r"\{([^}]+)\}", row.config), *row.rerank]
-
-
-def check(study: Study) -> None:
-    """Raises UserError where a row names one that is not before it, or two have one name."""
-    known: list[str] = []
-    for row in study.rows:
-        for name in (*needs(row), *filter(None, [row.base])):
-            if name not in known:
-                raise UserError(f"study: row {row.name!r} needs {name!r}, which is no earlier row")
-        if row.name in known or not re.fullmatch(r"[\w.+-]+", row.name):
-            raise UserError(f"study: row {row.name!r}: names are words, each of its own")
-        known.append(row.name)
-
-
-def trials_table(runner: Runner, rows: Sequence[Row]) -> str:
-    """What was tried for each row on the first seed, the chosen one marked."""
-    lines = ["| row | trial | rSum | minutes |", "| --- | --- | ---: | ---: |"]
-    for row in rows:
-        for trial, fields in enumerate(row.trials):
-            result = runner.done[Task(row, trial, runner.study.seeds[0]).key]
-            what = ", ".join(f"{name} {value}" for name, value in fields.items()) or "as the config"
-            mark = " (chosen)" if trial == runner.chosen(row) and len(row.trials) > 1 else ""
-            lines.append(f"| {row.name} | {what}{mark} | {result['rsum']:.1f} | {result['minutes']:.1f} |")
-    return "\n".join(lines)
-
-
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """The numbers of "0,1"; UserError where they are none, or one is there twice."""
-    parts = [part for part in text.split(",") if part]
-    if not all(part.isascii() and part.isdigit() for part in parts) or len({*map(int, parts)}) < len(parts):
-        raise UserError(f"--seeds {text}: must be different whole numbers, such as 0,1")
-    return tuple(map(int, parts))
-
-
-def run_study(path: str, out: str, jobs: int, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> str:
-    """Runs what is left of a study; returns its tables, which it also writes.
-
-    Args:
-        path: FILE[:ARG] with a `get_study`.
-        out: the study's directory; no other study may use it meanwhile.
-        jobs: runs at once.
-        only: the rows to run and to show, in this order; all of them if empty.
-        seeds: instead of the study's own; trials are run on the first.
-
-    Raises:
-        UserError: a row or a run is wrong.
-    """
-    study: Study = call(path, "get_study")
-    study = study._replace(seeds=tuple(seeds) or study.seeds)
-    check(study)
-    names = [row.name for row in study.rows]
-    if unknown := set(only) - set(names):
-        raise UserError(f"--rows {sorted(unknown)[0]}: no such row; there are {', '.join(names)}")
-    runner = Runner(study, out, jobs)
-    rows = [next(row for row in study.rows if row.name == name) for name in only or names]
-    with locked(out, "study"):
-        runner.run(rows)
-    shown = [row for row in rows if row.shown]
-    figure = str(Path(out) / "table.png")
-    main = report([str(w) for row in shown for w in runner.workdirs(row)], figure)
-    parts = [main, trials_table(runner, rows)]
-    if based := [added for row in shown if (added := runner.added(row))]:
-        parts.insert(1, differences_table(based, len(study.seeds)))
-        differences_figure(based, str(Path(out) / "differences.png"))
-    text = "\n\n".join(parts) + "\n"
-    (Path(out) / "table.md").write_text(text)
-    return text

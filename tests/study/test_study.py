@@ -7,12 +7,13 @@ from contextlib import redirect_stderr, redirect_stdout
 import numpy as np
 import pytest
 
-from jax_itm import study
 from jax_itm.cli.main import main
 from jax_itm.errors import UserError
 from jax_itm.lock import locked
 from jax_itm.plots.runs import training_minutes
-from jax_itm.study import Row, Study, check, parse_seeds
+from jax_itm.study import Row, Study, parse_seeds
+from jax_itm.study import runner as study
+from jax_itm.study.plan import Task, check
 from tests.helpers.tiny_run import prepared
 
 STUDY = """
@@ -156,19 +157,19 @@ def test_a_row_may_start_from_and_rerank_earlier_ones(tmp_path):
     scores = {"a/0-3": 5, "a/0-4": 7, "b/0-3": 1, "b/1-3": 4, "b/1-4": 9}
     runner.done = {key: {"rsum": value} for key, value in scores.items()}
     assert runner.workdirs(rows[1]) == [tmp_path / "b/1-3", tmp_path / "b/1-4"]
-    train, evaluate = runner.commands(study.Task(rows[2], 0, 4))
+    train, evaluate = runner.commands(Task(rows[2], 0, 4))
     assert f"c.py:start={tmp_path}/b/1-4,k=1" in train and "--config.seed=4" in train
     words = " ".join(evaluate)
     best = f"--rerank_from {tmp_path}/b/1-4"  # means 6 and 6.5
     assert f"--isd --mode rerank {best} --top_k 7 --first_weight 2" in words
     del runner.done["b/1-4"]
     with pytest.raises(UserError, match="row 'b' has not ended; another row needs it"):
-        runner.commands(study.Task(rows[2], 0, 3))
+        runner.commands(Task(rows[2], 0, 3))
     again = Row("c", "c.py", rerank=("b", "a"))
-    assert f"--rerank_from {tmp_path}/a/0-4" in " ".join(runner.commands(study.Task(again, 0, 4))[1])
+    assert f"--rerank_from {tmp_path}/a/0-4" in " ".join(runner.commands(Task(again, 0, 4))[1])
     runner.done = {}
     with pytest.raises(UserError, match="row 'c' re-ranks b, a: none has ended"):
-        runner.commands(study.Task(again, 0, 4))
+        runner.commands(Task(again, 0, 4))
 
 
 @pytest.mark.parametrize(
