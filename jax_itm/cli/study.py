@@ -15,16 +15,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs", type=count, default=1, help="runs at once, each on its share of the cores (1)"
     )
+    parser.add_argument(
+        "--gpus", default="", help="GPUs that the runs share out, such as 0,1 (default: all see all)"
+    )
     parser.add_argument("--rows", default="", help="only these rows, in this order (default: all)")
     parser.add_argument("--seeds", default="", help="these seeds, such as 0,1 (default: the study's)")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs what is left of a study, and prints its tables."""
-    from jax_itm.study import parse_seeds, run_study
+    from jax_itm.study import parse_numbers, run_study
 
     file = args.file.partition(":")[0]
     out = args.out or f"runs/{Path(file).stem}"
     rows = [name for name in args.rows.split(",") if name]
-    print(run_study(args.file, out, args.jobs, rows, parse_seeds(args.seeds)))
+    seeds, gpus = parse_numbers("--seeds", args.seeds), parse_numbers("--gpus", args.gpus)
+    print(run_study(args.file, out, args.jobs, rows, seeds, gpus))
     return 0

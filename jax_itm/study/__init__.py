@@ -8,7 +8,7 @@ The file's `get_study()` gives a `Study`. A run is the two commands that a perso
 `OUT/differences.png` where rows name their base.
 """
 
-from jax_itm.study.plan import Row, Study, parse_seeds
+from jax_itm.study.plan import Row, Search, Study, parse_numbers
 from jax_itm.study.run import run_study
 
-__all__ = ["Row", "Study", "parse_seeds", "run_study"]
+__all__ = ["Row", "Search", "Study", "parse_numbers", "run_study"]

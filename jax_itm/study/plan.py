@@ -8,12 +8,23 @@ from typing import Any, NamedTuple
 from jax_itm.errors import UserError
 
 
+class Search(NamedTuple):
+    """Trials that are drawn at random in place of listed ones."""
+
+    fields: Mapping[
+        str, tuple[float, float] | list[Any]
+    ]  # a range, on a log scale, or the values to choose from
+    count: int  # of trials
+    prune: bool = True  # whether a trial ends once it is below the median of those that ended
+    never_pruned: int = 4  # trials that end before any is compared
+
+
 class Row(NamedTuple):
     """One line of the table."""
 
     name: str
     config: str  # FILE[:ARG]; "{ROW}" in it is the chosen run of an earlier row, of the same seed
-    trials: Sequence[Mapping[str, Any]] = ({},)  # fields of the config: {"optimizer.lr": 1e-3}
+    trials: Sequence[Mapping[str, Any]] | Search = ({},)  # fields of the config: {"optimizer.lr": 1e-3}
     fields: Mapping[str, Any] = MappingProxyType({})  # of all its trials
     rerank: Sequence[str] = ()  # earlier rows; of those that ended the best, by mean, is re-ranked
     top_k: int = 10  # of its candidates
@@ -21,6 +32,11 @@ class Row(NamedTuple):
     isd: bool = False  # a cross-encoder's
     shown: bool = True  # in the table, or only what another row starts from
     base: str = ""  # the earlier row that is the same without this row's terms; their difference is shown
+
+    @property
+    def count(self) -> int:
+        """Its trials."""
+        return self.trials.count if isinstance(self.trials, Search) else len(self.trials)
 
 
 class Study(NamedTuple):
@@ -62,9 +78,9 @@ def check(study: Study) -> None:
         known.append(row.name)
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
+def parse_numbers(option: str, text: str) -> tuple[int, ...]:
     """The numbers of "0,1"; UserError where they are none, or one is there twice."""
     parts = [part for part in text.split(",") if part]
     if not all(part.isascii() and part.isdigit() for part in parts) or len({*map(int, parts)}) < len(parts):
-        raise UserError(f"--seeds {text}: must be different whole numbers, such as 0,1")
+        raise UserError(f"{option} {text}: must be different whole numbers, such as 0,1")
     return tuple(map(int, parts))

@@ -12,7 +12,14 @@ from jax_itm.study.plan import Row, Study, Task, check
 from jax_itm.study.runner import Runner
 
 
-def run_study(path: str, out: str, jobs: int, only: Sequence[str] = (), seeds: Sequence[int] = ()) -> str:
+def run_study(
+    path: str,
+    out: str,
+    jobs: int,
+    only: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    gpus: Sequence[int] = (),
+) -> str:
     """Runs what is left of a study; returns its tables, which it also writes.
 
     Args:
@@ -21,6 +28,7 @@ def run_study(path: str, out: str, jobs: int, only: Sequence[str] = (), seeds: S
         jobs: runs at once.
         only: the rows to run and to show, in this order; all of them if empty.
         seeds: instead of the study's own; trials are run on the first.
+        gpus: the numbers of those that the jobs share out; all jobs see all if empty.
 
     Raises:
         UserError: a row or a run is wrong.
@@ -31,9 +39,11 @@ def run_study(path: str, out: str, jobs: int, only: Sequence[str] = (), seeds: S
     names = [row.name for row in study.rows]
     if unknown := set(only) - set(names):
         raise UserError(f"--rows {sorted(unknown)[0]}: no such row; there are {', '.join(names)}")
-    runner = Runner(study, out, jobs)
+    if gpus and jobs > len(gpus):
+        raise UserError(f"--jobs {jobs}: more than the {len(gpus)} of --gpus; each run needs one")
     rows = [next(row for row in study.rows if row.name == name) for name in only or names]
     with locked(out, "study"):
+        runner = Runner(study, out, jobs, gpus)
         runner.run(rows)
     shown = [row for row in rows if row.shown]
     figure = str(Path(out) / "table.png")
@@ -51,9 +61,13 @@ def trials_table(runner: Runner, rows: Sequence[Row]) -> str:
     """What was tried for each row on the first seed, the chosen one marked."""
     lines = ["| row | trial | rSum | minutes |", "| --- | --- | ---: | ---: |"]
     for row in rows:
-        for trial, fields in enumerate(row.trials):
-            result = runner.done[Task(row, trial, runner.study.seeds[0]).key]
-            what = ", ".join(f"{name} {value}" for name, value in fields.items()) or "as the config"
-            mark = " (chosen)" if trial == runner.chosen(row) and len(row.trials) > 1 else ""
+        for trial in range(row.count):
+            task = Task(row, trial, runner.study.seeds[0])
+            result = runner.done[task.key]
+            fields = runner.trial_fields(task).items()
+            show = lambda value: f"{value:.3g}" if isinstance(value, float) else value
+            what = ", ".join(f"{name} {show(value)}" for name, value in fields) or "as the config"
+            mark = " (chosen)" if trial == runner.chosen(row) and row.count > 1 else ""
+            mark = f" (ended early at step {result['pruned']:,})" if "pruned" in result else mark
             lines.append(f"| {row.name} | {what}{mark} | {result['rsum']:.1f} | {result['minutes']:.1f} |")
     return "\n".join(lines)

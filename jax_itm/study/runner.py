@@ -1,38 +1,48 @@
 """Runs the tasks of a study as processes, each on its share of the machine; what has ended is kept."""
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from queue import SimpleQueue
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax_itm.errors import UserError
 from jax_itm.evaluation.comparison import compare
 from jax_itm.plots.differences import Added
 from jax_itm.plots.runs import training_minutes
-from jax_itm.study.plan import Row, Study, Task, needs
+from jax_itm.study.plan import Row, Search, Study, Task, needs
+from jax_itm.study.search import Drawn, validations
+
+SECONDS_BETWEEN_LOOKS = 2.0  # at a run's validations
 
 
 class Runner:
-    """Runs tasks in folders below `out`, `jobs` at once, each on its share of the cores."""
+    """Runs tasks in folders below `out`, `jobs` at once, each on its share of the cores and GPUs.
 
-    def __init__(self, study: Study, out: str | Path, jobs: int = 1):
+    Raises:
+        UserError: a run that has ended there had other fields.
+    """
+
+    def __init__(self, study: Study, out: str | Path, jobs: int = 1, gpus: Sequence[int] = ()):
         self.study = study
         self.out = Path(out)
         self.jobs = jobs
         self.done = read_lines(self.out / "runs.jsonl")
         self._lock = threading.Lock()
-        self._cores: SimpleQueue[set[int]] = SimpleQueue()
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-        for job in range(jobs):
-            self._cores.put(set(cores[job::jobs]) or set(cores))
+        self._shares: SimpleQueue[Share] = SimpleQueue()
+        for share in shares(jobs, gpus):
+            self._shares.put(share)
+        self._drawn = {row.name: Drawn(row.trials) for row in study.rows if isinstance(row.trials, Search)}
+        for row in study.rows:
+            self._check_ended(row)
 
     def run(self, rows: Sequence[Row]) -> None:
         """Each row's trials on the first seed, its best on the others; later rows' runs fill idle cores."""
@@ -57,17 +67,26 @@ class Runner:
                 needed in rows and not self._ended(needed.name) for needed in map(self._named, needs(row))
             ):
                 continue
-            trials = [Task(row, trial, first) for trial in range(len(row.trials))]
+            trials = [Task(row, trial, first) for trial in range(row.count)]
             yield from trials
             if len(trials) == 1 or all(task.key in self.done for task in trials):
                 yield from (Task(row, self.chosen(row), seed) for seed in others)
 
     def chosen(self, row: Row) -> int:
         """The trial of the highest rSum on the first seed."""
-        if len(row.trials) == 1:
+        if row.count == 1:
             return 0
-        first = self.study.seeds[0]
-        return max(range(len(row.trials)), key=lambda t: self.done[Task(row, t, first).key]["rsum"])
+        ended = {trial: self.done[Task(row, trial, self.study.seeds[0]).key] for trial in range(row.count)}
+        return max(ended, key=lambda trial: ("pruned" not in ended[trial], ended[trial]["rsum"]))
+
+    def trial_fields(self, task: Task) -> dict[str, Any]:
+        """The fields of its trial, listed or drawn."""
+        trials = task.row.trials
+        return (
+            self._drawn[task.row.name].fields(task.trial)
+            if isinstance(trials, Search)
+            else dict(trials[task.trial])
+        )
 
     def tasks(self, row: Row) -> list[Task]:
         """The chosen trial's, by seed."""
@@ -78,32 +97,70 @@ class Runner:
         return [self.out / task.key for task in self.tasks(row)]
 
     def _one(self, task: Task) -> None:
-        cores = self._cores.get()
+        train, evaluate = self.commands(task)
+        workdir = self.out / task.key
+        workdir.parent.mkdir(parents=True, exist_ok=True)
+        metrics, log = workdir / "metrics.jsonl", Path(f"{workdir}.log")
+        print(f"{task.key}: {' '.join(train[3:])}", flush=True)
+        share = self._shares.get()
         try:
-            train, evaluate = self.commands(task)
-            workdir = self.out / task.key
-            workdir.parent.mkdir(parents=True, exist_ok=True)
-            print(f"{task.key}: {' '.join(train[3:])}", flush=True)
-            for command in (train, evaluate):
-                _call(command, Path(f"{workdir}.log"), cores)
+            pruned = _call(train, log, share, lambda: self._is_hopeless(task, metrics))
+            if not pruned:
+                _call(evaluate, log, share)
         finally:
-            self._cores.put(cores)
-        result = json.loads((workdir / "result.json").read_text())
-        logged = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-        known = {"run": task.key, "row": task.row.name, "trial": dict(task.row.trials[task.trial])}
-        line = known | {"seed": task.seed, "minutes": training_minutes(logged)} | result
+            self._shares.put(share)
+        known = {"run": task.key, "row": task.row.name, "trial": self.trial_fields(task), "seed": task.seed}
+        logged = [json.loads(line) for line in metrics.read_text().splitlines()]
+        if pruned:
+            step, rsum = max(validations(metrics).items())
+            result = {"rsum": rsum, "pruned": step}
+        else:
+            result = json.loads((workdir / "result.json").read_text())
+        self._end(task, known | {"minutes": training_minutes(logged)} | result)
+
+    def _is_hopeless(self, task: Task, metrics: Path) -> bool:
+        if not isinstance(task.row.trials, Search) or task.seed != self.study.seeds[0]:
+            return False
         with self._lock:
-            self.done[task.key] = line
+            return self._drawn[task.row.name].is_hopeless(task.trial, metrics)
+
+    def _end(self, task: Task, line: dict[str, Any]) -> None:
+        """Keeps a run's line, and lets the row's later trials be compared with it."""
+        with self._lock:
             with (self.out / "runs.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
-        print(f"{task.key}: rSum {result['rsum']:.1f}", flush=True)
+            self.done[task.key] = line
+            self._compare_with(task, line)
+        early = f", ended early at step {line['pruned']:,}" if "pruned" in line else ""
+        print(f"{task.key}: rSum {line['rsum']:.1f}{early}", flush=True)
+
+    def _compare_with(self, task: Task, line: Mapping[str, Any]) -> None:
+        if isinstance(task.row.trials, Search) and task.seed == self.study.seeds[0]:
+            metrics = self.out / task.key / "metrics.jsonl"
+            self._drawn[task.row.name].end(task.trial, metrics, line["rsum"], "pruned" in line)
+
+    def _check_ended(self, row: Row) -> None:
+        """What has ended must be what the study describes now."""
+        for trial in range(row.count):
+            for seed in self.study.seeds:
+                task = Task(row, trial, seed)
+                line = self.done.get(task.key)
+                if line is None:
+                    continue
+                now = json.loads(json.dumps(self.trial_fields(task)))
+                if line["trial"] != now:
+                    raise UserError(
+                        f"{self.out}/runs.jsonl: {task.key} had {line['trial']}, the study says {now} now;"
+                        " choose another --out, or delete that line and its folder"
+                    )
+                self._compare_with(task, line)
 
     def commands(self, task: Task) -> tuple[list[str], list[str]]:
         """What a person would type: `train` and `evaluate` of one task."""
         row = task.row
         workdir = self.out / task.key
         start = [sys.executable, "-m", "jax_itm"]
-        fields = {**row.fields, **row.trials[task.trial], "seed": task.seed, "name": row.name}
+        fields = {**row.fields, **self.trial_fields(task), "seed": task.seed, "name": row.name}
         config = re.sub(r"\{([^}]+)\}", lambda m: str(self._of_seed(m[1], task.seed)), row.config)
         train = [*start, "train", "--config", config, "--workdir", str(workdir)]
         train += [f"--config.{name}={value}" for name, value in fields.items()]
@@ -135,7 +192,7 @@ class Runner:
     def _ended(self, name: str) -> bool:
         row = self._named(name)
         first = self.study.seeds[0]
-        trials = [Task(row, trial, first) for trial in range(len(row.trials))]
+        trials = [Task(row, trial, first) for trial in range(row.count)]
         known = lambda tasks: all(task.key in self.done for task in tasks)
         return known(trials) and known(self.tasks(row))
 
@@ -165,10 +222,49 @@ def read_lines(path: Path) -> dict[str, dict[str, Any]]:
     return {line["run"]: line for line in lines}
 
 
-def _call(command: Sequence[str], log: Path, cores: set[int]) -> None:
-    pin = (lambda: os.sched_setaffinity(0, cores)) if hasattr(os, "sched_setaffinity") else None
+class Share(NamedTuple):
+    """What one run has of the machine."""
+
+    cores: frozenset[int]
+    environment: Mapping[str, str]
+
+
+def shares(jobs: int, gpus: Sequence[int] = ()) -> list[Share]:
+    """The machine in `jobs` parts.
+
+    Args:
+        jobs: runs at once.
+        gpus: their numbers; a run sees its own part of them alone, or all if there are none to share out.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    seen = lambda job: {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus[job::jobs]))} if gpus else {}
+    return [Share(frozenset(cores[job::jobs] or cores), seen(job)) for job in range(jobs)]
+
+
+def _call(
+    command: Sequence[str], log: Path, share: Share, is_hopeless: Callable[[], bool] = lambda: False
+) -> bool:
+    """Runs a command; returns whether it was ended because it was hopeless."""
+    environment = os.environ | share.environment
     with log.open("a") as file:
-        status = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, preexec_fn=pin).returncode
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        with contextlib.suppress(AttributeError, ProcessLookupError):  # not on Linux; ended already
+            # From outside: code of ours between fork and exec may wait for a lock for ever.
+            os.sched_setaffinity(process.pid, share.cores)
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    status = process.wait(SECONDS_BETWEEN_LOOKS)
+                    break
+                if is_hopeless():
+                    process.terminate()
+                    process.wait()
+                    return True
+        except BaseException:  # Ctrl-C: it saves, and the same command goes on there
+            process.terminate()
+            process.wait()
+            raise
     if status:
         last = log.read_text().strip().splitlines()[-1:]
         raise UserError(f"{log}: {command[3]} ended with status {status}: {''.join(last)}")
+    return False

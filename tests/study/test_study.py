@@ -1,8 +1,11 @@
 """A study runs each trial once, chooses, goes on with the other seeds, and ends in a table."""
 
 import json
+import os
+import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +14,10 @@ from jax_itm.cli.main import main
 from jax_itm.errors import UserError
 from jax_itm.lock import locked
 from jax_itm.plots.runs import training_minutes
-from jax_itm.study import Row, Study, parse_seeds
+from jax_itm.study import Row, Search, Study, parse_numbers
 from jax_itm.study import runner as study
 from jax_itm.study.plan import Task, check
+from jax_itm.study.run import trials_table
 from tests.helpers.tiny_run import prepared
 
 STUDY = """
@@ -51,10 +55,11 @@ def results(place, row: str):
     return [line for line in lines if line["row"] == row and line["trial"] == trial]
 
 
-def in_this_process(arguments, log, _):
+def in_this_process(arguments, log, *_):
     """As `study._call`, without the seconds that a process needs to start."""
     with log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
         assert main(arguments[3:]) == 0
+    return False
 
 
 def test_a_study_from_its_first_run_to_its_table(place, capsys, monkeypatch):
@@ -65,8 +70,11 @@ def test_a_study_from_its_first_run_to_its_table(place, capsys, monkeypatch):
     assert call("--jobs", "2") == 2
     assert "second/0-0.log: train ended with status 2" in capsys.readouterr().err
     done = [json.loads(line) for line in (place / "out" / "runs.jsonl").read_text().splitlines()]
-    assert sorted(line["run"] for line in done) == ["first/0-0", "first/1-0"]
-    best = max(done, key=lambda line: line["rsum"])
+    assert [line["run"][:-2] for line in done if line["seed"] == 0] in (
+        ["first/0", "first/1"],
+        ["first/1", "first/0"],
+    )
+    best = max(done[:2], key=lambda line: line["rsum"])
 
     write("vsepp")
     with (place / "out" / "runs.jsonl").open("a") as file:
@@ -144,7 +152,7 @@ def test_later_rows_fill_idle_cores_and_wait_for_what_they_need(tmp_path, monkey
 @pytest.mark.parametrize("text", ["a", "0,0", "1,-2", "0.5"])
 def test_seeds_are_numbers(text):
     with pytest.raises(UserError, match=f"--seeds {text}: must be different whole numbers"):
-        parse_seeds(text)
+        parse_numbers("--seeds", text)
 
 
 def test_a_row_may_start_from_and_rerank_earlier_ones(tmp_path):
@@ -192,6 +200,85 @@ def test_unknown_rows_and_files(place, capsys):
     assert "none.py: no such file" in capsys.readouterr().err
     assert main(["study", str(place / "other.py"), "--out", str(place / "o"), "--rows", "third"]) == 2
     assert "--rows third: no such row; there are first, second" in capsys.readouterr().err
+
+
+def test_drawn_trials_end_early_below_the_median(tmp_path, monkeypatch):
+    """Runs that write their validations: the fifth and later are ended where they are below the median."""
+    search = Search({"optimizer.lr": (1e-4, 1e-1), "dim": [64, 128]}, count=8)
+    row = Row("a", "a.py", search)
+    looks = {}
+
+    def call(command, log, share, is_hopeless=lambda: False):
+        fields = dict(word[9:].split("=") for word in command if word.startswith("--config."))
+        workdir = Path(command[command.index("--workdir") + 1])
+        if command[3] == "evaluate":
+            (workdir / "result.json").write_text(
+                json.dumps({"rsum": 300 * float(fields_of[workdir]["optimizer.lr"])})
+            )
+            return False
+        fields_of[workdir] = fields
+        workdir.mkdir(parents=True)
+        for step in (10, 20, 30):
+            line = {"step": step, "val/rsum": step * float(fields["optimizer.lr"])}
+            with (workdir / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            if is_hopeless():
+                looks[workdir.name] = step
+                return True
+        return False
+
+    fields_of = {}
+    monkeypatch.setattr(study, "_call", call)
+    runner = study.Runner(Study([row], "dev", (3, 4)), tmp_path)
+    runner.run([row])
+    rates = [runner.trial_fields(Task(row, trial, 3))["optimizer.lr"] for trial in range(8)]
+    assert all(1e-4 <= rate <= 1e-1 for rate in rates) and len(set(rates)) == 8
+    expected, ended = {}, rates[:4]
+    for trial, rate in enumerate(rates[4:], 4):
+        if rate < np.median(ended):
+            expected[f"{trial}-3"] = 10
+        else:
+            ended.append(rate)
+    assert looks == expected and 1 <= len(expected) <= 3
+    assert runner.chosen(row) == int(np.argmax(rates))
+    table = trials_table(runner, [row])
+    assert table.count("(ended early at step 10)") == len(expected) and table.count("(chosen)") == 1
+    lines = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    assert len(lines) == 9 and sum("pruned" in line for line in lines) == len(expected)
+
+    again = study.Runner(Study([row], "dev", (3, 4)), tmp_path)  # the same trials, and nothing left to run
+    monkeypatch.setattr(study, "_call", lambda *_: pytest.fail("ran again"))
+    again.run([row])
+    assert [again.trial_fields(Task(row, trial, 3))["optimizer.lr"] for trial in range(8)] == rates
+    wider = Row("a", "a.py", search._replace(fields={"optimizer.lr": (1e-4, 1.0)}))
+    with pytest.raises(
+        UserError, match=r"runs.jsonl: a/0-3 had .*, the study says .* now; choose another --out"
+    ):
+        study.Runner(Study([wider], "dev", (3, 4)), tmp_path)
+
+
+def test_a_hopeless_run_is_ended_and_a_failed_one_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "SECONDS_BETWEEN_LOOKS", 0.05)
+    share = study.shares(1)[0]
+    sleeps = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)", "train"]
+    log = tmp_path / "log"
+    assert study._call(sleeps, log, share, lambda: log.exists() and "begun" in log.read_text())
+    fails = [sys.executable, "-c", "import sys; print('why'); sys.exit(3)", "train"]
+    with pytest.raises(UserError, match="log: train ended with status 3: why"):
+        study._call(fails, log, share)
+    assert not study._call([sys.executable, "-c", "", "train"], log, share)
+
+
+def test_runs_share_out_cores_and_gpus(tmp_path):
+    cores = sorted(os.sched_getaffinity(0))
+    two = study.shares(2, (4, 5, 6))
+    assert [share.environment["CUDA_VISIBLE_DEVICES"] for share in two] == ["4,6", "5"]
+    assert all(share.cores <= set(cores) for share in two)
+    assert study.shares(1)[0] == (frozenset(cores), {})
+    shown = "os.environ['CUDA_VISIBLE_DEVICES'], len(os.sched_getaffinity(0))"
+    script = f"import os, time; time.sleep(0.3); print({shown})"
+    study._call([sys.executable, "-c", script, "train"], tmp_path / "log", two[1])
+    assert (tmp_path / "log").read_text() == f"5 {len(two[1].cores)}\n"
 
 
 def test_minutes_are_those_of_training_steps():
