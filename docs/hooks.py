@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = ("*.md", "LICENSE", "configs/*.py", "launch/*.ipynb")
 CODE = re.compile(r"(^```.*?^```)", flags=re.M | re.S)
 DOCTEST = re.compile(r"^( *)(>>> .*(?:\n\1\S.*)*)", flags=re.M)
+INDENTED = " " * 4  # in a module's docstring, which has no sections, Markdown's own way to write code
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)\s#]+)")
 
 
@@ -58,5 +59,12 @@ class FencedExamples(griffe.Extension):
 
     def on_object(self, *, obj: griffe.Object, **_: object) -> None:
         """Puts the examples of one docstring between fences."""
+
+        def fenced(match: re.Match[str]) -> str:
+            indent, code = match.groups()
+            if obj.is_module and indent == INDENTED:
+                return match[0]
+            return f"{indent}```pycon\n{indent}{code}\n{indent}```"
+
         if obj.docstring:
-            obj.docstring.value = DOCTEST.sub(r"\1```pycon\n\1\2\n\1```", obj.docstring.value)
+            obj.docstring.value = DOCTEST.sub(fenced, obj.docstring.value)
