@@ -32,6 +32,7 @@ SLOW = (
     "config/test_load.py::test_every_field",
     "data/",
     "distributed/",
+    "docs/",
     "end_to_end/",
     "evaluation/",
     "inference/",

@@ -59,7 +59,7 @@ PRETRAINED_FIELDS: Section = {
 
 POOLINGS = ("gpo", "hrem", "mean", "max", "cls", "clip", "siglip")
 
-IMAGE: Section = {
+IMAGE: dict[str, Any] = {
     "name": Field("regions", "the image encoder", choices=("regions", "vit", "pretrained")),
     "pooling": Field(
         "gpo", "how tokens become one vector; cls, clip and siglip: of pretrained encoders", choices=POOLINGS
@@ -94,7 +94,7 @@ IMAGE: Section = {
     **PRETRAINED_FIELDS,
 }
 
-TEXT: Section = {
+TEXT: dict[str, Any] = {
     "name": Field("bigru", "the text encoder", choices=("bigru", "bert", "bow", "pretrained")),
     "pooling": Field(
         "gpo", "how tokens become one vector; cls, clip and siglip: of pretrained encoders", choices=POOLINGS
@@ -212,7 +212,7 @@ LOG: Section = {
 COMMON: Section = {
     "name": Field("", "of the run, in tables and figures", resume=True),
     "imports": Field(
-        (), "modules that register loss terms of your own; imported first, so that their fields can be set"
+        (), "modules that register loss terms, presets, encoders or data sets of your own; imported first"
     ),
     "start": Field("", "a run, or a BERT directory, whose parameters and tokenizer this one starts from"),
     "seed": optional_count(0, "of parameters, dropout and the order of the data"),
@@ -270,3 +270,11 @@ def flat(section: Section, prefix: str = "") -> Iterator[tuple[str, Field]]:
             yield prefix + name, entry
         else:
             yield from flat(entry, f"{prefix}{name}.")
+
+
+def register_encoder_name(side: str, name: str) -> None:
+    """Makes `name` a value of `config.image.name` or `config.text.name`."""
+    section = {"image": IMAGE, "text": TEXT}[side]
+    field = section["name"]
+    if name not in field.choices:
+        section["name"] = field._replace(choices=(*field.choices, name))

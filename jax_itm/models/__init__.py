@@ -10,11 +10,12 @@ the tokens it was pooled from, and their mask.
 
 `RegionEncoder`, `BiGruText` and `BagOfWords` are whole encoders. `BackboneEncoder` makes one of a backbone:
 `Vit`, `Swin`, `Bert` or `ClipText`. `DualPath` decouples the tokens of two encoders (CDDS). `Uniter` scores
-pairs, `TokenMatcher` those of a dual encoder's tokens.
+pairs, `TokenMatcher` those of a dual encoder's tokens. `register_encoder` takes one of your own.
 """
 
 from jax_itm.models.attention_pooling import AttentionPooling
 from jax_itm.models.bert import Bert, ClipText, TokenEmbeddings
+from jax_itm.models.build import register_encoder
 from jax_itm.models.image import RegionEncoder, box_location
 from jax_itm.models.layers import Mlp, ProjectionHead, Tokens, TransformerLayer
 from jax_itm.models.pooling import Gpo, HremPooling, max_pool, pool, pool_by_rank
@@ -58,4 +59,5 @@ __all__ = [
     "normalise_pixels",
     "pool",
     "pool_by_rank",
+    "register_encoder",
 ]

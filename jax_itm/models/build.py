@@ -1,9 +1,12 @@
 """From a run's config and facts to its encoders: the only module of this package that reads them."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from jax_itm.config.facts import Facts
+from jax_itm.config.fields import IMAGE, TEXT, register_encoder_name
 from jax_itm.errors import UserError
 from jax_itm.models.attention_pooling import AttentionPooling
 from jax_itm.models.bert import Bert, ClipText
@@ -15,9 +18,49 @@ from jax_itm.models.uniter import Uniter
 from jax_itm.models.vit import Vit
 from jax_itm.types import Architecture, Config
 
+MakeEncoder = Callable[[Config, Facts], nn.Module]
+BUILT_IN = {"image": IMAGE["name"].choices, "text": TEXT["name"].choices}
+REGISTERED: dict[tuple[str, str], MakeEncoder] = {}  # by side and name
+
+
+def register_encoder(side: str, name: str) -> Callable[[MakeEncoder], MakeEncoder]:
+    """Registers a function that makes an encoder of one's own, for `config.image.name` or `config.text.name`.
+
+        @models.register_encoder("text", "words_alone")
+        def words_alone(config, facts):
+            return models.BagOfWords(config.dim, facts.vocab)
+
+    The function takes the config and the facts of a run, and returns a Linen module of `batch["image"]` or
+    `batch["text"]` that gives `Encoded`. Its sizes are fields that there are: `config.dim`, the size of the
+    embedding, `config.text.width` and so on. An image encoder of one's own reads pixels. Running the same
+    definition again, such as a notebook's cell, replaces the function.
+
+    Args:
+        side: "image" or "text".
+        name: the value of the field.
+
+    Raises:
+        UserError: there is no such side, or another encoder has the name.
+    """
+
+    def register(make: MakeEncoder) -> MakeEncoder:
+        if side not in BUILT_IN:
+            raise UserError(f"register_encoder: side {side!r} must be one of {', '.join(BUILT_IN)}")
+        other = REGISTERED.get((side, name), make)
+        is_same = (other.__module__, other.__qualname__) == (make.__module__, make.__qualname__)
+        if name in BUILT_IN[side] or not is_same:
+            raise UserError(f"config.{side}.name: there is such an encoder already, {name!r}")
+        register_encoder_name(side, name)
+        REGISTERED[side, name] = make
+        return make
+
+    return register
+
 
 def encoder(config: Config, facts: Facts, side: str) -> nn.Module:
     """The encoder of one side, "image" or "text"."""
+    if make := REGISTERED.get((side, config[side].name)):
+        return make(config, facts)
     return image_encoder(config, facts) if side == "image" else text_encoder(config, facts)
 
 
