@@ -32,7 +32,8 @@ PROJECTION_FIELDS: Section = {
 PRETRAINED_FIELDS: Section = {
     "path": Field(
         "",
-        "pretrained: a directory as Hugging Face's libraries or open_clip save it, or a name on the hub",
+        "pretrained: a directory as Hugging Face's libraries, open_clip or big_vision save it, or a name on"
+        " the hub",
         resume=True,
         per_host=True,
     ),

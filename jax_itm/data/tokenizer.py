@@ -22,7 +22,7 @@ KINDS = ("words", "wordpiece")
 # Files of a pretrained encoder's directory, in the order in which they are tried.
 CLIP_FILES = ("vocab.json", "merges.txt")
 VOCAB_FILE = "vocab.txt"
-PIECES_FILE = "spiece.model"  # SigLIP's, which is not read
+PIECES = "*.model"  # sentencepiece's, such as SigLIP's spiece.model, which is not read
 
 
 class Tokenizer:
@@ -133,8 +133,8 @@ class Tokenizer:
         if all((folder / name).exists() for name in CLIP_FILES):
             return cls(clip_tokenizer(*(folder / name for name in CLIP_FILES)))
         if not (folder / VOCAB_FILE).exists():
-            if (folder / PIECES_FILE).exists():
-                raise UserError(f"{folder}: {PIECES_FILE} is not read here; put its {JSON_FILE} beside it")
+            if pieces := next(folder.glob(PIECES), None):
+                raise UserError(f"{folder}: {pieces.name} is not read here; put its {JSON_FILE} beside it")
             raise UserError(f"{folder}: neither {JSON_FILE} nor {VOCAB_FILE} there")
         return cls.from_vocab_folder(folder)
 

@@ -45,7 +45,7 @@ def _read_safetensors(path: str) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except Exception as error:  # the library's own class, and others for kinds of number
-        raise UserError(f"{path}: cannot be read as safetensors ({_one_line(error)})") from error
+        raise UserError(f"{path}: cannot be read as safetensors ({one_line(error)})") from error
 
 
 def _read_torch(path: str) -> dict[str, np.ndarray]:
@@ -62,7 +62,7 @@ def _read_torch(path: str) -> dict[str, np.ndarray]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of pickle, of zip files, and PyTorch's
-        raise UserError(f"{path}: PyTorch cannot read weights in it ({_one_line(error)})") from error
+        raise UserError(f"{path}: PyTorch cannot read weights in it ({one_line(error)})") from error
     if not isinstance(state, Mapping):
         raise UserError(f"{path}: holds a {type(state).__name__}, not a state dict")
     not_arrays = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
@@ -71,10 +71,11 @@ def _read_torch(path: str) -> dict[str, np.ndarray]:
     try:
         return {str(name): value.float().numpy() for name, value in state.items()}
     except Exception as error:  # a sparse array, one without storage
-        raise UserError(f"{path}: holds something else than plain arrays ({_one_line(error)})") from error
+        raise UserError(f"{path}: holds something else than plain arrays ({one_line(error)})") from error
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What an error of another library says, or else its class, in one line of 200 characters at most."""
     return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
@@ -91,19 +92,21 @@ def find_directory(path: str, field: str) -> Path:
     folder = Path(path)
     if folder.is_dir():
         return folder
+    if folder.is_file():
+        raise UserError(f"{field}={path}: is a file; name the directory that it is in")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", path) or path.startswith("."):
         raise UserError(f"{field}={path}: no such directory, and not a name on the hub (owner/model)")
     from huggingface_hub import snapshot_download
 
     try:
         folder = Path(snapshot_download(path, allow_patterns=["*.json", "*.txt", "model*.safetensors"]))
-        for file in ("open_clip_model.safetensors", TORCH_WEIGHTS):  # where there are no others
-            if not any(folder.glob("*.safetensors")):
+        for file in ("open_clip_model.safetensors", TORCH_WEIGHTS, "*.npz"):  # where there are no others
+            if not any(any(folder.glob(kind)) for kind in ("*.safetensors", TORCH_WEIGHTS)):
                 snapshot_download(path, allow_patterns=[file])
         return folder
     except Exception as error:  # of the hub, of the network, of the disk
         raise UserError(
-            f"{field}={path}: no such directory, and the hub did not provide it ({_one_line(error)})"
+            f"{field}={path}: no such directory, and the hub did not provide it ({one_line(error)})"
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""Directories of pretrained encoders, saved by Hugging Face's libraries or by open_clip.
+"""Directories of pretrained encoders that open_clip saved.
 
-What open_clip saved is read as the transformers library's CLIP, whose fields and names the other modules
+They are read as the transformers library's CLIP, whose fields and names the other modules
 know: open_clip_config.json becomes a config.json and a preprocessor's file, and each weight gets CLIP's name
 there.
 """
@@ -14,8 +14,7 @@ import numpy as np
 
 from jax_itm.data.sources.raw import read_table
 from jax_itm.errors import UserError
-from jax_itm.pretrained.files import DESCRIPTION, INDEX, WEIGHTS, read_state_dict, read_weights
-from jax_itm.pretrained.mapper import split_attention
+from jax_itm.pretrained.files import INDEX, WEIGHTS, read_state_dict
 from jax_itm.pretrained.open_clip_siglip import is_siglip, renamed, siglip_arrays, siglip_fields
 
 CONFIG = "open_clip_config.json"
@@ -65,19 +64,12 @@ def is_open_clip(folder: Path) -> bool:
     return (folder / CONFIG).exists() and not any((folder / name).exists() for name in (WEIGHTS, INDEX))
 
 
-def description_file(folder: Path) -> Path:
-    """The file of an encoder's directory that describes the encoder."""
-    return folder / (CONFIG if is_open_clip(folder) else DESCRIPTION)
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """What that file says, with the fields of the transformers library's config.json.
+def open_clip_description(folder: Path) -> dict[str, Any]:
+    """What open_clip_config.json says, with the fields of the transformers library's config.json.
 
     Raises:
-        UserError: the file is missing, or open_clip's model has a part that CLIP's encoders here have not.
+        UserError: the model has a part that the encoders here have not.
     """
-    if not is_open_clip(folder):
-        return read_table(description_file(folder))
     file = folder / CONFIG
     model = _section(folder, "model_cfg")
     try:
@@ -135,7 +127,7 @@ def preprocessor_fields(folder: Path) -> dict[str, Any]:
         UserError: it says nothing of them, or brings them to one size in a way that is not known here.
     """
     section = _section(folder, "preprocess_cfg")
-    size = section.get("size") or read_description(folder)["vision_config"]["image_size"]
+    size = section.get("size") or open_clip_description(folder)["vision_config"]["image_size"]
     height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
     mode = section.get("resize_mode") or "shortest"
     resample = section.get("interpolation") or "bicubic"
@@ -157,16 +149,14 @@ def preprocessor_fields(folder: Path) -> dict[str, Any]:
     return fields
 
 
-def read_encoder_weights(folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of an encoder's directory by the names that Hugging Face's libraries give them.
+def open_clip_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """The arrays of a directory of open_clip's by the names that the transformers library gives them.
 
     An unknown array of open_clip's keeps its name, which no encoder has, so that the array is refused.
 
     Raises:
         UserError: there are none, they cannot be read, or one has two values.
     """
-    if not is_open_clip(folder):
-        return split_attention(read_weights(folder))
     file = next((folder / name for name in FILES if (folder / name).exists()), None)
     if file is None:
         raise UserError(f"{folder}: neither {WEIGHTS} nor {FILES[0]} nor {FILES[-1]} there")

@@ -10,6 +10,7 @@ from PIL import Image
 from jax_itm.data.image_transforms import ImageTransform
 from jax_itm.data.sources.raw import read_table
 from jax_itm.errors import UserError
+from jax_itm.pretrained.big_vision import big_vision_file, big_vision_preprocessor, is_big_vision
 from jax_itm.pretrained.open_clip import CONFIG, is_open_clip, preprocessor_fields
 
 LARGEST = 2**13  # pixels of an edge that a preprocessor may ask for
@@ -80,6 +81,8 @@ def _read_fields(folder: Path) -> tuple[Path, Any]:
     if is_open_clip(folder):
         return folder / CONFIG, preprocessor_fields(folder)
     file = next((folder / name for name in FILES if (folder / name).exists()), None)
+    if file is None and is_big_vision(folder):
+        return big_vision_file(folder), big_vision_preprocessor(folder)
     if file is None:
         raise UserError(f"{folder}: neither {FILES[0]} nor {FILES[1]} there")
     table = read_table(file)

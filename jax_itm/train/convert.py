@@ -15,9 +15,9 @@ from jax_itm.config import Facts
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
 from jax_itm.methods import build, example_batch
+from jax_itm.pretrained.directory import description_file, read_description
 from jax_itm.pretrained.files import find_directory, read_state_dict
 from jax_itm.pretrained.hf import read_architecture
-from jax_itm.pretrained.open_clip import description_file, read_description
 from jax_itm.pretrained.uniter import Published, Sizes, read_uniter, uniter_parameters
 from jax_itm.train.init_from import read_source
 from jax_itm.train.start_rules import start_from
@@ -76,7 +76,8 @@ def convert_pair(kind: str, source: str, workdir: str, config: Config | None = N
 
     Args:
         kind: "clip" or "siglip".
-        source: a directory as the transformers library or open_clip saves one, or a name on the hub.
+        source: a directory as the transformers library, open_clip or big_vision saves one, or a name on
+            the hub.
         workdir: the new run's directory.
         config: of the run; by default the defaults of its own loss. Its encoders are set here.
 

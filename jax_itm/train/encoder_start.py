@@ -17,14 +17,10 @@ from jax_itm.methods.example import example_batch
 from jax_itm.models import build
 from jax_itm.pretrained import hf
 from jax_itm.pretrained.architectures import named_architecture
+from jax_itm.pretrained.directory import description_file, read_description, read_encoder_weights
 from jax_itm.pretrained.files import find_directory
 from jax_itm.pretrained.mapper import Weights, map_weights, unused_weights
-from jax_itm.pretrained.open_clip import (
-    cleans_punctuation,
-    description_file,
-    read_description,
-    read_encoder_weights,
-)
+from jax_itm.pretrained.open_clip import cleans_punctuation
 from jax_itm.pretrained.preprocessor import read_preprocessor
 from jax_itm.train.start_rules import Source
 from jax_itm.types import SIDES, Architecture, Config

@@ -14,7 +14,8 @@ from jax_itm.config.load import default
 from jax_itm.data.image_transforms import ImageTransform
 from jax_itm.errors import UserError
 from jax_itm.pretrained import hf
-from jax_itm.pretrained.open_clip import CONFIG, FILES, read_description, read_encoder_weights
+from jax_itm.pretrained.directory import read_description, read_encoder_weights
+from jax_itm.pretrained.open_clip import CONFIG, FILES
 from jax_itm.pretrained.preprocessor import read_preprocessor
 from jax_itm.train.init_from import read_source
 

@@ -12,7 +12,8 @@ from jax_itm.cli.main import main
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
 from jax_itm.pretrained import hf, open_clip_siglip
-from jax_itm.pretrained.open_clip import CONFIG, FILES, read_description
+from jax_itm.pretrained.directory import read_description
+from jax_itm.pretrained.open_clip import CONFIG, FILES
 from tests.helpers.golden_encoders import golden
 
 

@@ -21,11 +21,13 @@ from jax_itm.data.sources.raw import read_table
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
 from jax_itm.plots.dataset_summary import format_summary
+from jax_itm.pretrained.directory import read_description, read_encoder_weights
 from jax_itm.pretrained.files import read_weights
 from jax_itm.pretrained.hf import read_architecture
-from jax_itm.pretrained.open_clip import CONFIG, read_description
+from jax_itm.pretrained.open_clip import CONFIG
 from jax_itm.pretrained.preprocessor import read_preprocessor
 from jax_itm.train.convert import convert_uniter
+from tests.helpers.big_vision import linen_siglip
 from tests.helpers.golden_encoders import GOLDENS, written
 from tests.helpers.mutate import MUTATIONS, allow_user_error, mutated
 from tests.helpers.pictures import picture
@@ -64,6 +66,17 @@ def read_open_clip(folder: Path) -> None:
     for side in ("image", "text"):
         read_architecture(side, read_description(folder), "FILE")
     read_processor(folder)
+
+
+def big_vision(folder: Path) -> None:
+    np.savez(folder / "siglip.npz", **{f"params/{name}": x for name, x in linen_siglip("siglip").items()})
+
+
+def read_big_vision(folder: Path) -> None:
+    for side in ("image", "text"):
+        read_architecture(side, read_description(folder), "FILE")
+    read_processor(folder)
+    assert all(name for name in read_encoder_weights(folder))
 
 
 def fitted_tokenizer(folder: Path) -> None:
@@ -130,6 +143,7 @@ SETS = {
     "swin": encoder("swin", "image"),
     "dinov2": encoder("dinov2", "image"),
     "open_clip": (open_clip, read_open_clip),
+    "big_vision": (big_vision, read_big_vision),
     "tokenizer": (fitted_tokenizer, read_words),
     "vocabulary": (vocabulary, read_words),
     "processor": (processor_file, read_processor),
