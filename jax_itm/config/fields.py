@@ -1,6 +1,6 @@
 """The fields that every run has.
 
-Everything about a field stands here once: its default, whose type is the field's type, what it means, the
+Everything about a field is declared here once: its default, whose type is the field's type, its meaning, the
 values it may take, whether it may change when a run resumes, and whether it may differ between hosts.
 `loss_fields.py` has the loss terms and the two kinds of model, `presets.py` what a preset changes.
 """
