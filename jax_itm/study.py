@@ -1,9 +1,9 @@
-"""A study: several configs, each with trials on one seed and the best trial on other seeds, in one table.
+"""A study: rows of runs, each with its trials on one seed and its best trial on the others, in one table.
 
     python -m jax_itm study configs/study_f8k.py [--out runs/study_f8k] [--jobs 2] [--rows dias] [--seeds 0,1]
 
 The file's `get_study()` gives a `Study`. A run is the two commands that a person would type, `train` and
-`evaluate`, so each can be inspected, resumed and reported separately. Each that ends adds a line of JSON to
+`evaluate`, so each can be looked into, resumed and reported alone. Each that ends adds a line of JSON to
 `OUT/runs.jsonl`; what has its line is not run again. `OUT/table.md` and `OUT/table.png` are the end, and
 `OUT/differences.png` where rows name their base.
 """

@@ -149,7 +149,7 @@ class Collective(NamedTuple):
         count: how many.
         bytes: of their results on one device.
         distance: the most links that a permute crosses; 0 for the other kinds.
-        overlapped: how many of them run beside other work.
+        overlapped: how many of them overlap with computation.
     """
 
     kind: str
