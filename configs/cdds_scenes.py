@@ -15,7 +15,8 @@ ARGUMENTS = {"preset": "practical", "without": "", "method": "cdds"}
 def small(config, chosen: dict[str, str]):
     """What fits two cores: a layer a path, one noise; with `method`, the same encoders' plain contrast.
 
-    The encoders' rate is too high for the UNet's transformers (BENCHMARKS.md), which take a tenth of it.
+    The encoders' rate is too high for the UNet's transformers, which take a tenth of it
+    (docs/benchmarks/scenes.md).
     """
     config.batch_size, config.image.pooling, config.text.pooling = 64, "mean", "mean"
     if chosen["method"] != "cdds":

@@ -1,7 +1,7 @@
 """The baselines on Flickr8k grid features: `:method=vsepp|info_nce|sigmoid`.
 
-Learning rates and margins of vsepp and info_nce were chosen on dev, method by method (BENCHMARKS.md);
-sigmoid was not tried there and takes the rate of info_nce.
+Learning rates and margins of vsepp and info_nce were chosen on dev, method by method
+(docs/benchmarks/flickr8k_bigru.md); sigmoid was not tuned and takes the rate of info_nce.
 """
 
 from configs.dias_f8k import setting

@@ -68,7 +68,8 @@ SMALL = {"dim": 96, "duration": "2 epochs"}  # a UNet's step takes several times
 PARTS = ("sampling", "decoupling", "both", "fit", "modality")
 
 
-# Hardest negatives: after one epoch of all of them, DIAS's terms end in one point (BENCHMARKS.md).
+# Hardest negatives after only one epoch of all negatives collapse DIAS's embeddings into one point
+# (docs/benchmarks/flickr8k_minilm.md).
 LATER = {"losses.triplet.sum_for": "2 epochs"}
 
 

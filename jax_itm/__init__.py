@@ -1,9 +1,9 @@
 """Image-text matching in JAX, as a library and as a trainer.
 
-Sharded losses for anybody's training loop:
+Sharded losses for any training loop:
 
     from jax_itm import losses
-    loss = losses.info_nce(images, texts, scale=20.0)  # under any mesh; the similarity matrix is never held
+    loss = losses.info_nce(images, texts, scale=20.0)  # any mesh; never the full similarity matrix
 
 Retrieval metrics, of a matrix or of blocks of it:
 

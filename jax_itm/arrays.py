@@ -1,4 +1,4 @@
-"""What encoders return, and the few array functions that losses and models share. Needs no Flax."""
+"""What encoders return, and the few array functions that losses and models share. Does not need Flax."""
 
 from typing import NamedTuple
 

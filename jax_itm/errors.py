@@ -1,4 +1,4 @@
-"""The one error that a user meets, and how names are listed in it."""
+"""The error for a user's mistakes, and how names are listed in it."""
 
 import re
 from collections.abc import Iterable

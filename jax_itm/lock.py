@@ -1,4 +1,4 @@
-"""One process at a time in a folder: a second would remove what the first is writing."""
+"""A lock on a folder: a second process would remove what the first one is writing."""
 
 import contextlib
 import fcntl

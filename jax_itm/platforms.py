@@ -1,7 +1,7 @@
-"""What differs between platforms: the figures of accelerators, and how many digits products have there.
+"""What differs between platforms: the specifications of accelerators, and the precision of products.
 
-Unless a product says otherwise, a TPU takes one of float32 numbers in a single bfloat16 pass (8 bits of
-mantissa) and a GPU in TF32 (11 bits). Everything that decides a score, a rank or a statistic says otherwise.
+By default, a TPU multiplies float32 matrices in a single bfloat16 pass (8 bits of mantissa) and a GPU in TF32
+(11 bits). Every product that decides a score, a rank or a statistic sets its precision.
 """
 
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""How far a long piece of work is, for who waits at a command: a bar in a terminal, lines elsewhere.
+"""Progress of a long command: a bar in a terminal, lines elsewhere.
 
 Only commands show it (`with progress.shown():`). The library is silent, and training has a bar of its own.
 """

@@ -1,4 +1,4 @@
-"""The protocols of an evaluation, by name: which folds of the images are ranked by themselves."""
+"""The protocols of an evaluation, by name: which folds of images are ranked separately."""
 
 from typing import NamedTuple
 

@@ -1,1 +1,1 @@
-"""Ahead-of-time compilation: what a run will need on machines that one does not have."""
+"""Ahead-of-time compilation: what a run needs on TPUs and GPUs that this machine lacks."""

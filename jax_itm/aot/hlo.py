@@ -1,7 +1,7 @@
-"""What a compiled program says of itself: estimated cycles, collectives, operations, in its text (HLO).
+"""Reads a compiled program's text (HLO): estimated cycles, collectives, operations.
 
 TPU programs carry the compiler's own estimate of the cycles of every fusion. `cost_analysis()` counts the
-body of a loop once; here it counts as often as the loop turns. Estimates leave out collectives, gathers,
+body of a loop once; here it counts once per iteration. Estimates leave out collectives, gathers,
 scatters, sorts and latency.
 """
 
@@ -149,7 +149,7 @@ class Collective(NamedTuple):
         count: how many.
         bytes: of their results on one device.
         distance: the most links that a permute crosses; 0 for the other kinds.
-        overlapped: how many of them run beside other work.
+        overlapped: how many of them overlap with computation.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""The programs of a run, lowered in abstract shapes: no data, no weights, no devices."""
+"""The programs of a run, lowered with abstract shapes: they need no data, weights or devices."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple

@@ -119,7 +119,7 @@ def _row(compiled: Compiled) -> str:
 def _collectives(compiled: Compiled) -> Iterator[str]:
     if not compiled.collectives:
         return
-    header = "count | MiB a chip | longest way, links | beside other work"
+    header = "count | MiB per chip | longest path, links | overlapped"
     yield f"| collectives of a {compiled.name} | {header} |"
     yield "| --- | ---: | ---: | ---: | ---: |"
     for row in compiled.collectives:

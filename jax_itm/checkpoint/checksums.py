@@ -1,4 +1,4 @@
-"""Checksums of the files of a checkpoint: whether they are still what was written.
+"""Checksums of the files of a checkpoint, to detect files that have changed since they were written.
 
 Orbax and its storage check the structure of a file, not every byte of an array: of 60 single bits flipped at
 random in saved arrays, Orbax 0.12 restored 59 as other values without an error. A checkpoint therefore keeps

@@ -1,4 +1,4 @@
-"""The training state: all that a run needs to resume."""
+"""The training state: everything that a run needs to resume."""
 
 import jax
 import jax.numpy as jnp

@@ -5,13 +5,17 @@ from pathlib import Path
 
 from jax_itm.cli.options import add_figure, add_split, open_run_split
 
-HELP = "draw the attention maps of a matched pair, run by run"
+HELP = "draw the attention maps of a matched pair for each run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("workdirs", nargs="+", help="cross-encoders, such as before and after alignment")
-    parser.add_argument("--caption", type=int, default=0, help="its number in the split, from 0")
+    parser.add_argument(
+        "workdirs",
+        nargs="+",
+        help="directories of cross-encoders' runs, for example without and with alignment",
+    )
+    parser.add_argument("--caption", type=int, default=0, help="the caption's index in the split, from 0")
     add_split(parser)
     add_figure(parser)
 

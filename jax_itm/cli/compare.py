@@ -1,4 +1,4 @@
-"""python -m jax_itm compare: two settings on the same queries, with intervals and a test."""
+"""python -m jax_itm compare: compares two settings on the same queries, with intervals and a test."""
 
 import argparse
 import json
@@ -8,10 +8,10 @@ HELP = "compare two results, or two settings of several seeds, query by query"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    text = "a JSON that `evaluate` has written; several of different seeds, separated by commas"
+    text = "a JSON file written by `evaluate`; or several with different seeds, separated by commas"
     parser.add_argument("first", metavar="A.json[,A2.json..]", help=text)
-    parser.add_argument("second", metavar="B.json[,B2.json..]", help="the other setting's, likewise")
-    parser.add_argument("--out", help="also write the differences here, as JSON")
+    parser.add_argument("second", metavar="B.json[,B2.json..]", help="the same for the other setting")
+    parser.add_argument("--out", help="also write the differences to this JSON file")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:

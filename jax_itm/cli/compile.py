@@ -1,4 +1,4 @@
-"""python -m jax_itm compile: what a run needs on TPUs and GPUs that one does not have."""
+"""python -m jax_itm compile: what a run needs on TPUs and GPUs that this machine lacks."""
 
 import argparse
 
@@ -11,14 +11,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--topology",
         default="v5e:4x8",
-        help="generation and shape of the slice: v5e:4x8, v5p:2x2x4, v6e:4x4; or GPUs: h100:8, h100:2x8",
+        help="generation and shape of a TPU slice: v5e:4x8, v5p:2x2x4, v6e:4x4; or GPUs: h100:8, h100:2x8",
     )
     parser.add_argument(
-        "--region_dim", type=int, default=2048, help="features of a region, for a run on regions"
+        "--region_dim", type=int, default=2048, help="features per region, for a run on regions (2048)"
     )
-    parser.add_argument("--vocab", type=int, default=10_000, help="ids of a tokenizer fitted on the captions")
     parser.add_argument(
-        "--epoch_examples", type=int, default=145_000, help="captions of an epoch (default: Flickr30k's)"
+        "--vocab",
+        type=int,
+        default=10_000,
+        help="vocabulary size of a tokenizer fitted on the captions (10000)",
+    )
+    parser.add_argument(
+        "--epoch_examples", type=int, default=145_000, help="captions per epoch (default: Flickr30k's)"
     )
 
 

@@ -2,13 +2,13 @@
 
 import argparse
 
-HELP = "print every field of a config, its value, and where that comes from"
+HELP = "print every field of a config, its value, and where the value comes from"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument(
-        "config", metavar="FILE[:ARG]", help="a config; --config.x=y options change its fields"
+        "config", metavar="FILE[:ARG]", help="a config file; --config.x=y options change its fields"
     )
 
 

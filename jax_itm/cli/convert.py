@@ -1,25 +1,31 @@
-"""python -m jax_itm convert: makes a run of published weights."""
+"""python -m jax_itm convert: turns published weights into a run."""
 
 import argparse
 
 from jax_itm.errors import UserError
 
-HELP = "make a run of published weights"
+HELP = "turn published weights into a run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument(
-        "weights", choices=("uniter", "clip", "siglip"), help="UNITER's (or IAIS's), CLIP's or SigLIP's"
+        "weights",
+        choices=("uniter", "clip", "siglip"),
+        help="whose weights: UNITER's (or IAIS's), CLIP's or SigLIP's",
     )
     parser.add_argument(
         "source", help="uniter: a .pt, .bin or .safetensors file; others: a directory or a name on the hub"
     )
     parser.add_argument("workdir", help="the new run's directory")
-    parser.add_argument("--vocab", help="uniter: BERT's vocab.txt, a line for each row of the word table")
+    parser.add_argument(
+        "--vocab", help="uniter: BERT's vocab.txt, with one line for each row of the word table"
+    )
     parser.add_argument("--uncased", action="store_true", help="uniter: the vocabulary is uncased")
     parser.add_argument(
-        "--config", metavar="FILE[:ARG]", help="the run's config (default: one of the weights' sizes)"
+        "--config",
+        metavar="FILE[:ARG]",
+        help="the run's config (default: one that fits the size of the weights)",
     )
 
 

@@ -9,9 +9,9 @@ HELP = "summarise a prepared data set"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("dataset")
-    add_data_dir(parser, f"where prepared data sets are kept (default: {DATA_DIR})", DATA_DIR)
-    parser.add_argument("--out", help="also draw a dozen of its images with captions, a .png")
+    parser.add_argument("dataset", help="the name of the data set")
+    add_data_dir(parser, f"the directory of prepared data sets (default: {DATA_DIR})", DATA_DIR)
+    parser.add_argument("--out", help="also draw a dozen of its images with captions, to this .png")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:

@@ -21,18 +21,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="another prepared data set (default: the run's)")
     add_data_dir(parser, "where the data set was prepared (default: as in the run's config)")
     parser.add_argument(
-        "--split", default="", help="(default: test, or where there is none the run's validation split)"
+        "--split",
+        default="",
+        help="the split (default: test, or the run's validation split if there is no test)",
     )
-    parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="full")
-    parser.add_argument("--mode", choices=("exhaustive", "rerank"), default="exhaustive")
+    parser.add_argument(
+        "--protocol", choices=tuple(PROTOCOLS), default="full", help="which images are ranked together (full)"
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("exhaustive", "rerank"),
+        default="exhaustive",
+        help="score all pairs, or only another run's candidates (exhaustive)",
+    )
     parser.add_argument("--score", default="", help="cdds: maxmean, pooled or mapped (default: the run's)")
-    parser.add_argument("--rerank_from", metavar="RUN", help="rerank: the run that ranks first")
-    parser.add_argument("--top_k", type=int, default=50, help="rerank: the number of candidates")
+    parser.add_argument(
+        "--rerank_from", metavar="RUN", help="rerank: the run whose best candidates are re-ranked"
+    )
+    parser.add_argument("--top_k", type=int, default=50, help="rerank: the number of candidates (50)")
     parser.add_argument(
         "--first_weight",
         type=float,
         default=0.0,
-        help="rerank: weight of the first score in the sum with the new",
+        help="rerank: weight of the first run's score when it is added to the new score (0)",
     )
     parser.add_argument(
         "--measures",
@@ -40,17 +51,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=MEASURES,
         default=[],
         metavar="NAME",
-        help=f"further numbers of the same scores: {', '.join(MEASURES)} (docs/evaluation.md)",
+        help=f"more measures from the same scores: {', '.join(MEASURES)} (docs/evaluation.md)",
     )
     parser.add_argument(
         "--normalise",
         choices=NORMALISATIONS,
-        help="rank by scores that are normalised over all queries: another protocol",
+        help="rank by scores normalised over all queries; this is a protocol of its own",
     )
-    parser.add_argument("--isd", action="store_true", help="cross-encoders: ISD of the matched pairs")
+    parser.add_argument(
+        "--isd", action="store_true", help="cross-encoders: also compute the ISD of the matched pairs"
+    )
     parser.add_argument("--out", help="the result, as JSON (default: result-SPLIT.json in the workdir)")
     parser.add_argument(
-        "--bag_of_words", action="store_true", help="add what a text model without word order reaches"
+        "--bag_of_words", action="store_true", help="add the baseline of a text model that ignores word order"
     )
     add_other_data(parser)
     add_processes(parser)

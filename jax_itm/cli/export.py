@@ -1,4 +1,4 @@
-"""python -m jax_itm export: a run as files that need no jax_itm."""
+"""python -m jax_itm export: writes a run as files that work without jax_itm."""
 
 import argparse
 import shutil
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from jax_itm.inference.matcher import Matcher
 
 PARTIAL = ".partial"  # at the end of the folder's name until it is complete
-HELP = "write a run as files that need no jax_itm"
+HELP = "write a run as files that work without jax_itm"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=tuple(FORMATS),
         default="stablehlo",
-        help="stablehlo: programs for CPU, CUDA and TPU with weights beside them (default); huggingface: the"
-        " encoders as the transformers library loads them",
+        help="stablehlo: programs for CPU, CUDA and TPU, and a weight file (default); huggingface: the"
+        " encoders in the format of the transformers library",
     )
 
 

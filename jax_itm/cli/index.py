@@ -1,9 +1,9 @@
-"""python -m jax_itm index: makes an index of a folder of pictures, or brings one up to date."""
+"""python -m jax_itm index: builds an index of a folder of pictures, or updates one."""
 
 import argparse
 import sys
 
-HELP = "make an index of your own pictures, or bring one up to date"
+HELP = "build an index of your own pictures, or update one"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,9 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="the directory of the index")
     parser.add_argument(
         "--captions",
-        help="captions to find for pictures: a .txt with one a line, or as `prepare folder` reads",
+        help="captions that a picture can find: a .txt with one per line, or a file for `prepare folder`",
     )
-    parser.add_argument("--score", default="", help="another score than the run's: cosine, maxmean or mapped")
+    parser.add_argument("--score", default="", help="cosine, maxmean or mapped (default: the run's score)")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:

@@ -1,17 +1,17 @@
-"""python -m jax_itm neighbours: the nearest items of a training split, for a matcher's pools."""
+"""python -m jax_itm neighbours: finds the nearest items of a training split, for a matcher's pools."""
 
 import argparse
 from pathlib import Path
 
 from jax_itm.cli.options import add_data_dir, count
 
-HELP = "write the nearest items of a training split by a run, from which a matcher learns"
+HELP = "find the nearest neighbours in a run's training split, for training a matcher"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("--workdir", required=True, help="the directory of a dual encoder's run")
-    parser.add_argument("--out", help="the file (default: neighbours.npz in the workdir)")
+    parser.add_argument("--out", help="the file to write (default: neighbours.npz in the workdir)")
     parser.add_argument("--top", type=count, default=50, help="neighbours of each image and caption (50)")
     add_data_dir(parser, "where the data set was prepared (default: as in the run's config)")
 

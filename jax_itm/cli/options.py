@@ -18,14 +18,14 @@ def add_data_dir(parser: argparse.ArgumentParser, help: str, default: str | None
 
 
 def count(text: str) -> int:
-    """The type of an option that is a number of things: 1 or more."""
+    """The type of an option that is a count: 1 or more."""
     if not text.isascii() or not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"{text}: must be a whole number, 1 or more")
     return int(text)
 
 
 def share(text: str) -> float:
-    """The type of an option that is a share of something: from 0 to 1."""
+    """The type of an option that is a fraction: from 0 to 1."""
     with contextlib.suppress(ValueError):
         if 0 <= float(text) <= 1:
             return float(text)
@@ -34,13 +34,13 @@ def share(text: str) -> float:
 
 def add_figure(parser: argparse.ArgumentParser) -> None:
     """Adds --out, the figure that a command draws."""
-    parser.add_argument("--out", required=True, help="the figure, a .png")
+    parser.add_argument("--out", required=True, help="the figure to write, a .png")
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
     """Adds --split and the --data_dir of the run's data set, for commands that read a run's split."""
-    parser.add_argument("--split", default="test")
-    add_data_dir(parser, "where the run's data set was prepared (default: as in its config)")
+    parser.add_argument("--split", default="test", help="the split (test)")
+    add_data_dir(parser, "the directory of the run's prepared data set (default: as in its config)")
 
 
 def open_run_split(args: argparse.Namespace, matcher: "Matcher") -> "Split":
@@ -57,11 +57,15 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
         "several processes",
         "detected on Cloud TPU, SLURM, Open MPI and Kubernetes; elsewhere, give the first three:",
     )
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
-    group.add_argument("--num_processes", type=int, metavar="N")
-    group.add_argument("--process_id", type=int, metavar="I", help="the number of this process, from 0")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="the address of process 0")
+    group.add_argument("--num_processes", type=int, metavar="N", help="the number of processes")
+    group.add_argument("--process_id", type=int, metavar="I", help="the index of this process, from 0")
     group.add_argument(
-        "--start_timeout", type=int, default=300, metavar="S", help="seconds to wait for the others (300)"
+        "--start_timeout",
+        type=int,
+        default=300,
+        metavar="S",
+        help="seconds to wait for the other processes (300)",
     )
 
 

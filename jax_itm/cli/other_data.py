@@ -25,7 +25,7 @@ class OtherData(NamedTuple):
 
 def add_other_data(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    group = parser.add_argument_group("other data", "whose numbers stand beside recall (docs/evaluation.md)")
+    group = parser.add_argument_group("other data", "measures in addition to recall (docs/evaluation.md)")
     group.add_argument(
         "--judgements",
         nargs="+",
@@ -34,15 +34,21 @@ def add_other_data(parser: argparse.ArgumentParser) -> None:
         help="Flickr8k's ExpertAnnotations.txt, CrowdFlowerAnnotations.txt: correlation with human ratings",
     )
     group.add_argument(
-        "--compositional", metavar="DIR", help="files of SugarCrepe, Winoground or ARO, and their pictures"
+        "--compositional",
+        metavar="DIR",
+        help="a directory with files of SugarCrepe, Winoground or ARO, and their pictures",
     )
-    group.add_argument("--classes", metavar="DIR", help="a folder of pictures a class: zero-shot accuracy")
+    group.add_argument(
+        "--classes",
+        metavar="DIR",
+        help="a directory with one folder of pictures per class: zero-shot accuracy",
+    )
     group.add_argument(
         "--templates",
         nargs="+",
         default=[],
         metavar="TEXT",
-        help='of the texts of a class, such as "a photo of a {}." (the default)',
+        help='texts for a class, such as "a photo of a {}." (the default)',
     )
 
 

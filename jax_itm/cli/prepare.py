@@ -14,37 +14,49 @@ HELP = "build a data set from its raw files"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("dataset", nargs="?", help="its name; without one, the command lists them all")
+    parser.add_argument(
+        "dataset", nargs="?", help="the name of the data set; without a name, the command lists all of them"
+    )
     parser.add_argument(
         "--source",
-        help="the directory of the raw files; huggingface: or owner/set on the hub; webdataset: or"
+        help="the directory of the raw files; for huggingface also owner/set on the hub; for webdataset also"
         " a pattern such as DIR/{00000..00099}.tar",
     )
-    parser.add_argument("--entities", help="a directory of Flickr30k Entities: adds its phrases and boxes")
-    add_data_dir(parser, f"where prepared data sets are kept (default: {DATA_DIR})")
-    parser.add_argument("--max_pixels", type=count, help="how many pixels a picture file may have")
-    parser.add_argument("--beam", action="store_true", help="write it with Apache Beam (.[beam])")
-    parser.add_argument("--beam_options", default="", metavar="K=V,..", help="such as direct_num_workers=8")
+    parser.add_argument("--entities", help="a directory of Flickr30k Entities, to add its phrases and boxes")
+    add_data_dir(parser, f"the directory of prepared data sets (default: {DATA_DIR})")
+    parser.add_argument(
+        "--max_pixels", type=count, help="the largest number of pixels that a picture may have"
+    )
+    parser.add_argument("--beam", action="store_true", help="write the data set with Apache Beam (.[beam])")
+    parser.add_argument(
+        "--beam_options", default="", metavar="K=V,..", help="for example direct_num_workers=8"
+    )
     shards = parser.add_argument_group("huggingface and webdataset, which are written in shards")
     shards.add_argument(
         "--columns",
         default="",
         metavar="ROLE=NAME,..",
-        help="what is the image, caption, split, key, name",
+        help="which columns are the image, caption, split, key and name",
     )
     shards.add_argument(
-        "--group", default="key", help="which rows are one image: of one key (default), bytes, or none"
+        "--group",
+        default="key",
+        help="which rows belong to one image: those with equal key (default), equal bytes, or none",
     )
     shards.add_argument(
-        "--max_bad", type=share, default=0.01, help="share of rows that may be bad (default: 0.01)"
+        "--max_bad", type=share, default=0.01, help="the largest fraction of bad rows (default: 0.01)"
     )
     shards.add_argument("--readers", type=count, default=1, help="processes (default: 1)")
-    shards.add_argument("--decode", action="store_true", help="decode every picture, too: slower, and surer")
+    shards.add_argument(
+        "--decode",
+        action="store_true",
+        help="also decode every picture: slower, but finds all damaged pictures",
+    )
     parser.add_argument("--config", help="take dataset, source and data_dir from FILE[:ARG]")
     parser.add_argument(
         "--encode",
         action="store_true",
-        help="compute the tokens of frozen encoders, as is done for a config that has them cached",
+        help="compute the tokens of frozen encoders (done anyway for a config with cached tokens)",
     )
 
 

@@ -1,4 +1,4 @@
-"""python -m jax_itm report: tables, and a page or a figure, of finished runs."""
+"""python -m jax_itm report: prints tables of finished runs, and writes a page or a figure."""
 
 import argparse
 from pathlib import Path
@@ -12,8 +12,10 @@ HELP = "print tables of finished runs and write a page or a figure about them"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("workdirs", nargs="+", help="the runs' directories")
-    parser.add_argument("--out", required=True, help="a page, .html, or a figure, .png")
-    add_data_dir(parser, "a page: where the runs' data were prepared (default: as in their configs)")
+    parser.add_argument("--out", required=True, help="the page (.html) or figure (.png) to write")
+    add_data_dir(
+        parser, "for a page: the directory of the runs' prepared data (default: as in their configs)"
+    )
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:

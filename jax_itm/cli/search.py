@@ -1,4 +1,4 @@
-"""python -m jax_itm search: ranks pictures or regions for a caption, or what an index holds for a picture."""
+"""python -m jax_itm search: ranks pictures or regions for a caption, or an index's items for a picture."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jax_itm.search.index import Hit, SearchIndex
     from jax_itm.types import PyTree
 
-HELP = "rank pictures or regions for a caption; in an index, also pictures or captions for a picture"
+HELP = "find pictures or regions for a caption; with an index, also pictures or captions for a picture"
 
 
 class Gallery(NamedTuple):
@@ -48,22 +48,24 @@ class Result(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("--workdir", help="the run's directory; of an index, if it is no longer where it was")
+    parser.add_argument(
+        "--workdir", help="the run's directory; with --index, only needed if the run was moved"
+    )
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("--images", help="a directory of pictures, or a .npy file of regions")
-    place.add_argument("--index", help="the directory of an index, which `index` made")
+    place.add_argument("--index", help="the directory of an index that `index` built")
     parser.add_argument("caption", nargs="?", help="what to search for")
-    parser.add_argument("--image", help="search an index for this picture, instead of a caption")
+    parser.add_argument("--image", help="search an index with this picture instead of a caption")
     parser.add_argument(
-        "--to", choices=("images", "captions"), default="images", help="what to find for --image (images)"
+        "--to", choices=("images", "captions"), default="images", help="what to find with --image (images)"
     )
     parser.add_argument("--top", type=count, default=10, help="how many results to print (10)")
     parser.add_argument(
         "--first",
         type=int,
-        help="score only this many, the best by the fast score, in full (0: all; in an index 256)",
+        help="score in full only this many, the best by the fast score (0: all; default with an index: 256)",
     )
-    parser.add_argument("--sheet", help="also draw the pictures that were found, a .png")
+    parser.add_argument("--sheet", help="also draw the results, to this .png")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -1,4 +1,4 @@
-"""python -m jax_itm semantics: what CDDS's decoupling and sampling have learnt."""
+"""python -m jax_itm semantics: draws what CDDS's decoupling and sampling have learnt."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,9 @@ HELP = "draw what CDDS's decoupling and sampling have learnt"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("workdirs", nargs="+", help="the first is drawn; the numbers are of all")
+    parser.add_argument(
+        "workdirs", nargs="+", help="the runs' directories; the first is drawn, and all are in the table"
+    )
     add_split(parser)
     add_figure(parser)
 

@@ -16,10 +16,14 @@ HELP = "search an index in the browser, by typing a caption or dropping a pictur
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("index", help="the directory of an index, which `index` made")
-    parser.add_argument("--workdir", default="", help="the run's directory, if it is no longer where it was")
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1: this machine alone)")
-    parser.add_argument("--port", type=int, default=8000, help="0: any free one (8000)")
+    parser.add_argument("index", help="the directory of an index that `index` built")
+    parser.add_argument("--workdir", default="", help="the run's directory, only needed if the run was moved")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="the address to listen on (127.0.0.1: only this machine can connect)",
+    )
+    parser.add_argument("--port", type=int, default=8000, help="the port; 0 means any free one (8000)")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:

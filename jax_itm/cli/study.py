@@ -1,25 +1,30 @@
-"""python -m jax_itm study: runs rows of configs, each with its trials and seeds, into one table."""
+"""python -m jax_itm study: trains several configs, with trials and seeds, into one table of results."""
 
 import argparse
 from pathlib import Path
 
 from jax_itm.cli.options import count
 
-HELP = "run a study: rows of runs, each with its trials and seeds, into one table"
+HELP = "train several configs, each with trials and seeds, and put the results in one table"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
     parser.add_argument("file", metavar="FILE[:ARG]", help="the study's file, such as configs/study_f8k.py")
-    parser.add_argument("--out", help="its directory (default: runs/ and the file's name)")
+    parser.add_argument("--out", help="the study's directory (default: runs/ and the file's name)")
     parser.add_argument(
-        "--jobs", type=count, default=1, help="runs at once, each on its share of the cores (1)"
+        "--jobs",
+        type=count,
+        default=1,
+        help="how many runs to train at once, each on its share of the cores (1)",
     )
     parser.add_argument(
-        "--gpus", default="", help="GPUs that the runs share out, such as 0,1 (default: all see all)"
+        "--gpus", default="", help="GPUs that the runs share, such as 0,1 (default: every run sees all)"
     )
-    parser.add_argument("--rows", default="", help="only these rows, in this order (default: all)")
-    parser.add_argument("--seeds", default="", help="these seeds, such as 0,1 (default: the study's)")
+    parser.add_argument(
+        "--rows", default="", help="train only these rows, in this order, separated by commas (default: all)"
+    )
+    parser.add_argument("--seeds", default="", help="train these seeds, such as 0,1 (default: the study's)")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:

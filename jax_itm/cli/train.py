@@ -9,10 +9,10 @@ HELP = "train a run, or resume one"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("--config", required=True, metavar="FILE[:ARG]")
+    parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="the run's config")
     parser.add_argument("--workdir", required=True, help="the run's directory")
     parser.add_argument(
-        "--accept_new_data", action="store_true", help="resume although the data are other than at the start"
+        "--accept_new_data", action="store_true", help="resume although the data have changed since the start"
     )
     add_processes(parser)
 

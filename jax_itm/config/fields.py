@@ -1,6 +1,6 @@
 """The fields that every run has.
 
-Everything about a field stands here once: its default, whose type is the field's type, what it means, the
+Everything about a field is declared here once: its default, whose type is the field's type, its meaning, the
 values it may take, whether it may change when a run resumes, and whether it may differ between hosts.
 `loss_fields.py` has the loss terms and the two kinds of model, `presets.py` what a preset changes.
 """
@@ -38,24 +38,22 @@ PRETRAINED_FIELDS: Section = {
         per_host=True,
     ),
     "arch": Field(
-        "", "pretrained: no path, but an architecture's name (vit-b-16, clip-base ..): random values"
+        "", "pretrained: an architecture to train from scratch, instead of a path (vit-b-16, clip-base ..)"
     ),
-    "frozen": Field(False, "pretrained: its parameters stay as they are"),
-    "tune_last": optional_count(
-        0, "of a transformer: train its last so many layers alone, the others stay as they are; 0: all"
-    ),
+    "frozen": Field(False, "pretrained: do not train its parameters"),
+    "tune_last": optional_count(0, "transformers: train only this many of the last layers; 0: all"),
     "lora": {
         "rank": optional_count(
             0,
-            "of a transformer: it stays as it is, and low-rank adapters of this rank learn; 0: none",
+            "transformers: train low-rank adapters of this rank instead of the parameters; 0: none",
             at_most=4096,
         ),
         "alpha": positive(16.0, "adapters are multiplied by alpha / rank"),
         "on": Field(
-            (r"attention/(query|value)/kernel$",), "patterns of the kernels' paths that have an adapter"
+            (r"attention/(query|value)/kernel$",), "patterns of the paths of the kernels that have an adapter"
         ),
     },
-    "cached": Field(False, "of a frozen encoder: read its tokens from `prepare --encode`"),
+    "cached": Field(False, "frozen encoders: read the tokens that `prepare --encode` has computed"),
 }
 
 POOLINGS = ("gpo", "hrem", "mean", "max", "cls", "clip", "siglip")
@@ -67,7 +65,7 @@ IMAGE: dict[str, Any] = {
     ),
     "norm": Field(
         "none",
-        "of the MLP: batch normalisation over the global batch, or none",
+        "the normalisation in the MLP; batch: over the global batch",
         choices=("none", "batch"),
     ),
     "drop": rate(0.2, "fraction of the regions hidden in training"),
@@ -77,9 +75,7 @@ IMAGE: dict[str, Any] = {
     "layers": count(6, "vit: number of layers"),
     "heads": count(3, "vit: attention heads of a layer"),
     "augment": {
-        "crop": Field(
-            (), "(smallest, largest) fraction of a picture's area that a random crop takes; () crops nothing"
-        ),
+        "crop": Field((), "(smallest, largest) fraction of a picture's area in a random crop; (): no crops"),
         "flip": Field(
             0.0,
             "probability of mirroring; captions that say left or right become false",
@@ -88,9 +84,9 @@ IMAGE: dict[str, Any] = {
         ),
     },
     "patch_dropout": rate(
-        0.0, "of a ViT: fraction of the patches left out in training, which are not computed at all (FLIP)"
+        0.0, "ViT: fraction of the patches dropped in training, which also saves their computation (FLIP)"
     ),
-    "size": optional_count(0, "pretrained: height and width in pixels; 0: as its preprocessor says"),
+    "size": optional_count(0, "pretrained: height and width in pixels; 0: those of its preprocessor"),
     **PROJECTION_FIELDS,
     **PRETRAINED_FIELDS,
 }
@@ -104,7 +100,7 @@ TEXT: dict[str, Any] = {
     "word_dim": count(300, "bigru: width of a word vector"),
     "vectors": Field(
         "",
-        "bigru and bow: a text file of word vectors (GloVe's, word2vec's) that the word table starts from",
+        "bigru and bow: a text file of word vectors (GloVe, word2vec) to initialise the word table with",
         resume=True,
         per_host=True,
     ),
@@ -119,16 +115,16 @@ TEXT: dict[str, Any] = {
 SIMILARITY: Section = {
     "schedule": Field(
         "auto",
-        "how the columns of the similarity matrix reach each device",
+        "how each device receives the columns of the similarity matrix",
         choices=("auto", "ring", "gather"),
         resume=True,
     ),
     "tile": optional_count(
-        0, "largest height and width of a tile; 0: chosen by the kind of device", resume=True
+        0, "largest height and width of a tile; 0: depends on the kind of device", resume=True
     ),
     "dtype": Field(
         "float32",
-        "of the products of embeddings, the same on every platform; tf32: three bfloat16 passes on TPUs",
+        "precision of the scores in the losses, on every platform; tf32: three bfloat16 passes on TPUs",
         choices=("float32", "tf32", "bfloat16"),
     ),
 }
@@ -136,116 +132,128 @@ SIMILARITY: Section = {
 DATA: Section = {
     "name": Field("scenes", "the prepared data set"),
     "source": Field("", "the folder of raw files, for `prepare`", resume=True, per_host=True),
-    "data_dir": Field("data", "where prepared data sets lie", resume=True, per_host=True),
+    "data_dir": Field("data", "the directory of prepared data sets", resume=True, per_host=True),
     "mixture": Field(
-        (), "further sets to train and validate on, (name, data_dir, weight) each; that of data.name is 1"
+        (), "more sets to train and validate on: (name, data_dir, weight) each; data.name has weight 1"
     ),
     "train": Field("train", "split to train on"),
     "validation": Field("val", "split to validate on"),
-    "modality": Field("regions", "what is read of an image", choices=("regions", "pixels")),
+    "modality": Field("regions", "what is read for an image", choices=("regions", "pixels")),
     "max_words": count(
         32,
-        "words of a caption, special tokens included; longer captions are cut",
+        "words of a caption, including special tokens; longer captions are truncated",
         at_least=3,
         at_most=65536,
     ),
     "max_regions": count(36, "regions of an image; an image with more is an error", at_most=65536),
-    "image_size": count(96, "side in pixels of what a randomly initialised encoder reads", at_most=65536),
-    "max_pixels": count(89_478_485, "pixels that a picture file may have", at_most=2**40, resume=True),
+    "image_size": count(
+        96,
+        "height and width in pixels of the pictures that a randomly initialised encoder reads",
+        at_most=65536,
+    ),
+    "max_pixels": count(89_478_485, "largest number of pixels of a picture file", at_most=2**40, resume=True),
     "tokenizer": Field(
         "words",
-        "fitted on the training captions unless the text encoder brings its own",
+        "kind of tokenizer fitted on the training captions, unless the text encoder has its own",
         choices=("words", "wordpiece"),
     ),
-    "min_count": count(1, "words: occurrences that a word needs to be kept"),
-    "vocab_size": count(30000, "largest number of ids"),
-    "workers": optional_count(
-        0, "processes that read; 0 reads in threads", at_most=1024, resume=True, per_host=True
-    ),
+    "min_count": count(1, "words: how often a word must occur to be in the vocabulary"),
+    "vocab_size": count(30000, "largest size of the vocabulary"),
+    "workers": optional_count(0, "reader processes; 0: threads", at_most=1024, resume=True, per_host=True),
 }
 
 OPTIMIZER: Section = {
-    "name": Field("adamw", "bert_adam is UNITER's and IAIS's", choices=("adamw", "bert_adam")),
+    "name": Field(
+        "adamw", "the optimizer; bert_adam is that of UNITER and IAIS", choices=("adamw", "bert_adam")
+    ),
     "lr": Field(5e-4, "peak learning rate", at_least=0, at_most=FLOAT32_MAX),
-    "schedule": Field("step", "of the learning rate", choices=("constant", "cosine", "linear", "step")),
-    "warmup": duration("0 steps", "linear rise from 0 to `lr`"),
-    "floor": Field(0.0, "the rate is never lower", at_least=0, at_most=FLOAT32_MAX),
+    "schedule": Field(
+        "step", "schedule of the learning rate", choices=("constant", "cosine", "linear", "step")
+    ),
+    "warmup": duration("0 steps", "duration of the linear rise from 0 to `lr`"),
+    "floor": Field(0.0, "the lowest learning rate", at_least=0, at_most=FLOAT32_MAX),
     "step_at": duration(("15 epochs",), "schedule=step: when the rate is multiplied by `step_factor`"),
     "step_factor": positive(0.1, "schedule=step: the factor"),
     "betas": Field((0.9, 0.999), "Adam's decay rates of the two moments"),
     "eps": positive(1e-8, "Adam's epsilon"),
     "weight_decay": Field(1e-4, "decoupled weight decay", at_least=0, at_most=FLOAT32_MAX),
-    "decay_on": Field((r"(kernel|recurrent|embedding)$",), "patterns of the parameter paths that decay"),
-    "lr_factors": Field((), "(pattern, factor) pairs: the rate of these parameters is multiplied"),
+    "decay_on": Field(
+        (r"(kernel|recurrent|embedding)$",), "patterns of the paths of the parameters that decay"
+    ),
+    "lr_factors": Field(
+        (), "(pattern, factor) pairs: the learning rate of matching parameters is multiplied by the factor"
+    ),
     "layer_decay": Field(
         1.0,
-        "factor on the rate from one layer of a transformer to the one before it (BEiT's 0.65 to 0.9)",
+        "factor on the learning rate from each transformer layer to the one below it (BEiT: 0.65 to 0.9)",
         above=0,
         at_most=1,
     ),
-    "freeze": Field((), "patterns of the parameter paths that stay as they are"),
+    "freeze": Field((), "patterns of the paths of the parameters that are not trained"),
     "clip": Field(
-        2.0, "largest global norm of the gradient; 0 does not clip", at_least=0, at_most=FLOAT32_MAX
+        2.0, "largest global norm of the gradient; 0: no clipping", at_least=0, at_most=FLOAT32_MAX
     ),
 }
 
 EVALUATE: Section = {
-    "every": duration("1 epochs", "between validations"),
+    "every": duration("1 epochs", "time between validations"),
     "batch_size": count(250, "items encoded at a time", resume=True),
     "protocol": Field(
         "full",
-        "full; folds: the mean of five equal folds of images; coco_5k, coco_1k: these, of COCO's size alone",
+        "folds: mean of five equal folds of images; coco_5k, coco_1k: full and folds, only for COCO's size",
         choices=tuple(PROTOCOLS),
     ),
-    "images": optional_count(0, "validate on the first so many images; 0: all"),
+    "images": optional_count(0, "validate on only this many images, the first ones; 0: all"),
 }
 
 LOG: Section = {
-    "wandb": Field("", "a project at Weights & Biases that scalars are sent to; empty: none", resume=True),
+    "wandb": Field("", "a project at Weights & Biases to send scalars to; empty: none", resume=True),
     "wandb_mode": Field(
         "online",
-        "offline: they are kept in the run's directory, for `wandb sync`",
+        "offline: store them in the run's directory, for `wandb sync`",
         choices=("online", "offline"),
         resume=True,
     ),
 }
 
 COMMON: Section = {
-    "name": Field("", "of the run, in tables and figures", resume=True),
+    "name": Field("", "name of the run in tables and figures", resume=True),
     "imports": Field(
-        (), "modules that register loss terms, presets, encoders or data sets of your own; imported first"
+        (), "modules that register your own loss terms, presets, encoders or data sets; imported first"
     ),
-    "start": Field("", "a run, or a BERT directory, whose parameters and tokenizer this one starts from"),
-    "seed": optional_count(0, "of parameters, dropout and the order of the data"),
-    "batch_size": count(128, "matched pairs of one update, over all devices", at_most=2**24),
+    "start": Field("", "a run, or a BERT directory, whose parameters and tokenizer this run starts with"),
+    "seed": optional_count(0, "random seed of parameters, dropout and the order of the data"),
+    "batch_size": count(128, "matched pairs per update, over all devices", at_most=2**24),
     "micro_batches": count(
-        1, "exact accumulation: the encoders run in so many parts, the loss sees all", at_most=65536
+        1, "run the encoders in this many parts; the loss still sees the full batch", at_most=65536
     ),
-    "duration": duration("30 epochs", "of the run"),
+    "duration": duration("30 epochs", "length of the run"),
     "dtype": Field(
         "float32",
-        "of the encoders' compute; parameters and losses stay float32",
+        "type in which the encoders compute; parameters and losses stay float32",
         choices=("float32", "bfloat16"),
     ),
     "precision": Field(
         "default",
-        "of the encoders' float32 products; default: a bfloat16 pass on TPUs, TF32 on GPUs; highest: float32",
+        "float32 products in the encoders; default: a bfloat16 pass on TPUs, TF32 on GPUs; highest: float32",
         choices=("default", "high", "highest"),
     ),
-    "dim": count(1024, "of the shared embedding", at_most=65536),
-    "ema": rate(0.0, "decay of averaged parameters, which evaluation then uses; 0 keeps none"),
+    "dim": count(1024, "dimension of the shared embedding", at_most=65536),
+    "ema": rate(0.0, "decay of the averaged parameters that evaluation uses; 0: no averaging"),
     "fsdp": Field(False, "split large arrays of the training state over the devices", resume=True),
     "remat": Field(
-        False, "compute transformer layers again in the backward pass instead of keeping them", resume=True
+        False,
+        "recompute transformer layers in the backward pass instead of storing their activations",
+        resume=True,
     ),
     "patience": Field(
         600.0,
-        "seconds without progress after which one of several processes stops; 0: waits",
+        "seconds without progress after which one of several processes stops; 0: never",
         at_least=0,
         at_most=1e9,
         resume=True,
     ),
-    "log_every": count(20, "steps between logged steps", resume=True),
+    "log_every": count(20, "steps between two lines of the log", resume=True),
     "log": LOG,
     "image": IMAGE,
     "text": TEXT,

@@ -1,4 +1,4 @@
-"""Making, reading and writing the configuration of a run.
+"""Creates, reads and writes the configuration of a run.
 
 A file in `configs/` starts from `default(preset)` and changes fields; `--config.x=y` changes them on the
 command line. What a value may be is checked field by field and then between fields (`rules.py`).

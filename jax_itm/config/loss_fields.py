@@ -2,7 +2,7 @@
 
 `config.losses.NAME.weight` switches a term; the other fields are its options. Every term also has
 `start` and `ramp`: it is off until `start`, and its weight rises linearly from 0 over `ramp`.
-`register_loss` adds a term of one's own.
+`register_loss` adds your own term.
 """
 
 from jax_itm.config.field import Field, Section, count, duration, optional_count, positive, rate, weight
@@ -25,38 +25,41 @@ LOSSES: dict[str, Section] = {
     "triplet": term(
         0.0,
         "hinges over negatives, summed over anchors and directions (docs/methods/contrastive.md)",
-        margin=positive(0.2, "by which a matched pair must beat a negative"),
+        margin=positive(0.2, "margin by which a matched pair must score higher than a negative"),
         negatives=Field("hardest", "which negatives an anchor has", choices=NEGATIVES),
-        k=count(3, "knn: the mean hinge of so many hardest negatives", at_most=4096),
+        k=count(3, "knn: number of hardest negatives, whose hinges are averaged", at_most=4096),
         cutoff=Field(
             1.7,
-            "distance_weighted: no negative is farther; 1.7 Flickr30k, 1.9 COCO, 1.414 the near half",
+            "distance_weighted: largest distance of a negative; 1.7 Flickr30k, 1.9 COCO, 1.414 the near half",
             above=0.5,
             at_most=2,
         ),
         sphere_dim=count(
             512, "distance_weighted: dimension of the sphere whose distance density is inverted", at_least=3
         ),
-        sum_for=duration("0 epochs", "all negatives first: the hardest from the start collapse"),
+        sum_for=duration(
+            "0 epochs",
+            "how long to use all negatives first; with only the hardest from the start, training collapses",
+        ),
     ),
     "info_nce": term(
         0.0,
         "InfoNCE in both directions (CLIP)",
-        temperature=positive(0.07, "at the start"),
-        learn_temperature=Field(True, "learn it"),
-        max_scale=positive(100.0, "the inverse temperature is clipped at this after each update, as CLIP's"),
+        temperature=positive(0.07, "initial temperature"),
+        learn_temperature=Field(True, "learn the temperature"),
+        max_scale=positive(100.0, "largest inverse temperature, applied after each update as in CLIP"),
     ),
     "sigmoid": term(
         0.0,
-        "the pairwise sigmoid loss (SigLIP), with a learnt temperature and bias",
-        temperature=positive(0.1, "at the start"),
-        bias=Field(-10.0, "at the start", at_least=-1e4, at_most=1e4),
-        max_scale=positive(100.0, "the inverse temperature is clipped at this after each update"),
+        "the pairwise sigmoid loss (SigLIP), with a learned temperature and bias",
+        temperature=positive(0.1, "initial temperature"),
+        bias=Field(-10.0, "initial bias", at_least=-1e4, at_most=1e4),
+        max_scale=positive(100.0, "largest inverse temperature, applied after each update"),
     ),
     "dimension": term(
         0.0,
         "DIAS: dimension information alignment (docs/methods/dias.md)",
-        form=Field("ratio", "of the objective", choices=("ratio", "infonce", "barlow", "diagonal")),
+        form=Field("ratio", "form of the objective", choices=("ratio", "infonce", "barlow", "diagonal")),
         phi=Field(
             "relu",
             "applied to the correlations in ratio and infonce",
@@ -68,8 +71,8 @@ LOSSES: dict[str, Section] = {
             " side's; running: an average of the correlation over steps",
             choices=("global", "attended", "running"),
         ),
-        decay=Field(0.99, "running: of the average", at_least=0, below=1),
-        reduce=Field("mean", "over the dimensions", choices=("mean", "sum")),
+        decay=Field(0.99, "running: decay of the average", at_least=0, below=1),
+        reduce=Field("mean", "mean or sum over the dimensions", choices=("mean", "sum")),
     ),
     "spatial": term(
         0.0,
@@ -77,17 +80,20 @@ LOSSES: dict[str, Section] = {
         inter=weight(
             0.05, "weight of the relations between the modalities; 0.05 reported, 0.005 CyCLIP's ratio"
         ),
-        intra=weight(0.1, "weight of those inside each; 0.1 reported, 0.01 CyCLIP's ratio"),
+        intra=weight(0.1, "weight of the relations within each modality; 0.1 reported, 0.01 CyCLIP's ratio"),
         select_on=Field(
             "proximity",
             "what the sparse selection compares with its thresholds; none keeps all pairs",
             choices=("proximity", "distance", "discrepancy_large", "none"),
         ),
-        mask=Field("hard", "of the selection", choices=("hard", "soft")),
+        mask=Field("hard", "hard or soft selection", choices=("hard", "soft")),
         alpha=Field(
-            1.0, "standard deviations above the mean strength that a pair needs", at_least=-100, at_most=100
+            1.0,
+            "how many standard deviations above the mean strength a pair must be",
+            at_least=-100,
+            at_most=100,
         ),
-        learn_alpha=Field(False, "learn it; needs the soft mask"),
+        learn_alpha=Field(False, "learn alpha; requires the soft mask"),
     ),
     "sampling": term(
         0.0,
@@ -97,16 +103,18 @@ LOSSES: dict[str, Section] = {
             "from which tokens S is estimated",
             choices=("each_batch", "random_features", "precomputed"),
         ),
-        threshold_on=Field("p", "what the thresholds are compared with; s as printed", choices=("p", "s")),
-        alpha=Field(1.0, "start of the learnt thresholds", at_least=-100, at_most=100),
-        identity=Field(0.5, "fraction of the identity in S; 0: the paper", at_least=0, at_most=1),
-        scope=Field("pair", "tokens that ranks are taken in", choices=("pair", "batch")),
+        threshold_on=Field(
+            "p", "what the thresholds are compared with; s: as printed in the paper", choices=("p", "s")
+        ),
+        alpha=Field(1.0, "initial alpha of the learned thresholds", at_least=-100, at_most=100),
+        identity=Field(0.5, "fraction of the identity in S; 0: as in the paper", at_least=0, at_most=1),
+        scope=Field("pair", "tokens among which ranks are computed", choices=("pair", "batch")),
         level=Field(
             "pooled_batch",
-            "of L_s; patch_image is the literal form",
+            "what L_s contrasts; patch_image is the printed form",
             choices=("pooled_batch", "patch_batch", "patch_image"),
         ),
-        temperature=positive(0.07, "of L_s"),
+        temperature=positive(0.07, "temperature of L_s"),
     ),
     "decoupling": term(
         0.0,
@@ -115,7 +123,7 @@ LOSSES: dict[str, Section] = {
         fused=weight(0.5, "weight of L_f"),
         crossed=weight(0.5, "weight of L_x"),
         modality_form=Field(
-            "one_minus", "of L_m; literal is the printed form", choices=("one_minus", "literal")
+            "one_minus", "form of L_m; literal is the printed form", choices=("one_minus", "literal")
         ),
     ),
 }
@@ -123,14 +131,16 @@ LOSSES: dict[str, Section] = {
 HEAD: Section = {
     "name": Field(
         "none",
-        "of the encoders: none; tokens: tokens of equal length; unet: CDDS's dual-path UNet",
+        "what follows the encoders; tokens: tokens of equal length; unet: CDDS's dual-path UNet",
         choices=("none", "tokens", "unet"),
     ),
-    "layers": count(2, "unet: layers of a path", at_most=1000),
+    "layers": count(2, "unet: layers per path", at_most=1000),
     "heads": count(8, "unet: attention heads of a layer"),
-    "mlp": count(4, "unet: width of a layer's MLP, in widths of the layer"),
-    "noises": optional_count(4, "unet: noise samples a token; 0: none", at_most=1024),
-    "noise_scale": Field(0.1, "unet: of the noise; tokens have length sqrt(dim)", at_least=0, at_most=1e6),
+    "mlp": count(4, "unet: width of a layer's MLP, as a multiple of the layer's width"),
+    "noises": optional_count(4, "unet: noise samples per token; 0: none", at_most=1024),
+    "noise_scale": Field(
+        0.1, "unet: scale of the noise; tokens have length sqrt(dim)", at_least=0, at_most=1e6
+    ),
 }
 
 SCORES = ("cosine", "maxmean", "mapped")
@@ -139,41 +149,47 @@ CROSS_LOSSES: dict[str, Section] = {
     "rank": term(
         1.0,
         "IAIS: hinge between sigmoids of scores (docs/methods/iais.md)",
-        margin=positive(0.2, "between sigmoids of scores"),
+        margin=positive(0.2, "margin between sigmoids of scores"),
     ),
     "attention_alignment": term(
         1.0,
         "IAIS: alignment of the intra-modal attentions of matched pairs",
-        form=Field("singular", "of the alignment", choices=("singular", "distributed", "congruence", "none")),
-        singular_softmax=Field(True, "singular: a second softmax, on probabilities, as released"),
-        schedule=Field("exp", "of its weight over the run", choices=("exp", "linear", "log")),
-        per_update_mean=Field(False, "a mean over a pool's anchors; as released, their sum"),
+        form=Field(
+            "singular", "form of the alignment", choices=("singular", "distributed", "congruence", "none")
+        ),
+        singular_softmax=Field(True, "singular: apply a second softmax, to probabilities, as released"),
+        schedule=Field("exp", "how the weight rises over the run", choices=("exp", "linear", "log")),
+        per_update_mean=Field(False, "take the mean over a pool's anchors; the released code takes the sum"),
     ),
     "pool_softmax": term(
         0.0,
-        "softmax over the pairs of a pool, both ways; instead of rank (docs/methods/iais.md)",
+        "softmax over the pairs of a pool, in both directions, instead of rank (docs/methods/iais.md)",
     ),
     "masked_lm": term(
         0.0,
-        "UNITER's masked words, which the image helps to predict",
+        "UNITER's masked language model: words are predicted from the image and the other words",
         share=Field(0.15, "fraction of the words to predict", above=0, below=1),
     ),
 }
 
 MINING: Section = {
-    "pool": count(400, "matched pairs that lend one another negatives; batch_size holds whole pools"),
-    "anchors": count(8, "anchors of a pool, each way"),
-    "hardest": count(31, "negatives of an anchor, which are scored again with gradient"),
-    "random_for": duration("0 steps", "until then negatives are random: a start without pretraining"),
-    "tile": count(400, "pairs scored at once without gradient"),
+    "pool": count(400, "matched pairs that share their negatives; batch_size must be a multiple of it"),
+    "anchors": count(8, "anchors per pool, in each direction"),
+    "hardest": count(31, "negatives per anchor, which are scored again with gradients"),
+    "random_for": duration(
+        "0 steps", "until then negatives are random, for training without pretrained weights"
+    ),
+    "tile": count(400, "pairs that are scored at once without gradients"),
     "neighbours": Field(
         "",
-        "a file of `python -m jax_itm neighbours`: the pairs of a pool are near one another",
+        "a file of `python -m jax_itm neighbours`: pools then consist of similar pairs",
         resume=True,
         per_host=True,
     ),
-    "near": Field(0.5, "neighbours: fraction of a pool that is near its first pair", at_least=0, at_most=1),
-    "ramp": duration("0 steps", "neighbours: from `random_for` on, the time in which `near` is reached"),
+    "near": Field(
+        0.5, "neighbours: fraction of a pool that are neighbours of its first pair", at_least=0, at_most=1
+    ),
+    "ramp": duration("0 steps", "neighbours: time from `random_for` until `near` is reached"),
 }
 
 UNITER: Section = {
@@ -193,8 +209,8 @@ MATCHER: Section = {
     "layers": count(2, "number of layers", at_most=1000),
     "heads": count(4, "attention heads of a layer"),
     "dropout": rate(0.1, "inside the layers"),
-    "late": Field(True, "late interaction of words and regions as a part of the score"),
-    "frozen": Field(True, "the encoders of config.start stay as they are"),
+    "late": Field(True, "add the late interaction of words and regions to the score"),
+    "frozen": Field(True, "do not train the encoders of config.start"),
 }
 
 
@@ -206,7 +222,7 @@ def model_fields(model: str) -> Section:
         return {"losses": CROSS_LOSSES, "mining": MINING, "matcher": MATCHER}
     score = Field(
         "cosine",
-        "of an image and a text; cosine: of the embeddings; maxmean and mapped: of CDDS's tokens",
+        "score of an image and a text; cosine: from embeddings; maxmean and mapped: from CDDS's tokens",
         choices=SCORES,
     )
     return {"losses": LOSSES, "head": HEAD, "score": score}

@@ -1,4 +1,4 @@
-"""The reference page of all fields, docs/configuration.md, made from the fields themselves.
+"""Generates the reference page of all fields, docs/configuration.md.
 
 python -m jax_itm.config.reference > docs/configuration.md
 """

@@ -1,4 +1,4 @@
-"""What the values of a configuration may be: field by field, and between fields."""
+"""Validates a configuration: each field by itself, and fields against one another."""
 
 import difflib
 import math

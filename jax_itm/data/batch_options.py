@@ -1,4 +1,4 @@
-"""What the batches of a run are made of."""
+"""The options that determine a run's batches."""
 
 from typing import NamedTuple
 

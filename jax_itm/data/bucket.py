@@ -1,4 +1,4 @@
-"""Prepared sets in a bucket, or at any other URL that fsspec reads: their shards are copied when first read.
+"""Prepared sets in a bucket or at any URL that fsspec reads: shards are cached on a local disk.
 
 ArrayRecord itself reads local files and, in builds with Google's client, gs://, record by record: a request
 each. Batches are random records of some sixteen shards, so each host keeps the shards that it has read in a

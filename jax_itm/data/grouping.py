@@ -1,11 +1,11 @@
-"""Which rows of a large raw data set show the same picture, in bounded memory.
+"""Finds the rows of a large raw data set that show the same picture, in bounded memory.
 
-Evaluation counts the best of an image's captions, and captions of one image are no negatives of each other:
-so rows of one picture must become one image. They are told by a key that the files have, such as COCO's
-number of the image, or by the bytes of the picture.
+Evaluation counts the best of an image's captions, and captions of one image are never negatives of each
+other, so rows of one picture must become one image. They are recognised by a key in the files, such as
+COCO's number of the image, or by the bytes of the picture.
 
-Memory: about 100 bytes a row while they are sorted (measured: 395 MiB for four million rows that repeat
-none), and the captions of the rows that repeat a picture.
+Memory: about 100 bytes per row while rows are sorted (measured: 395 MiB for four million rows, none of which
+repeats a picture), and the captions of rows that repeat a picture.
 """
 
 import hashlib

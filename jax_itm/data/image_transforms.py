@@ -1,4 +1,4 @@
-"""From a picture of any size to pixels of one size: resized, then cropped in the middle.
+"""Resizes a picture of any size, and crops its centre, so that all have the same size.
 
 The directory of a pretrained encoder says how; all other runs resize to squares of `config.data.image_size`.
 """

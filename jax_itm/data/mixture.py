@@ -1,6 +1,6 @@
-"""Several sets in one run: each has its share of every batch, and goes through its own stream of epochs.
+"""Trains on several sets: each has its share of every batch, and its own stream of epochs.
 
-Which rows a batch takes of which set is a pure function of (seed, step), as it is of one set.
+Which rows a batch takes from which set is a pure function of (seed, step), as with a single set.
 """
 
 from collections.abc import Sequence

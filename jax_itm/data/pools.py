@@ -1,4 +1,4 @@
-"""Batches of pools whose pairs are near one another, from a file of a dual encoder's nearest neighbours.
+"""Batches of pools of similar pairs, from a file of a dual encoder's nearest neighbours.
 
 A matcher that sees random pairs learns to tell any captions from any images, not a dual encoder's nearest
 candidates from one another. Each pool is a pair of the training stream with others near it. Which ones is a

@@ -1,4 +1,4 @@
-"""Reading batches in other processes, which leave signals to the one that trains."""
+"""Reads batches in other processes, which leave signals to the training process."""
 
 import contextlib
 import gc

@@ -1,4 +1,4 @@
-"""A picture file as a viewer shows it, in 8-bit RGB: upright, as bright as saved, transparency on white."""
+"""Reads a picture file as a viewer shows it, in 8-bit RGB: upright, with transparency on white."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""From the raw files of a large set to a prepared set in shards, by several processes.
+"""Prepares a large set as shards, from its raw files, in several processes.
 
 A raw file is the unit of the work: it becomes shards of its own, so that a preparation that was stopped goes
 on with the files that it had not finished. Memory does not grow with the set but by what `grouping.py` says,

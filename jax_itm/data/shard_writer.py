@@ -1,4 +1,4 @@
-"""Writing one raw file as shards: what one process does at a time when a large set is prepared."""
+"""Writes one raw file as shards: the unit of work of a process that prepares a large set."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Tokens of frozen backbones, computed once and kept with a prepared data set (`prepare --encode`).
+"""Tokens of frozen backbones, computed once and stored with a prepared data set (`prepare --encode`).
 
 `DATA_DIR/NAME/tokens/KEY/` holds, for each split and side, all true tokens of its items one after another,
 float16 (n, f) in a plain file, and an .npz that says where the tokens of each item start, and f. The key is a

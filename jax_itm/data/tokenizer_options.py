@@ -1,4 +1,4 @@
-"""What tokenizer_config.json says: every option that changes ids is honoured or refused."""
+"""The options of tokenizer_config.json: each that changes ids is applied or rejected."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Several devices and several processes: the mesh, how a run starts and checks itself, and the watchdog."""
+"""Several devices and several processes: the mesh, cluster start-up, preflight checks, and the watchdog."""

@@ -1,4 +1,4 @@
-"""GPUs that this machine lacks, as XLA's compiler for CUDA wants them described."""
+"""Descriptions of GPUs that this machine lacks, for XLA's CUDA compiler."""
 
 # NVIDIA's figures, in the fields of XLA's GpuTargetConfigProto. Versions are those of CUDA's wheels.
 H100 = """

@@ -1,4 +1,4 @@
-"""libtpu on machines without a TPU, where it compiles; imports nothing, so that it can be called first."""
+"""Sets up libtpu to compile on machines without a TPU. Imports nothing, so it can be called first."""
 
 import glob
 import os

@@ -1,4 +1,4 @@
-"""Before the first step, every process describes itself; all must agree, except on where their files are."""
+"""Before the first step, every process describes itself; all must agree, except about their files' paths."""
 
 import hashlib
 import json

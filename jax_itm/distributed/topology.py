@@ -1,4 +1,4 @@
-"""TPU slices and GPU hosts that this machine is not, to compile programs for."""
+"""TPU slices and GPU hosts that programs can be compiled for without having them."""
 
 import re
 from typing import Any

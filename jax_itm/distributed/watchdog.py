@@ -1,7 +1,7 @@
-"""If one of several processes is lost, the others end with one line instead of waiting for ever.
+"""If one of several processes is lost, the others end with one line instead of waiting forever.
 
 A process that dies breaks the collectives of the others, which raises an error there. One that hangs leaves
-them waiting: the whole run stands still, and each process notices that it has had no heartbeat for
+them waiting: the whole run hangs, and each process notices that it has had no heartbeat for
 `config.patience` seconds. In both cases a process exits at once, without the usual shutdown, which would wait
 for the others. The last complete checkpoint stays valid, and the same command resumes from it.
 """

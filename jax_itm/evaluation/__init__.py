@@ -1,1 +1,1 @@
-"""From a restored run and a split to numbers."""
+"""Evaluates a restored run on a split."""

@@ -1,4 +1,4 @@
-"""A baseline: how far captions without their word order get, with the run's own vision.
+"""A baseline that ignores the order of a caption's words, with the run's own image embeddings.
 
 A ridge regression maps a caption's bag of words onto the run's embedding of its image. Scores are cosines.
 """

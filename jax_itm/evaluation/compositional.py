@@ -1,4 +1,4 @@
-"""Whether a run tells texts of the same words apart: SugarCrepe, Winoground, ARO."""
+"""Tests whether a run can distinguish texts with the same words: SugarCrepe, Winoground, ARO."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,6 +1,6 @@
 """ECCV Caption and CxC: COCO's test split with the positives that its own captions leave out.
 
-The package `eccv-caption` (Chun et al., ECCV 2022) ships who belongs to whom; `pip install -e .[eccv]`.
+The package `eccv-caption` (Chun et al., ECCV 2022) lists the matches; `pip install -e .[eccv]`.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""How a run's scores agree with people's: the ratings of Flickr8k-Expert and of CrowdFlower.
+"""How a run's scores agree with human ratings: Flickr8k-Expert and CrowdFlower.
 
 Both rate captions of Flickr8k for images that they may or may not describe (Hodosh et al., JAIR 2013). They
 come in Flickr8k_text.zip, as does Flickr8k.token.txt, which has the captions:

@@ -1,4 +1,4 @@
-"""Numbers beside recall, from the same pass over the scores."""
+"""Measures in addition to recall, from the same pass over the scores."""
 
 from collections.abc import Sequence
 from typing import Any

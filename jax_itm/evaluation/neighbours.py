@@ -1,4 +1,4 @@
-"""The nearest items of other images in a split, by a run's score: where a matcher's pools come from."""
+"""Finds the nearest items of other images in a split, by a run's score, for a matcher's pools."""
 
 import numpy as np
 

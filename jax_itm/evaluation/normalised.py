@@ -1,4 +1,4 @@
-"""Retrieval by normalised scores: another protocol, as each depends on all queries of the split."""
+"""Retrieval by normalised scores: a protocol of its own, since each score depends on all queries."""
 
 import time
 from collections.abc import Callable

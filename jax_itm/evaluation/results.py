@@ -1,4 +1,4 @@
-"""A result on disk: its numbers as JSON, and beside it the rank of every query, for comparisons."""
+"""A result on disk: its numbers as JSON, and in a second file the rank of every query."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The Matcher: a trained run, restored on whatever devices there are, without TensorFlow."""
+"""The Matcher: a trained run, restored on any devices, without TensorFlow."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard

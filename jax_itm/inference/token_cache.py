@@ -1,4 +1,4 @@
-"""The cached tokens of a run's frozen backbones: which sides use them, and where they lie."""
+"""The cached tokens of a run's frozen backbones: which sides use them, and where they are stored."""
 
 from collections.abc import Mapping
 from typing import Any

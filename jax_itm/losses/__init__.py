@@ -1,4 +1,4 @@
-"""Loss functions for anybody's training loop: pure functions of global arrays, under any mesh.
+"""Loss functions for any training loop: pure functions of global arrays, under any mesh.
 
 They form scores between all images and all texts of a batch that is split over devices, and neither gather
 the embeddings (unless they are small) nor ever hold the matrix of scores: memory is a few shards, whatever

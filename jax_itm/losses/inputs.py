@@ -1,4 +1,4 @@
-"""The entrance of every loss: shapes are checked, half precision is widened, rows are split over the mesh."""
+"""What every loss does first: check shapes, widen half precision, split rows over the mesh."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""Masked words, with which a cross-encoder learns from random values: docs/methods/iais.md, equation (16).
+"""Masked words, to train a cross-encoder without pretrained weights: docs/methods/iais.md, equation (16).
 
 UNITER's pretraining task (Chen et al., ECCV 2020, section 3.2) with the rule of BERT (Devlin et al., NAACL
 2019, section 3.1): of the words to predict, 80 % are hidden, 10 % become a random word and 10 % stay.

@@ -1,4 +1,4 @@
-"""The whole objectives of DIAS, CDDS and IAIS, with the presets' weights as defaults.
+"""The complete objectives of DIAS, CDDS and IAIS, with the presets' weights as defaults.
 
 Each is a weighted sum of this package's terms and nothing more: docs/methods/dias.md (1), cdds.md (15) and
 (25), iais.md (14).

@@ -1,4 +1,4 @@
-"""Distribution sampling: one modality's values, drawn from the distributions of the other's dimensions.
+"""Distribution sampling: one modality's values, sampled from the other's distributions.
 
 Ma, Fang, Xu, Zhang, "Aligning the True Semantics: Constrained Decoupling and Distribution Sampling for
 Cross-Modal Alignment" (CDDS), AAAI 2026, arXiv 2603.05566. Equations: docs/methods/cdds.md. No code was

@@ -1,6 +1,6 @@
 """Scores of token sets: every image's patches with every caption's words, in tiles.
 
-Of the images x captions x patches x words cosines, no more than `CELLS` are held at once.
+Of the images x captions x patches x words cosines, no more than `CELLS` are in memory at once.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What the trainer, the evaluation and the Matcher know of a method."""
+"""The interface of a method for the trainer, the evaluation and the Matcher."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""From a configuration to a method."""
+"""Builds a method from a configuration."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""A cross-encoder whose intra-modal attentions are calibrated against each other (IAIS).
+"""A cross-encoder whose intra-modal attentions are aligned with each other (IAIS).
 
 Ren et al., "Learning Relation Alignment for Calibrated Cross-modal Retrieval", ACL 2021, arXiv 2105.13868;
 training as in the authors' released code. The maths is in docs/methods/iais.md.

@@ -1,4 +1,4 @@
-"""A batch in the shapes of a run, to make parameters with."""
+"""An example batch with the shapes of a run, to initialise parameters."""
 
 import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""Heads of a dual encoder: they make new tokens of its encoders' tokens, and one vector of these."""
+"""Heads of a dual encoder: they turn its encoders' tokens into new tokens, and these into one vector."""
 
 from typing import Any, Protocol, runtime_checkable
 

@@ -1,4 +1,4 @@
-"""Which negatives a cross-encoder's anchors are ranked against: random ones first, then the hardest.
+"""Chooses the negatives of a cross-encoder's anchors: random ones first, then the hardest.
 
 docs/methods/iais.md, equation (15); the search itself is `jax_itm.losses.mining`.
 """

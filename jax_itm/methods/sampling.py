@@ -1,4 +1,4 @@
-"""Distribution sampling of a batch, made once for all terms that use it."""
+"""Distribution sampling of a batch, computed once for all terms that use it."""
 
 from collections.abc import Callable
 from functools import cache

@@ -1,4 +1,4 @@
-"""Loss terms of a dual encoder, by name; and how to register one's own.
+"""Loss terms of a dual encoder, by name; and how to register your own.
 
 A term is a function of `TermInputs`. It is named, weighted and configured by `config.losses.NAME`:
 

@@ -1,4 +1,4 @@
-"""Retrieval metrics in plain numpy: ranks and recalls of a similarity matrix that need not be held.
+"""Retrieval metrics in plain numpy: ranks and recalls, also from blocks of the similarity matrix.
 
 >>> import numpy as np
 >>> from jax_itm import metrics

@@ -1,4 +1,4 @@
-"""Where a result comes from: recalls of parts of the queries, and the queries that fare worst."""
+"""A result broken down: recalls of groups of queries, and the worst queries."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Right choices among a few texts or images: compositional sets, and classification. A tie is no choice."""
+"""Right choices among a few texts or images: compositional sets, and classification. A tie is wrong."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Counting ranks from blocks of scores, each of which is seen once and not kept."""
+"""Counts ranks from blocks of scores, each of which is read once and discarded."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence

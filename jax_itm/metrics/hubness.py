@@ -1,7 +1,7 @@
-"""Hubs: items that are near to too many queries; and two normalisations of scores that lessen them.
+"""Hubs, which are items close to too many queries; and two normalisations of scores against them.
 
-Both normalisations look at all queries of the test set together. Their results are therefore another
-protocol, never to be put beside results of scores that see one query at a time.
+Both normalisations look at all queries of the test set together. Their results therefore belong to another
+protocol, never to be compared with results of scores that see one query at a time.
 """
 
 from typing import Any

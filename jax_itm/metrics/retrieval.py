@@ -1,4 +1,4 @@
-"""Ranks and recalls of a similarity matrix, held or in blocks."""
+"""Ranks and recalls of a similarity matrix, given in full or in blocks."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -1,6 +1,6 @@
-"""How sure a recall is, and the difference of two: the bootstrap and a permutation test over queries.
+"""Confidence of a recall, and of a difference: the bootstrap and a permutation test over queries.
 
-The captions of one image succeed or fail together, so that images are drawn, each with its captions: a
+The captions of one image succeed or fail together, so images are resampled, each with its captions: a
 cluster bootstrap. Several runs of one setting, of different seeds, are drawn too.
 
     B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 15; J. Rao and C. Wu,

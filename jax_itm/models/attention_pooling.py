@@ -1,4 +1,4 @@
-"""Multihead attention pooling: a learnt query attends to the tokens, as SigLIP's image encoder pools."""
+"""Multihead attention pooling: a learnt query attends to the tokens, as in SigLIP's image encoder."""
 
 import flax.linen as nn
 import jax.numpy as jnp

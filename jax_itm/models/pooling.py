@@ -30,7 +30,7 @@ def descending_rank(x: Float[Array, "b n d"]) -> Int[Array, "b n d"]:
     """How many of an item's n values, dimension by dimension, precede each in descending order.
 
     Of equal values the first comes first. Counted, n comparisons a value, for CPUs: XLA's sort there, with
-    its backward pass, took 3 to 11 times as long for n from 16 to 196 (BENCHMARKS.md).
+    its backward pass, took 3 to 11 times as long for n from 16 to 196 (docs/benchmarks/training_steps.md).
     """
     x = jax.lax.stop_gradient(x)
     return jax.vmap(lambda item: _rank_in_item(item, item.shape[0]))(x)
@@ -147,7 +147,7 @@ class Gpo(nn.Module):
 
     We depart in the start: the BiGRU adds nothing at first, and each rank weighs exp(-0.3) of the one before.
     As released, random numbers divided by the temperature decide which ranks count, some of them low ones,
-    and runs differ by where they start (BENCHMARKS.md).
+    and runs differ by where they start (docs/benchmarks/flickr8k_minilm.md).
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""An encoder on a transformer backbone, pretrained or randomly initialised, and the backbones there are.
+"""An encoder on a transformer backbone, pretrained or randomly initialised, and the list of backbones.
 
 A backbone returns the tokens of its last layer; `BackboneEncoder` projects and pools them. The architecture
 of a pretrained backbone is read from its config.json once, when a run starts, and kept with the run's facts

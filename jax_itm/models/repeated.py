@@ -1,8 +1,8 @@
-"""Modules alike, with values of their own: compiled once on accelerators, however many they are.
+"""Equal modules with different parameters, compiled only once on accelerators.
 
-A compiler for TPUs works ten seconds and more on a transformer layer, forwards and backwards, and as long on
-each of the others. There one loop over stacked values serves all. On CPUs, which compile quickly and would
-copy the values in every step, they run one after the other. Names, and so checkpoints, are the same.
+TPU compilers need ten seconds or more for a transformer layer, forward and backward, and as long for each of
+the others. There, one loop over stacked parameters replaces them. On CPUs, which compile quickly and would
+copy the parameters in every step, they run one after the other. Names, and so checkpoints, are the same.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The Swin Transformer, as the transformers library has it."""
+"""The Swin Transformer, as in the transformers library."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A small single-stream matcher on the tokens of a dual encoder: alignment before fusion."""
+"""A small single-stream matcher on the tokens of a dual encoder, which are aligned before fusion."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The summary of a prepared data set: what it has, in numbers, and a sheet of its images."""
+"""The summary of a prepared data set: counts and sizes, and a contact sheet of its images."""
 
 import textwrap
 from collections.abc import Mapping, Sequence

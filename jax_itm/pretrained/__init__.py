@@ -1,1 +1,1 @@
-"""Published weights and their descriptions."""
+"""Published weights and their configs."""

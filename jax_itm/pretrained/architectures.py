@@ -1,4 +1,4 @@
-"""Architectures that people know by a name, for training from random values: `config.image.arch`.
+"""Named architectures, for training from random values: `config.image.arch`.
 
 Each is what a config.json of the transformers library would say; fields that are not named have the defaults
 of their family there (`image_families.py`, `text_families.py`).

@@ -1,4 +1,4 @@
-"""A run's encoders as directories that the transformers library loads: the tables of families, backwards.
+"""Exports a run's encoders for the transformers library, with the tables of families in reverse.
 
 Two encoders of one CLIP or SigLIP, with their own summaries, are written as that model, with the scale of its
 scores. Of other runs each side's backbone is written by itself, in `OUT/image` and `OUT/text`; what stands on

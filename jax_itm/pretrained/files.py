@@ -1,4 +1,4 @@
-"""Files of published weights: state dicts, and directories as Hugging Face's libraries save them."""
+"""Files of published weights: state dicts, and directories in the format of Hugging Face."""
 
 import os
 import re

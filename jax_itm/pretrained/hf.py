@@ -1,4 +1,4 @@
-"""Encoders as Hugging Face's libraries save them: their architecture, and their weights as parameters.
+"""Reads encoders in Hugging Face's format: their architecture, and their weights as parameters.
 
 Which name is which: `text_families.py`, `image_families.py`.
 """

@@ -1,4 +1,4 @@
-"""UNITER's published weights, whose sizes their shapes tell.
+"""UNITER's published weights; the model's sizes follow from their shapes.
 
 The names are those of the authors' code (github.com/ChenRocks/UNITER), which IAIS (github.com/lancopku/IAIS)
 keeps: a plain state dict, neither nested nor with a prefix. Which name is which: `text_families.py`.

@@ -1,1 +1,1 @@
-"""An index of one's own pictures: made and kept up to date, searched by caption or picture."""
+"""An index of a folder of pictures: built, updated, and searched by caption or picture."""

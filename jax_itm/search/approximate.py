@@ -1,4 +1,4 @@
-"""Approximate search in many pictures, by FAISS: an inverted file beside the index, rebuilt with it."""
+"""Approximate search in many pictures, by FAISS: an inverted file, rebuilt together with the index."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""Making an index and bringing it up to date: what is new is encoded, what is gone is removed."""
+"""Builds an index and updates it: encodes new pictures, and removes those that are gone."""
 
 import os
 from collections import deque

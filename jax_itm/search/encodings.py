@@ -1,4 +1,4 @@
-"""What an index keeps of an item: one vector, and for scores of token sets its true tokens."""
+"""What an index stores for an item: one vector, and its true tokens if the score uses token sets."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Which regions of a picture answer to each word, for runs that score by token sets."""
+"""Finds the regions of a picture that match each word, for runs that score by token sets."""
 
 import math
 from typing import NamedTuple

@@ -1,7 +1,7 @@
 """The file of an index: an SQLite database of pictures, captions, their encodings, and thumbnails.
 
-Each batch is one transaction, so that an index whose making was interrupted holds all batches but the last,
-and is brought to its end by the same command. Ids are never given twice.
+Each batch is one transaction, so an index whose building was interrupted has all batches but the last,
+and the same command completes it. Ids are never reused.
 """
 
 import sqlite3

@@ -1,6 +1,6 @@
-"""The web application: a page, its questions to the index, and thumbnails.
+"""The web application: a page, its requests to the index, and thumbnails.
 
-Requests name pictures by their number in the index, and the index holds their thumbnails: no request is ever
+Requests name pictures by their number in the index, which also has their thumbnails: no request is ever
 turned into a path. One thread runs the model, one request after the other.
 """
 

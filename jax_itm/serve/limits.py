@@ -1,4 +1,4 @@
-"""How much a client may ask of the server."""
+"""The limits on what a client may request."""
 
 import time
 from collections import OrderedDict

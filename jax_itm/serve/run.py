@@ -1,4 +1,4 @@
-"""Serving the application until Ctrl-C."""
+"""Serves the application until Ctrl-C."""
 
 import ipaddress
 import socket

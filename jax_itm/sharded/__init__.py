@@ -1,1 +1,1 @@
-"""The similarity matrix of a global batch, which is never held: collectives, tiles, schedules, reductions."""
+"""The similarity matrix of a batch, never all in memory: collectives, tiles, schedules, reductions."""

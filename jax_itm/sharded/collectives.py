@@ -2,7 +2,7 @@
 
 The mesh is the one that `jax.set_mesh` has set; without one there is one device. Which of its axes split the
 batch is an argument, `BatchAxes`; the others are free for the model. Inside the losses every device does its
-own rows, and devices that differ in a free axis alone repeat one another's work.
+own rows, and devices that differ only in a free axis repeat one another's work.
 """
 
 import math

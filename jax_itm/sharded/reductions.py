@@ -1,4 +1,4 @@
-"""What losses ask of the similarity matrix, tile by tile, with gradients that form each tile again.
+"""What losses need from the similarity matrix, tile by tile, with gradients that recompute each tile.
 
 On whole arrays outside of any `shard_map`, equal on any number of devices:
 

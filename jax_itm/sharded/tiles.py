@@ -1,4 +1,4 @@
-"""The sharded similarity matrix, and the tiles of which no more than one is held at a time.
+"""The sharded similarity matrix, and its tiles, of which only one is in memory at a time.
 
 Row i and column j of the B x B matrix meet in `s_ij = x_i . y_j`. Each device has its own B/n rows and B/n
 columns; a tile is made of a slice of its rows and a slice of the columns that are there. `schedule.py` says

@@ -1,4 +1,4 @@
-"""Makes a run of published weights: a directory that `load`, `evaluate` and a training run can start from."""
+"""Turns published weights into a run that `load`, `evaluate` and training can start from."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a run's pretrained encoders start from: directories of weights, or an architecture's name."""
+"""Initial values of a run's pretrained encoders: directories of weights, or an architecture's name."""
 
 import math
 from collections.abc import Mapping, Sequence

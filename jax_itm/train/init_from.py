@@ -1,4 +1,4 @@
-"""What the parameters of a new run start from: a run, a BERT directory, pretrained encoders, or nothing.
+"""Initial parameters of a new run: from a run, a BERT directory, pretrained encoders, or random.
 
 `config.start` names another run (a converted one, too), which gives all parameters, or a BERT directory as
 the transformers library saves one, which gives UNITER its words, positions, layers and pooler, as UNITER's

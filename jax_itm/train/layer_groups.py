@@ -1,4 +1,4 @@
-"""The layers of an encoder's backbone in order: which stay locked, and whose learning rate is lower."""
+"""The layers of an encoder's backbone in order: which are frozen, and which have a lower learning rate."""
 
 import re
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Training: evaluate and save when due, take a batch, update, log; until the last step or a signal."""
+"""The training loop: evaluate and save when due, update, log, until the last step or a signal."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Whether a training step will fit into a device, estimated before a compiler works minutes on it."""
+"""Estimates whether a training step fits into a device, before compiling it for minutes."""
 
 import math
 from typing import Any, NamedTuple

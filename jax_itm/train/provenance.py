@@ -1,4 +1,4 @@
-"""What code a run was made with: kept beside it, so that it can be made again."""
+"""Stores the code that a run was made with, so that the run can be reproduced."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Assembles a run: data, method, and a new or restored state; also says when it evaluates."""
+"""Assembles a run: data, method, a new or restored state, and the steps at which it evaluates."""
 
 import dataclasses
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""How the parameters of a new run follow from those that it starts from: a table of rules."""
+"""Rules by which a new run's parameters are taken from the run that it starts from."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

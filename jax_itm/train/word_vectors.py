@@ -1,4 +1,4 @@
-"""A word table that starts from published word vectors, as VSE++ and its successors start from GloVe's."""
+"""Initialises a word table with published word vectors, such as GloVe's."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -2,7 +2,7 @@
 
 python tests/benchmarks/ring_figure.py
 
-Nothing is measured here. The numbers are those of BENCHMARKS.md, "The sharded similarity matrix", which
+Nothing is measured here. The numbers are those of docs/benchmarks/losses.md, which
 `tests/benchmarks/similarity.py` measured: value and gradient, float32, d = 512, eight virtual devices of two
 CPU cores. The hardest triplet and the sigmoid are from a run half an hour before InfoNCE's. All-gather and
 PyTorch were measured at a batch of 16,384 only.

@@ -53,7 +53,7 @@ def test_examples_of_docstrings_are_code(site):
 
 def test_links_out_of_the_documentation_lead_into_the_site(site):
     training = (site / "training" / "index.html").read_text()
-    assert 'href="../project/BENCHMARKS/#memory-with-fsdp-and-remat"' in training
-    benchmarks = (site / "project" / "BENCHMARKS" / "index.html").read_text()
-    assert 'src="../../study.png"' in benchmarks
+    assert 'href="../benchmarks/training_steps/#memory-with-fsdp-and-remat"' in training
+    assert 'href="project/CONTRIBUTING/"' in (site / "index.html").read_text()
+    assert 'src="../../study.png"' in (site / "benchmarks" / "flickr8k_minilm" / "index.html").read_text()
     assert (site / "project" / "launch" / "restore.ipynb").is_file()

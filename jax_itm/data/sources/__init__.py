@@ -1,1 +1,1 @@
-"""Readers: one file a raw layout."""
+"""Readers: one file per raw layout."""

@@ -1,4 +1,4 @@
-"""Which column of a parquet file is what, by its type and its name.
+"""Finds the role of each column of a parquet file, by its type and its name.
 
 The names are those of the copies that people use: nlphuji/flickr30k and lmms-lab/flickr30k (image, caption:
 list, sentids, split, img_id, filename), HuggingFaceM4/COCO (image, sentences: one a row, cocoid, split,

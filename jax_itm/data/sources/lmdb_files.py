@@ -1,4 +1,4 @@
-"""LMDB databases that others wrote, opened read-only.
+"""Opens LMDB databases from untrusted sources, read-only.
 
 LMDB trusts its file: where the file says that a value extends beyond the end, reading that value ends the
 process with a signal (for 90 of 2,000 files with two bytes of their tree changed). So another process reads

@@ -1,4 +1,4 @@
-"""What `prepare` knows of a raw data set, and how text files from others are read.
+"""What a reader returns to `prepare`, and how text files from untrusted sources are read.
 
 The texts of raw files are checked here and nowhere else: `caption` and `image_name` decide which ones are
 accepted, and in which form they are kept.

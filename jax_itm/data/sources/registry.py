@@ -1,4 +1,4 @@
-"""The data sets that `prepare` knows, by name, and what reads the raw files of each: the one list of them."""
+"""The list of data sets that `prepare` knows, by name, with the reader of each."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,1 +1,1 @@
-"""A restored run as files that need no jax_itm."""
+"""Exports a restored run as files that work without jax_itm."""

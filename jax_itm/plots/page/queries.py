@@ -1,4 +1,4 @@
-"""The worst and the typical queries as a page shows them: what was asked, and what each run answered."""
+"""The worst and the typical queries on a page, each with the first results of every run."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
