@@ -19,4 +19,6 @@ ROWS = {
 
 
 def get_study():
-    return Study([Row(name, CONFIG, fields=fields) for name, fields in ROWS.items()], split="test")
+    base = lambda name: "" if name == "triplet" else "triplet"
+    rows = [Row(name, CONFIG, fields=fields, base=base(name)) for name, fields in ROWS.items()]
+    return Study(rows, split="test")
