@@ -3,6 +3,7 @@
 python -m jax_itm.config.reference > docs/configuration.md
 """
 
+import html
 from collections.abc import Iterator
 
 from jax_itm.config.fields import COMMON, Field, Section
@@ -71,8 +72,18 @@ def _table(section: Section, prefix: str = "") -> str:
     lines = ["| field | default | values | meaning |", "| --- | --- | --- | --- |"]
     for name, field in _leaves(section, prefix):
         marks = " **resume**" * field.resume + " **host**" * field.per_host
-        lines.append(f"| `{name}` | `{field.default!r}` | {_values(field)} | {field.help}{marks} |")
+        lines.append(f"| `{name}` | {_code(field.default)} | {_values(field)} | {field.help}{marks} |")
     return "\n".join(lines) + "\n"
+
+
+def _code(value: object) -> str:
+    """A value as code in a table, whose cells end at a bar: GitHub and the site escape one differently."""
+    text = repr(value)
+    return (
+        f"<code>{html.escape(text, quote=False).replace('|', '&#124;')}</code>"
+        if "|" in text
+        else f"`{text}`"
+    )
 
 
 def _leaves(section: Section, prefix: str) -> Iterator[tuple[str, Field]]:
