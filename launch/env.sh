@@ -130,7 +130,7 @@ make_env() {
   stamp=.venv/installed-${1:-plain}-$(cat setup.cfg pyproject.toml launch/constraints.txt | cksum | cut -d ' ' -f 1)
   [ -e "$stamp" ] && return
   [ -n "${dry_run:-}" ] || echo "installing jax_itm${extras} into .venv (minutes, once)"
-  # "|| return": without `set -e`, as on a TPU's workers, a failed installation must not be stamped as complete.
+  # "|| return": where `set -e` is off, as in an if, a failed installation must not be stamped as complete.
   if command -v uv >/dev/null 2>&1; then
     run uv pip install --quiet --python .venv/bin/python --constraint launch/constraints.txt --editable ".$extras" || return
   else

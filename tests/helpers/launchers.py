@@ -28,9 +28,12 @@ case "$*" in
 *"queued-resources create"*)
   rm -rf "$worker" && mkdir "$worker" && echo WAITING_FOR_RESOURCES >"$state" ;;
 *"queued-resources delete"*) rm "$state" ;;
-*"tpu-vm scp"*) cp "$5" "$worker/${6#*:}" ;;
+*"tpu-vm scp"*) cp "${@:5:3}" "$worker" ;;
+*"storage cp"*)
+  for word in "${@:3}"; do words+=("${word/#gs:\/\//$FAKE/bucket/}"); done
+  mkdir -p "$(dirname "${words[-1]}")" && cp "${words[@]}" ;;
 *"tpu-vm ssh"*)
-  if [[ $* == *"tail -n +1"* ]]; then
+  if [[ $* == *"follow +1"* ]]; then
     if fault cut; then exit 255; fi
     if fault preempted; then echo PREEMPTED >"$state"; fi
   fi
@@ -41,6 +44,13 @@ esac
 FAKES = {
     "gcloud": GCLOUD,
     "python3": "",
+    # The metadata server of a machine.
+    "curl": r"""
+case "$*" in
+*/jax-itm-launch) echo gs://b/run/launch ;;
+*/zone) echo projects/1/zones/z ;;
+*/name) echo itm-launcher ;;
+esac""",
     "uv": r"""
 if [ "$1" = venv ]; then mkdir -p .venv/bin && cp "$FAKE/bin/trainer" .venv/bin/python; fi
 if [ "$1" = pip ] && [ -e "$FAKE/broken" ]; then rm "$FAKE/broken" && exit 1; fi""",

@@ -80,7 +80,7 @@ def test_dockerfile():
         (
             "tpu_vm.sh",
             TPU,
-            ["queued-resources create itm --zone z", "--spot", "--worker all", TRAIN, "delete itm"],
+            ["queued-resources create itm --zone z", "--spot", "--worker all", RUN[0], "delete itm"],
         ),
         ("slurm.sbatch", SLURM, ["sbatch --nodes=4 --time=1:00 launch/slurm.sbatch", "srun", TRAIN]),
         (
@@ -119,6 +119,7 @@ def test_a_dry_run_prints_everything_and_runs_nothing(sandbox, script, words, ex
         ("gke.sh", [*GKE, "--image", 'x" y'], '--image x" y: must be REPOSITORY/NAME'),
         ("gke.sh", [*GKE, "--queue", "a b"], "--queue a b: must be a queue of Kueue"),
         ("gke.sh", [*GKE, "--data", "gs://A:b/x"], "--data gs://A:b/x: no name of a bucket"),
+        ("gke.sh", [*GKE, "--config.name=a\nb"], "$'--config.name=a\\nb': has a line break"),
         ("gke.sh", [*GKE, "--memory", "lots"], "--memory lots: must be such as 64Gi"),
         ("local.sh", ("a.py", "b.py"), "local.sh: b.py: only one CONFIG is allowed, and a.py is one"),
         ("local.sh", ("--devices", "-1"), "local.sh: --devices -1: must be a whole number"),
@@ -283,6 +284,37 @@ def test_where_a_jobset_runs_and_what_it_may_take(sandbox):
     assert pod["volumes"][0]["emptyDir"] == {"medium": "Memory", "sizeLimit": "4Gi"}
 
 
+def test_a_slice_is_not_requested_forever(sandbox):
+    (sandbox.fake / "preempted").touch()
+    done = sandbox.run("tpu_vm.sh", *TPU, "--slices", "1", "--unattended", ends=(0, 143))
+    assert done.returncode == 1 and "tpu_vm.sh: preempted too often, see above\n" in done.stderr
+    assert len(sandbox.calls("queued-resources create itm")) == 1
+    assert len(sandbox.calls("queued-resources delete itm")) == 1
+
+
+def test_a_run_outlives_the_terminal_that_started_it(sandbox):
+    done = sandbox.run("tpu_vm.sh", *TPU, "--data", "gs://d/sets", "--account", "a@b", "--detach")
+    assert not done.returncode, done.stderr
+    assert "gcloud storage cat gs://b/run/launch/launch.log" in done.stdout
+    [create] = sandbox.calls("compute instances create itm-launcher --zone z --quiet")
+    for part in ("jax-itm-launch=gs://b/run/launch", "startup-script=launch/tpu_launcher.sh", "account a@b"):
+        assert part in create
+    assert not sandbox.calls("queued-resources")
+
+    (sandbox.fake / "preempted").touch()
+    (sandbox.fake / "home").mkdir()
+    done = sandbox.run("tpu_launcher.sh", ends=(143, 0), HOME=str(sandbox.fake / "home"))
+    assert not done.returncode, done.stderr
+    log = (sandbox.fake / "bucket" / "b" / "run" / "launch" / "launch.log").read_text()
+    assert "itm: preempted; starting again" in log and log.endswith("tpu_vm.sh ended with status 0\n")
+    assert len(sandbox.calls("queued-resources create itm")) == 2
+    assert sandbox.calls("trainer -m jax_itm train")[1] == (
+        f"trainer -m jax_itm {TRAIN} --config.seed=1 --config.optimizer.lr_factors=(('^text/', 0.1),)"
+        " --workdir gs://b/run --config.data.data_dir=data"
+    )
+    assert sandbox.calls("compute instances delete itm-launcher --zone z --quiet")
+
+
 def test_whose_slice_it_is(sandbox):
     more = (
         "--project",
@@ -302,6 +334,15 @@ def test_whose_slice_it_is(sandbox):
     for part in ("--project p1", "--service-account a@b", "--network n", "--labels team=x"):
         assert part in create
     assert "delete itm" not in done.stdout
+
+
+def test_what_stands_in_a_jobset_is_what_was_typed(sandbox):
+    typed = """--config.name=a: "b" \\ {c}, #d & ${shm} 'e' |\u00e9"""
+    done = sandbox.run("gke.sh", *GKE, typed, ends=("Completed",))
+    assert done.returncode == 0, done.stderr
+    jobset = yaml.safe_load((sandbox.fake / "jobset.yaml").read_text())
+    pod = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["args"][-2] == typed
 
 
 def test_a_failed_jobset_is_created_again(sandbox):
@@ -343,6 +384,7 @@ def check_jobset(jobset: dict) -> None:
     pod = closed(
         "containers restartPolicy",
         restartPolicy={"enum": ["Never"]},  # what a podFailurePolicy needs
+        securityContext=closed("runAsNonRoot", runAsNonRoot={"const": True}),
         terminationGracePeriodSeconds=number,
         serviceAccountName=text,
         nodeSelector=names,
