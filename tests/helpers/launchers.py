@@ -75,6 +75,35 @@ get) if [ -e "$FAKE/jobset.yaml" ]; then echo "itm $(head -n 1 "$FAKE/ends")"; s
 esac
 """,
 }
+RUN = ("configs/dias_scenes.py:a=b", "--config.seed=1", "--config.optimizer.lr_factors=(('^text/', 0.1),)")
+TRAIN = "train --config configs/dias_scenes.py:a=b"
+TPU = (
+    "--name",
+    "itm",
+    "--zone",
+    "z",
+    "--type",
+    "v5litepod-32",
+    "--workdir",
+    "gs://b/run",
+    "--wait",
+    "0",
+    *RUN,
+)
+GKE = (
+    "--name",
+    "itm",
+    "--image",
+    "r/itm",
+    "--workdir",
+    "gs://b/run",
+    "--data",
+    "gs://d/sets",
+    "--wait",
+    "0",
+    *RUN,
+)
+SLURM = ("--workdir", "runs/x", "--sbatch", "--nodes=4 --time=1:00", *RUN)
 TOOLS = ("env", "bash", "dirname", "rm", "mktemp", "tar")  # needed before a launcher looks for other programs
 
 
