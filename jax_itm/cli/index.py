@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from jax_itm.cli.options import add_score
+
 HELP = "make an index of your own pictures, or bring one up to date"
 
 
@@ -15,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--captions",
         help="captions to find for pictures: a .txt with one a line, or as `prepare folder` reads",
     )
-    parser.add_argument("--score", default="", help="another score than the run's: cosine, maxmean or mapped")
+    add_score(parser)
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
