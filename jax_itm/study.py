@@ -29,6 +29,7 @@ from jax_itm.lock import locked
 from jax_itm.plots.differences import Added, differences_figure, differences_table
 from jax_itm.plots.report import report
 from jax_itm.plots.runs import training_minutes
+from jax_itm.storage import replacing
 
 
 class Row(NamedTuple):
@@ -207,9 +208,8 @@ def read_lines(path: Path) -> dict[str, dict[str, Any]]:
             lines.append(json.loads(text))
         except json.JSONDecodeError:
             break
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return {line["run"]: line for line in lines}
 
 
