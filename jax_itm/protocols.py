@@ -1,4 +1,7 @@
-"""The protocols of an evaluation, by name: which folds of images are ranked separately."""
+"""The options of an evaluation, by name: protocols, scores and measures.
+
+A protocol says which folds of the images are ranked separately.
+"""
 
 from typing import NamedTuple
 
@@ -26,6 +29,9 @@ PROTOCOLS = {
     "coco_5k": Protocol(1, 5000, 25000),
     "coco_1k": Protocol(5, 5000, 25000),
 }
+
+# How an image and a text are scored (`config.score`, `--score`).
+SCORES = ("cosine", "maxmean", "mapped")
 
 # What `evaluate --measures` computes beside recall, and what `--normalise` does to scores.
 MEASURES = ("all_relevant", "hubness", "breakdown", "distractors", "eccv_caption")

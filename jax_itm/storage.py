@@ -1,9 +1,12 @@
 """Where the files of a run are stored: a local directory or a bucket (gs://BUCKET/RUN)."""
 
+import contextlib
 import importlib.util
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from etils import epath
 
@@ -11,6 +14,8 @@ from jax_itm.errors import UserError
 
 # etils reads buckets with gcsfs, so that no TensorFlow is needed; it looks once, at its first path.
 os.environ.setdefault("EPATH_USE_TF", "0")
+
+FilePath = TypeVar("FilePath", Path, epath.Path)
 
 
 def is_bucket(location: str | os.PathLike) -> bool:
@@ -62,6 +67,27 @@ def check_writable(file: str, option: str) -> None:
         raise UserError(f"{option} {file}: there is no folder {folder}")
     if Path(file).is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"{option} {file}: cannot be written")
+
+
+@contextlib.contextmanager
+def replacing(path: FilePath) -> Iterator[FilePath]:
+    """A path beside `path` to write to; what is there takes the place of `path` when the block has ended.
+
+    So a reader, or who comes after a crash of this process, finds the old file or all of the new one. If the
+    block raises, nothing is left of the new one. (Nothing is synced: a crash of the machine may lose it.)
+
+    Example:
+        >>> with replacing(Path("result.json")) as partial:
+        ...     partial.write_text("{}")
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 class AppendableFolder:

@@ -127,14 +127,15 @@ make_env() {
       }
     fi
   fi
-  stamp=.venv/installed-${1:-plain}-$(cat setup.cfg pyproject.toml launch/constraints.txt | cksum | cut -d ' ' -f 1)
+  stamp=.venv/installed-${1:-plain}-$(cat setup.cfg pyproject.toml launch/constraints*.txt | cksum | cut -d ' ' -f 1)
   [ -e "$stamp" ] && return
+  local exact=(--constraint launch/constraints.txt --constraint launch/constraints-accelerators.txt)
   [ -n "${dry_run:-}" ] || echo "installing jax_itm${extras} into .venv (minutes, once)"
-  # "|| return": without `set -e`, as on a TPU's workers, a failed installation must not be stamped as complete.
+  # "|| return": where `set -e` is off, as in an if, a failed installation must not be stamped as complete.
   if command -v uv >/dev/null 2>&1; then
-    run uv pip install --quiet --python .venv/bin/python --constraint launch/constraints.txt --editable ".$extras" || return
+    run uv pip install --quiet --python .venv/bin/python "${exact[@]}" --editable ".$extras" || return
   else
-    run .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint launch/constraints.txt --editable ".$extras" || return
+    run .venv/bin/python -m pip install --quiet --disable-pip-version-check "${exact[@]}" --editable ".$extras" || return
   fi
   run touch "$stamp"
 }

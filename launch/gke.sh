@@ -59,6 +59,7 @@ fi
 
 args=""
 for word in train --config "$config" --workdir "$workdir" "${overrides[@]}" "--config.data.data_dir=/buckets/${data#gs://}"; do
+  [[ $word != *[[:cntrl:]]* ]] || refuse "${word@Q}: has a line break or another control character"
   word=${word//\\/\\\\}
   args+=", \"${word//\"/\\\"}\""
 done

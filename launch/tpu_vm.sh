@@ -8,26 +8,34 @@
 #   --version RUNTIME         the TPU's software (default: the one that Google recommends for the type)
 #   --tier spot               or guaranteed, reserved (default: spot)
 #   --tries 5                 consecutive failures, other than preemptions, after which to give up
+#   --slices 100              slices that are requested at most, one after each preemption
 #   --wait 30                 seconds between queries of a slice that is not ready
 #   --project PROJECT --account EMAIL --network NAME --labels k=v,..    of the slice (default: gcloud's)
 #   --keep                    keep the slice when the run is complete
+#   --detach                  do all of this from a small machine of Google's, NAME-launcher, which deletes itself at the end
+#   --machine e2-small        its kind
+#   --unattended              delete the slice also when giving up (what NAME-launcher does)
 #   --dry_run                 print the commands for a slice that does not exist yet, without running them
 #
 # Ctrl-C leaves the slice and the training on it as they are. A second call uses the existing slice, and follows
-# a training that is in progress.
+# a training that is in progress. But only who runs this requests another slice after a preemption: with --detach this
+# terminal may be closed. NAME-launcher's service account (--account) needs the roles tpu.admin and
+# iam.serviceAccountUser, and the right to delete the machine; its log is gs://BUCKET/RUN/launch/launch.log.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=launch/env.sh
 . launch/env.sh
 
-name="" zone="" type="" workdir="" config="" data="" version="" tier=spot tries=5 wait=30 keep=""
+name="" zone="" type="" workdir="" config="" data="" version="" tier=spot tries=5 slices=100 wait=30
+keep="" detach="" unattended="" machine=e2-small
 project="" account="" network="" labels=""
-options="name zone type workdir data version tier tries wait project account network labels" flags=keep
+options="name zone type workdir data version tier tries slices wait project account network labels machine"
+flags="keep detach unattended"
 read_options "$@"
 need name zone type workdir config
 [[ $workdir == gs://* ]] || refuse "--workdir $workdir: must be gs://BUCKET/RUN, since a preempted slice loses its disks"
 
-need_number tries wait
+need_number tries slices wait
 need_program gcloud tar
 if [ -z "$version" ]; then # https://cloud.google.com/tpu/docs/runtimes
   case $type in
@@ -97,34 +105,45 @@ obtain() {
   known=$tries
 }
 
-train="--config $(printf '%q ' "$config" "${overrides[@]}") --workdir $(printf %q "$workdir")"
-if [ -n "$data" ]; then
-  bring="mkdir -p data && gcloud storage rsync --recursive $(printf %q "${data%/}") data"
-else
-  bring=".venv/bin/python -m jax_itm prepare --config $(printf '%q ' "$config" "${overrides[@]}")--data_dir data"
+pack() { # pack WORD..: this project without its runs and data, and words that are ended by zero bytes
+  printf '%s\0' "$@" >"$temporary/words"
+  [ -z "$dry_run" ] || echo "# $temporary/words: ${*@Q}"
+  run tar czf "$temporary/jax_itm.tgz" --exclude-vcs --exclude=./.venv --exclude=./runs --exclude=./data --exclude=./.cache .
+}
+
+# Leaves the work to a machine of Google's, which starts with launch/tpu_launcher.sh.
+detach() {
+  local word words=() folder=${workdir%/}/launch launcher=$name-launcher
+  for word in "$@"; do [ "$word" = --detach ] || words+=("$word"); done
+  pack "${words[@]}"
+  run gcloud storage cp "$temporary/jax_itm.tgz" "$folder/jax_itm.tgz"
+  run gcloud storage cp "$temporary/words" "$folder/arguments"
+  run gcloud compute instances create "$launcher" "${place[@]}" --machine-type "$machine" --image-family debian-12 \
+    --image-project debian-cloud --scopes cloud-platform --metadata "jax-itm-launch=$folder" \
+    --metadata-from-file startup-script=launch/tpu_launcher.sh \
+    ${account:+--service-account "$account"} ${network:+--network "$network"} ${labels:+--labels "$labels"} ||
+    refuse "$launcher could not be created; if there is one, it is at work: gcloud storage cat $folder/launch.log"
+  [ -n "$dry_run" ] || echo "$launcher does the rest; this terminal may be closed
+log                   gcloud storage cat $folder/launch.log
+stop                  gcloud compute instances delete $launcher --zone $zone, and $by_hand"
+}
+if [ -n "$detach" ]; then
+  detach "$@"
+  exit
 fi
-# A training that is in progress is left alone, and so is its code.
-alive="kill -0 \$(cat train.pid 2>/dev/null) 2>/dev/null"
-# uv brings Python 3.11; the images have 3.10.
-install="cd jax_itm 2>/dev/null && $alive || { cd && mkdir -p jax_itm && tar xzf jax_itm.tgz -C jax_itm && cd jax_itm"
-install+=" && python3 -m pip install --quiet --user uv && export PATH=\$PATH:\$HOME/.local/bin && . launch/env.sh"
-install+=" && make_env tpu,gcs && $bring; }"
-start="cd jax_itm && if ! $alive; then cat train.log >>earlier.log 2>/dev/null; rm -f train.status; nohup bash -c '"
-start+=".venv/bin/python -m jax_itm train ${train//\'/\'\\\'\'} --config.data.data_dir=data >train.log 2>&1; echo \$? >train.status"
-start+="' >/dev/null 2>&1 </dev/null & echo \$! >train.pid; fi"
-ask="cd jax_itm && if $alive; then echo running; else cat train.status; fi"
 
 # From the request to the end of the training: 0 if the run is complete, else the status that ended it.
 attempt() {
   obtain
-  run tar czf "$temporary/jax_itm.tgz" --exclude-vcs --exclude=./.venv --exclude=./runs --exclude=./data --exclude=./.cache . || return 1
-  run gcloud compute tpus tpu-vm scp "$temporary/jax_itm.tgz" "$name:jax_itm.tgz" "${place[@]}" --worker all || return 1
-  on all "$install" || return
-  on all "$start" || return
+  pack "$data" "$workdir" "$config" "${overrides[@]}" || return 1
+  mv "$temporary/words" "$temporary/run.words"
+  run gcloud compute tpus tpu-vm scp "$temporary/jax_itm.tgz" "$temporary/run.words" launch/tpu_worker.sh "$name:." "${place[@]}" --worker all || return 1
+  on all "bash tpu_worker.sh install" || return
+  on all "bash tpu_worker.sh start" || return
   local lines=+1 said=running
   while [ "$said" = running ]; do # a connection may break long before the training ends
-    on 0 "cd jax_itm && tail -n $lines -F --pid=\$(cat train.pid) train.log" || true
-    said=$(on 0 "$ask") || return 1
+    on 0 "bash tpu_worker.sh follow $lines" || true
+    said=$(on 0 "bash tpu_worker.sh status") || return 1
     [ -z "$dry_run" ] || return 0
     if [ "$said" = running ]; then lines=20 left=$tries && sleep "$wait"; fi
   done
@@ -132,21 +151,31 @@ attempt() {
   return "$said"
 }
 
+give_up() { # give_up STATUS WHY
+  if [ -n "$unattended" ]; then
+    echo "tpu_vm.sh: $2, see above" >&2
+    remove || true
+  else
+    echo "tpu_vm.sh: $2, see above; $name is kept; to delete it: $by_hand" >&2
+  fi
+  exit "$1"
+}
+
 left=$tries known=""
 until attempt; do
   status=$?
-  if [ "$status" = 2 ]; then refuse "the input was refused, see above; $name is kept; to delete it: $by_hand"; fi
+  if [ "$status" = 2 ]; then give_up 2 "the input was refused"; fi
   sleep "$wait"
   case $(state) in
   READY)
     echo "$name: ended with status $status"
-    if [ "$((left -= 1))" -lt 1 ]; then
-      echo "tpu_vm.sh: failed $tries times, see above; $name is kept; to delete it: $by_hand" >&2
-      exit "$status"
-    fi
+    if [ "$((left -= 1))" -lt 1 ]; then give_up "$status" "failed $tries times"; fi
     ;;
   UNKNOWN) ;;
-  *) echo "$name: preempted; starting again" && left=$tries ;;
+  *)
+    if [ "$((slices -= 1))" -lt 1 ]; then give_up "$status" "preempted too often"; fi
+    echo "$name: preempted; starting again" && left=$tries
+    ;;
   esac
 done
 [ -n "$dry_run" ] || echo "run and checkpoints   $workdir"

@@ -29,7 +29,6 @@ settings.load_profile("suite")
 # `-m slow` selects them. A test may also be marked with @pytest.mark.slow.
 SLOW = (
     "aot/",
-    "config/test_load.py::test_every_field",
     "data/",
     "distributed/",
     "docs/",

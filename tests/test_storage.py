@@ -9,7 +9,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from jax_itm.data.prepared import open_split
 from jax_itm.errors import UserError
-from jax_itm.storage import AppendableFolder, as_path, local_path
+from jax_itm.storage import AppendableFolder, as_path, local_path, replacing
 from jax_itm.train.logger import Logger
 
 
@@ -62,10 +62,18 @@ def test_logs_in_a_bucket_hold_every_step_once(buckets):
 def test_a_file_in_a_bucket_is_replaced_whole(buckets):
     out = as_path("gs://mine/result.json")
     for text in ("first", "second"):
-        partial = out.with_name(out.name + ".partial")
-        partial.write_text(text)
-        partial.replace(out)
+        with replacing(out) as partial:
+            partial.write_text(text)
     assert out.read_text() == "second" and [p.name for p in (buckets / "mine").iterdir()] == ["result.json"]
+
+
+def test_what_fails_while_it_is_written_leaves_the_old_file(tmp_path):
+    out = tmp_path / "result.json"
+    out.write_text("old")
+    with pytest.raises(RuntimeError), replacing(out) as partial:
+        partial.write_text("ne")
+        raise RuntimeError
+    assert out.read_text() == "old" and list(tmp_path.iterdir()) == [out]
 
 
 def test_a_folder_is_written_in_place(tmp_path):

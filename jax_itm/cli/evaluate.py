@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from jax_itm.cli.options import add_data_dir, add_processes, cluster_of
+from jax_itm.cli.options import add_data_dir, add_processes, add_score, cluster_of
 from jax_itm.cli.other_data import add_other_data, read_other_data, score_other_data
 from jax_itm.errors import UserError
 from jax_itm.protocols import MEASURES, NORMALISATIONS, PROTOCOLS
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="exhaustive",
         help="score all pairs, or only another run's candidates (exhaustive)",
     )
-    parser.add_argument("--score", default="", help="cdds: maxmean, pooled or mapped (default: the run's)")
+    add_score(parser)
     parser.add_argument(
         "--rerank_from", metavar="RUN", help="rerank: the run whose best candidates are re-ranked"
     )

@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from jax_itm.cli.options import add_score
+
 HELP = "build an index of your own pictures, or update one"
 
 
@@ -15,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--captions",
         help="captions that a picture can find: a .txt with one per line, or a file for `prepare folder`",
     )
-    parser.add_argument("--score", default="", help="cosine, maxmean or mapped (default: the run's score)")
+    add_score(parser)
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:

@@ -9,12 +9,20 @@ if TYPE_CHECKING:
     from jax_itm.distributed.cluster import Cluster
     from jax_itm.inference.matcher import Matcher
 
+from jax_itm.protocols import SCORES
+
 DATA_DIR = "data"  # where prepared data sets are by default
 
 
 def add_data_dir(parser: argparse.ArgumentParser, help: str, default: str | None = None) -> None:
     """Adds --data_dir."""
     parser.add_argument("--data_dir", default=default, help=help)
+
+
+def add_score(parser: argparse.ArgumentParser) -> None:
+    """Adds --score."""
+    text = f"another score than the run's: {', '.join(SCORES)} (all but the first are of CDDS's tokens)"
+    parser.add_argument("--score", default="", metavar="SCORE", help=text)
 
 
 def count(text: str) -> int:

@@ -16,12 +16,10 @@ from jax_itm.config.load import (
     resumable_fields,
     to_json,
 )
-from jax_itm.config.loss_fields import SCORES
 from jax_itm.config.presets import PRESETS
 
 __all__ = [
     "PRESETS",
-    "SCORES",
     "Facts",
     "call",
     "check",

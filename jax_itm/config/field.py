@@ -43,6 +43,16 @@ def count(default: int, text: str, **options: Any) -> Field:
     return Field(default, text, **{"at_least": 1, "at_most": 2**31 - 1, **options})
 
 
+def size(default: int, text: str, **options: Any) -> Field:
+    """A width, or what divides one: 1 to 65,536, beyond which no array of parameters could be made."""
+    return count(default, text, **{"at_most": 65536, **options})
+
+
+def layers(default: int, text: str) -> Field:
+    """A number of layers: 1 to 1,000, as each is traced and compiled."""
+    return count(default, text, at_most=1000)
+
+
 def optional_count(default: int, text: str, **options: Any) -> Field:
     """A number of things, where 0 has a meaning of its own."""
     return Field(default, text, **{"at_least": 0, "at_most": 2**31 - 1, **options})

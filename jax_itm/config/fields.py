@@ -14,15 +14,19 @@ from jax_itm.config.field import (
     Section,
     count,
     duration,
+    layers,
     optional_count,
     positive,
     rate,
+    size,
 )
 from jax_itm.protocols import PROTOCOLS
 
 PROJECTION_FIELDS: Section = {
     "hidden": optional_count(
-        0, "width of an MLP that is added to the projection; 0: regions dim // 2, pretrained none"
+        0,
+        "width of an MLP that is added to the projection; 0: regions dim // 2, pretrained none",
+        at_most=65536,
     ),
     "feature_dropout": rate(
         0.0, "fraction of the features dropped in training, the same for all tokens of an item"
@@ -41,7 +45,9 @@ PRETRAINED_FIELDS: Section = {
         "", "pretrained: an architecture to train from scratch, instead of a path (vit-b-16, clip-base ..)"
     ),
     "frozen": Field(False, "pretrained: do not train its parameters"),
-    "tune_last": optional_count(0, "transformers: train only this many of the last layers; 0: all"),
+    "tune_last": optional_count(
+        0, "transformers: train only this many of the last layers; 0: all", at_most=1000
+    ),
     "lora": {
         "rank": optional_count(
             0,
@@ -70,10 +76,10 @@ IMAGE: dict[str, Any] = {
     ),
     "drop": rate(0.2, "fraction of the regions hidden in training"),
     "boxes": Field(False, "regions: append each region's location to its features"),
-    "patch": count(16, "vit: side of a patch in pixels"),
-    "width": count(192, "vit: width of a layer"),
-    "layers": count(6, "vit: number of layers"),
-    "heads": count(3, "vit: attention heads of a layer"),
+    "patch": size(16, "vit: side of a patch in pixels"),
+    "width": size(192, "vit: width of a layer"),
+    "layers": layers(6, "vit: number of layers"),
+    "heads": size(3, "vit: attention heads of a layer"),
     "augment": {
         "crop": Field((), "(smallest, largest) fraction of a picture's area in a random crop; (): no crops"),
         "flip": Field(
@@ -86,7 +92,9 @@ IMAGE: dict[str, Any] = {
     "patch_dropout": rate(
         0.0, "ViT: fraction of the patches dropped in training, which also saves their computation (FLIP)"
     ),
-    "size": optional_count(0, "pretrained: height and width in pixels; 0: those of its preprocessor"),
+    "size": optional_count(
+        0, "pretrained: height and width in pixels; 0: those of its preprocessor", at_most=65536
+    ),
     **PROJECTION_FIELDS,
     **PRETRAINED_FIELDS,
 }
@@ -97,16 +105,16 @@ TEXT: dict[str, Any] = {
         "gpo", "how tokens become one vector; cls, clip and siglip: of pretrained encoders", choices=POOLINGS
     ),
     "drop": rate(0.2, "fraction of the words hidden in training"),
-    "word_dim": count(300, "bigru: width of a word vector"),
+    "word_dim": size(300, "bigru: width of a word vector"),
     "vectors": Field(
         "",
         "bigru and bow: a text file of word vectors (GloVe, word2vec) to initialise the word table with",
         resume=True,
         per_host=True,
     ),
-    "width": count(256, "bert: width of a layer"),
-    "layers": count(4, "bert: number of layers"),
-    "heads": count(4, "bert: attention heads of a layer"),
+    "width": size(256, "bert: width of a layer"),
+    "layers": layers(4, "bert: number of layers"),
+    "heads": size(4, "bert: attention heads of a layer"),
     "dropout": rate(0.1, "bert and pretrained: dropout inside the layers"),
     **PROJECTION_FIELDS,
     **PRETRAINED_FIELDS,
@@ -145,11 +153,10 @@ DATA: Section = {
         at_least=3,
         at_most=65536,
     ),
-    "max_regions": count(36, "regions of an image; an image with more is an error", at_most=65536),
-    "image_size": count(
+    "max_regions": size(36, "regions of an image; an image with more is an error"),
+    "image_size": size(
         96,
         "height and width in pixels of the pictures that a randomly initialised encoder reads",
-        at_most=65536,
     ),
     "max_pixels": count(89_478_485, "largest number of pixels of a picture file", at_most=2**40, resume=True),
     "tokenizer": Field(
@@ -197,7 +204,7 @@ OPTIMIZER: Section = {
 
 EVALUATE: Section = {
     "every": duration("1 epochs", "time between validations"),
-    "batch_size": count(250, "items encoded at a time", resume=True),
+    "batch_size": count(250, "items encoded at a time", at_most=2**20, resume=True),
     "protocol": Field(
         "full",
         "folds: mean of five equal folds of images; coco_5k, coco_1k: full and folds, only for COCO's size",
@@ -238,7 +245,7 @@ COMMON: Section = {
         "float32 products in the encoders; default: a bfloat16 pass on TPUs, TF32 on GPUs; highest: float32",
         choices=("default", "high", "highest"),
     ),
-    "dim": count(1024, "dimension of the shared embedding", at_most=65536),
+    "dim": size(1024, "dimension of the shared embedding"),
     "ema": rate(0.0, "decay of the averaged parameters that evaluation uses; 0: no averaging"),
     "fsdp": Field(False, "split large arrays of the training state over the devices", resume=True),
     "remat": Field(

@@ -128,13 +128,17 @@ def call(path: str, name: str, option: str = "") -> Any:
 
 def import_modules(names: Any) -> None:
     """Imports the modules that register loss terms of one's own (`config.imports`)."""
-    if not isinstance(names, tuple) or not all(isinstance(name, str) and name for name in names):
+    if not isinstance(names, tuple) or not all(map(_is_module, names)):
         raise UserError(f"config.imports={names!r}: must be a tuple of names of modules")
     for name in names:
         try:
             importlib.import_module(name)
         except ImportError as error:
             raise UserError(f"config.imports: {name!r} cannot be imported ({error})") from error
+
+
+def _is_module(name: Any) -> bool:
+    return isinstance(name, str) and all(part.isidentifier() for part in name.split("."))
 
 
 def check(config: Config) -> None:
@@ -153,16 +157,18 @@ def _override(config: Config, name: str, text: str) -> None:
     new = text if isinstance(old, str) else _parsed(text)
     if type(old) is bool and type(new) is not bool:
         raise UserError(f"config.{name}={text}: must be True or False")
+    if type(new) is bool and type(old) is not bool:  # ConfigDict would make 1.0 of it
+        raise UserError(f"config.{name}={text}: must be of type {type(old).__name__}, such as {old!r}")
     try:
         config.update_from_flattened_dict({name: new})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         kind = type(old).__name__
         raise UserError(f"config.{name}={text}: must be of type {kind}, such as {old!r}") from error
 
 
 def _parsed(text: str) -> Any:
     """The Python literal that `text` is; otherwise `text` itself, which then is of the wrong type."""
-    with contextlib.suppress(ValueError, SyntaxError):
+    with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return ast.literal_eval(text)
     return text
 

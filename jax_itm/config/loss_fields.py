@@ -5,8 +5,20 @@
 `register_loss` adds your own term.
 """
 
-from jax_itm.config.field import Field, Section, count, duration, optional_count, positive, rate, weight
+from jax_itm.config.field import (
+    Field,
+    Section,
+    count,
+    duration,
+    layers,
+    optional_count,
+    positive,
+    rate,
+    size,
+    weight,
+)
 from jax_itm.errors import UserError
+from jax_itm.protocols import SCORES
 
 
 def term(default_weight: float, text: str, **options: Field | Section) -> Section:
@@ -134,16 +146,14 @@ HEAD: Section = {
         "what follows the encoders; tokens: tokens of equal length; unet: CDDS's dual-path UNet",
         choices=("none", "tokens", "unet"),
     ),
-    "layers": count(2, "unet: layers per path", at_most=1000),
-    "heads": count(8, "unet: attention heads of a layer"),
-    "mlp": count(4, "unet: width of a layer's MLP, as a multiple of the layer's width"),
+    "layers": layers(2, "unet: layers per path"),
+    "heads": size(8, "unet: attention heads of a layer"),
+    "mlp": count(4, "unet: width of a layer's MLP, as a multiple of the layer's width", at_most=1024),
     "noises": optional_count(4, "unet: noise samples per token; 0: none", at_most=1024),
     "noise_scale": Field(
         0.1, "unet: scale of the noise; tokens have length sqrt(dim)", at_least=0, at_most=1e6
     ),
 }
-
-SCORES = ("cosine", "maxmean", "mapped")
 
 CROSS_LOSSES: dict[str, Section] = {
     "rank": term(
@@ -193,21 +203,23 @@ MINING: Section = {
 }
 
 UNITER: Section = {
-    "hidden": count(768, "width of a layer", at_most=65536),
+    "hidden": size(768, "width of a layer"),
     "mlp": optional_count(0, "width of a layer's MLP; 0: four times `hidden`", at_most=2**20),
-    "layers": count(12, "number of layers", at_most=1000),
-    "heads": count(12, "attention heads of a layer"),
+    "layers": layers(12, "number of layers"),
+    "heads": size(12, "attention heads of a layer"),
     "dropout": rate(0.1, "inside the layers"),
     "init_std": positive(0.02, "standard deviation of the initial kernels"),
-    "region_mlp": optional_count(0, "width of an MLP before the region projection; 0: none, as in UNITER"),
+    "region_mlp": optional_count(
+        0, "width of an MLP before the region projection; 0: none, as in UNITER", at_most=2**20
+    ),
     "center_boxes": Field(False, "subtract the mean location from the boxes; UNITER does not"),
 }
 
 
 MATCHER: Section = {
-    "hidden": count(128, "width of a layer", at_most=65536),
-    "layers": count(2, "number of layers", at_most=1000),
-    "heads": count(4, "attention heads of a layer"),
+    "hidden": size(128, "width of a layer"),
+    "layers": layers(2, "number of layers"),
+    "heads": size(4, "attention heads of a layer"),
     "dropout": rate(0.1, "inside the layers"),
     "late": Field(True, "add the late interaction of words and regions to the score"),
     "frozen": Field(True, "do not train the encoders of config.start"),

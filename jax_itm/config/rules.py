@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from jax_itm.errors import UserError
 from jax_itm.types import SIDES, Config
 
 SUMMARIES = ("cls", "clip", "siglip")  # poolings that take one token of a pretrained encoder
+NAME_BYTES = 255  # of a file's name, on all common file systems
 LENGTHS = ("duration", "evaluate.every")  # durations that must be a step at least
 
 
@@ -52,8 +54,22 @@ def _check_value(name: str, field: Field, value: Any) -> None:
         for each in value if isinstance(value, tuple) else (value,):
             if not steps_of(each, 1, 1, f"config.{name}") and name in LENGTHS:
                 raise UserError(f"config.{name}={each!r}: must be at least one step")
+    elif isinstance(value, str):
+        _check_text(name, value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_range(name, field, value)
+
+
+def _check_text(name: str, value: str) -> None:
+    """A text names a file, a folder, a split or a run, and so must be what a file system can hold."""
+    try:
+        is_name = "\0" not in value and all(len(os.fsencode(x)) <= NAME_BYTES for x in value.split("/"))
+    except UnicodeEncodeError:
+        is_name = False
+    if not is_name:
+        raise UserError(
+            f"config.{name}={value!r}: no file can be called so (at most {NAME_BYTES} bytes, none 0)"
+        )
 
 
 def _check_range(name: str, field: Field, value: int | float) -> None:
@@ -63,7 +79,7 @@ def _check_range(name: str, field: Field, value: int | float) -> None:
         (field.at_most, lambda x: value <= x, "at most"),
         (field.below, lambda x: value < x, "below"),
     ]
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"config.{name}={value}: must be a finite number")
     for limit, holds, words in limits:
         if limit is not None and not holds(limit):
@@ -178,6 +194,10 @@ def _check_encoder(config: Config, side: str) -> None:
     if side == "image" and encoder.pooling == "siglip" and encoder.hidden:
         raise UserError(
             "config.image.hidden: SigLIP's own pooling has no projection that it could be added to"
+        )
+    if encoder.name == "vit" and encoder.patch > config.data.image_size:
+        raise UserError(
+            f"config.image.patch={encoder.patch}: larger than config.data.image_size={config.data.image_size}"
         )
     transformer = {"image": "vit", "text": "bert"}[side]
     if encoder.name == transformer and encoder.width % encoder.heads:

@@ -1,7 +1,8 @@
 """Reading pictures, and stacking the images of a batch: shared by training, evaluation and inference."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,14 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def collate_images(
-    records: Sequence[Mapping[str, Any]], max_regions: int, transform: ImageTransform
+    records: Iterable[Mapping[str, Any]], max_regions: int, transform: ImageTransform
 ) -> dict[str, np.ndarray]:
     """Stacks records into `batch["image"]` (see `jax_itm.types`).
 
     Args:
-        records: each with "regions" and "boxes", with "pixels", or with the "features" that a frozen encoder
-            computed beforehand.
+        records: one or more, each with "regions" and "boxes", with "pixels", or with the "features" that a
+            frozen encoder computed beforehand. Of an iterator that reads pictures as it goes, no more than a
+            few are in memory at their full size.
         max_regions: the number of regions to which each image is padded. Regions stay float16 here; they
             become float32 on the device.
         transform: how pixels are brought to one size.
@@ -68,12 +70,16 @@ def collate_images(
     Raises:
         UserError: an image has more than `max_regions` regions.
     """
-    if "features" in records[0]:
+    records = iter(records)
+    first = next(records)
+    records = chain([first], records)
+    if "features" in first:
         return {"features": np.stack([record["features"] for record in records])}
-    if "pixels" in records[0]:
+    if "pixels" in first:
         return {"pixels": np.stack([transform_image(record["pixels"], transform) for record in records])}
+    records = list(records)
     rows = len(records)
-    region_dim = records[0]["regions"].shape[1]
+    region_dim = first["regions"].shape[1]
     regions = np.zeros((rows, max_regions, region_dim), np.float16)
     boxes = np.zeros((rows, max_regions, 4), np.float32)
     mask = np.zeros((rows, max_regions), bool)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jax_itm.errors import UserError
+from jax_itm.storage import replacing
 
 
 class Neighbours(NamedTuple):
@@ -83,10 +84,8 @@ def pool_captions(
 
 def write_neighbours(neighbours: Neighbours, identity: str, path: Path) -> None:
     """Writes a file for `config.mining.neighbours`; `identity` says of which split (`Split.identity`)."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         np.savez(file, **neighbours._asdict(), identity=identity)
-    partial.replace(path)
 
 
 def read_neighbours(path: str, identity: str) -> Neighbours:

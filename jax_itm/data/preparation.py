@@ -30,6 +30,7 @@ from jax_itm.storage import local_path
 
 LARGE_FILE = 2**20  # bytes
 SAMPLES = 64  # of a large file, evenly spaced
+SMALL_SAMPLES = 4  # of any other, such as a picture
 SAMPLE_BYTES = 2**14
 
 
@@ -82,7 +83,7 @@ def prepare(
         if beam is not None:
             _check_beam(name, raw_files)
         raw = _read_raw(name, known, raw_files, beam is None, max_pixels, shards.columns)
-        origin = {"source": None, **raw_files, "contents": contents(raw)}
+        origin = {"source": None, **raw_files, "contents": contents(raw), "small_files": small_files(raw)}
         try:
             if raw.parts:
                 origin["columns"] = json.dumps(shards.columns)
@@ -95,20 +96,36 @@ def prepare(
 
 
 def contents(raw: Raw) -> str:
-    """A digest of what raw data consist of: all captions, and the names, sizes and some bytes of the files.
-
-    Pictures are told apart by their sizes; larger files, such as features of one shape, also by samples.
-    """
+    """A digest of all captions, of the names and sizes of the files, and of samples of the large ones."""
     digest = hashlib.sha256(json.dumps(raw.captions, sort_keys=True).encode())
     for file in raw.files:
         size = file.stat().st_size
         digest.update(f"{file.name} {size}\n".encode())
         if size >= LARGE_FILE:
-            with file.open("rb") as stream:
-                for part in range(SAMPLES):
-                    stream.seek(part * max(size - SAMPLE_BYTES, 0) // (SAMPLES - 1))
-                    digest.update(stream.read(SAMPLE_BYTES))
+            _add_samples(digest, file, size, SAMPLES)
     return digest.hexdigest()[:16]
+
+
+def small_files(raw: Raw) -> str:
+    """A digest of samples of the files that `contents` knows by their sizes alone, such as pictures.
+
+    A picture may be replaced by another of as many bytes: any BMP of the same shape is one. It is kept apart
+    from `contents` because sets of before it are not checked by it. At most 64 KiB of a file are read.
+    """
+    digest = hashlib.sha256()
+    for file in raw.files:
+        size = file.stat().st_size
+        if size < LARGE_FILE:
+            _add_samples(digest, file, size, SMALL_SAMPLES)
+    return digest.hexdigest()[:16]
+
+
+def _add_samples(digest: "hashlib._Hash", file: Path, size: int, samples: int) -> None:
+    """Adds some bytes of a file, from its first to its last, evenly spaced; all of a very small one."""
+    with file.open("rb") as stream:
+        for part in range(samples):
+            stream.seek(part * max(size - SAMPLE_BYTES, 0) // (samples - 1))
+            digest.update(stream.read(SAMPLE_BYTES))
 
 
 def _check_unchanged(
@@ -128,7 +145,7 @@ def _check_unchanged(
         if is_there:
             raise
         return
-    if contents(raw) != prepared:
+    if contents(raw) != prepared or origin.get("small_files") not in (None, small_files(raw)):
         raise UserError(
             f"--source {raw_files['source']}: has changed since {path} was prepared from it; remove that to"
             " prepare it again, or choose another --data_dir"

@@ -103,6 +103,9 @@ def _dataset_path(name: str, data_dir: str | Path) -> Path:
     return path
 
 
+ORIGIN = ("source", "entities", "contents", "small_files")
+
+
 class PreparedByTfds:
     """A set that `tfds_builder.Builder` wrote; all captions are in its metadata.
 
@@ -113,7 +116,7 @@ class PreparedByTfds:
         location: the folder, for the user.
         splits: their names.
         features: of its records.
-        origin: "source", "entities" and "contents": where it comes from.
+        origin: "source", "entities", "contents" and "small_files": where it comes from.
 
     Raises:
         UserError: it is damaged.
@@ -125,7 +128,7 @@ class PreparedByTfds:
         self._metadata = self._builder.info.metadata
         self.splits: list[str] = list(self._metadata["captions"])
         self.features = tuple(self._builder.info.features)
-        self.origin = {key: self._metadata.get(key) for key in ("source", "entities", "contents")}
+        self.origin = {key: self._metadata.get(key) for key in ORIGIN}
 
     def open(self, split: str, modality: str) -> Split:
         """One of its splits."""
@@ -141,6 +144,7 @@ class PreparedByTfds:
             Path(self._builder.data_path),
             int(self._builder.info.splits[split].num_bytes),
             [number for image in numbers for number in image],
+            self.origin["small_files"] or "",
         )
         examples = self._builder.as_data_source(split).data_source
         return Split(facts, modality, examples, self._metadata["captions"][split])

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from jax_itm.data.picture_headers import picture_size
 from jax_itm.data.shards import CAPTIONS, RECORDS, Shard
 from jax_itm.data.sources.parts import BadRow, Part, Row
 from jax_itm.errors import UserError
+from jax_itm.storage import replacing
 
 IMAGES_A_SHARD = 4096
 BYTES_A_SHARD = 2**29  # of pictures; a shard ends at whichever comes first
@@ -97,9 +97,8 @@ def write_part(job: Job) -> None:
             writers[split].add(row._replace(captions=captions[: kept or None]), size)
     splits = {split: writer.finish() for split, writer in sorted(writers.items())}
     text = json.dumps({"rows": rows, "bad": bad, "splits": splits})
-    partial = job.done.with_suffix(".partial")
-    partial.write_text(text)
-    os.replace(partial, job.done)
+    with replacing(job.done) as partial:
+        partial.write_text(text)
 
 
 def split_of_row(row: Row, validation: float) -> str:

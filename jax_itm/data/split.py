@@ -29,6 +29,7 @@ class SplitFacts(NamedTuple):
     Attributes:
         name, split, features, region_dim, max_regions, path, source_ids: see `Split`.
         num_bytes: of its records.
+        source_digest: of the pictures that the set was made of; "" where it is not known.
     """
 
     name: str
@@ -39,6 +40,7 @@ class SplitFacts(NamedTuple):
     path: Path
     num_bytes: int
     source_ids: Sequence[int] = ()
+    source_digest: str = ""
 
 
 class Split:
@@ -84,6 +86,7 @@ class Split:
         self.shards = examples if isinstance(examples, Shards) else None
         self.tokens: dict[str, Any] = {}
         self._num_bytes = facts.num_bytes
+        self._source_digest = facts.source_digest
         self._examples = examples
         self._size = len(examples)
         self._captions_of_images = captions
@@ -147,7 +150,8 @@ class Split:
         """A short checksum of all captions ("text") or of the images ("image") of the split on disk.
 
         Of the images it takes their number, their bytes, and what some of them hold: features that were
-        extracted anew differ in all of them, and in none of the numbers. Shards have digests of all.
+        extracted anew differ in all of them, and in none of the numbers. A picture that took the place of
+        another of equal size is in the digest of the source. Shards have digests of all.
         """
         if self.shards:
             digests = [s.text_digest if side == "text" else s.image_digest for s in self.shards.shards]
@@ -156,6 +160,7 @@ class Split:
             digest = hashlib.sha256("\n".join(self._all_captions()).encode())
         else:
             digest = hashlib.sha256(f"{len(self._examples)} images, {self._num_bytes} bytes".encode())
+            digest.update(self._source_digest.encode())
             with self._report_damage():
                 for image in np.unique(np.linspace(0, len(self._examples) - 1, SAMPLED).astype(int)):
                     digest.update(self._examples[int(image)])

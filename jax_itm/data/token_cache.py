@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jax_itm.errors import UserError
+from jax_itm.storage import replacing
 from jax_itm.types import Config
 
 
@@ -88,10 +89,9 @@ def token_writer(path: str) -> Iterator[Callable[[np.ndarray, np.ndarray], None]
     `open_tokens` sees them only after the block has ended without an error.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(f"{path}.partial")
     counts = [np.zeros(1, np.int64)]
     width = 0
-    with partial.open("wb") as file:
+    with replacing(Path(f"{path}.tokens")) as partial, partial.open("wb") as file:
 
         def add(tokens: np.ndarray, items: np.ndarray) -> None:
             nonlocal width
@@ -100,7 +100,6 @@ def token_writer(path: str) -> Iterator[Callable[[np.ndarray, np.ndarray], None]
             counts.append(items)
 
         yield add
-    partial.replace(f"{path}.tokens")
-    with partial.open("wb") as file:
+    # Last, because its existence says that the tokens are complete.
+    with replacing(Path(f"{path}.npz")) as partial, partial.open("wb") as file:
         np.savez(file, starts=np.cumsum(np.concatenate(counts)), width=width)
-    partial.replace(f"{path}.npz")  # last, because its existence says that the tokens are complete

@@ -9,7 +9,7 @@ import numpy as np
 
 from jax_itm.errors import UserError
 from jax_itm.metrics import Ranks, intervals
-from jax_itm.storage import as_path
+from jax_itm.storage import as_path, replacing
 
 QUERIES = "queries"  # the key of a result in memory; on disk it is the name of the file beside
 
@@ -59,9 +59,8 @@ def write(result: dict[str, Any], path: str) -> None:
         np.savez_compressed(buffer, **queries.ranks._asdict(), caption_image=queries.caption_image)
         beside.write_bytes(buffer.getvalue())
         kept[QUERIES] = beside.name
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(json.dumps(kept, indent=2) + "\n")
-    partial.replace(out)
+    with replacing(out) as partial:
+        partial.write_text(json.dumps(kept, indent=2) + "\n")
 
 
 def read(path: str) -> Stored:

@@ -1,6 +1,7 @@
 """A user's images and texts as padded batches of the form that a run was trained on."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,18 +82,20 @@ def _boxes(boxes: Sequence[np.ndarray] | None, k: int, regions: int) -> np.ndarr
 def image_batches(
     config: Config, facts: Facts, records: Iterable[Record], batch_size: int
 ) -> Iterator[PaddedBatch]:
-    """Batches of image records; the last record fills the last batch up."""
+    """Batches of image records; the last record fills the last batch up.
+
+    Records are taken one at a time, so that a few pictures are in memory at their full size, not a batch.
+    """
     transform = image_transform_of(config, facts)
-    max_regions = config.data.max_regions
-    rows = []
-    for record in records:
-        rows.append(record)
-        if len(rows) == batch_size:
-            yield PaddedBatch(collate_images(rows, max_regions, transform), batch_size)
-            rows = []
-    if rows:
-        filled = rows + [rows[-1]] * (batch_size - len(rows))
-        yield PaddedBatch(collate_images(filled, max_regions, transform), len(rows))
+    records = iter(records)
+    for first in records:
+        rows = chain([first], islice(records, batch_size - 1))
+        inputs = collate_images(rows, config.data.max_regions, transform)
+        count = len(next(iter(inputs.values())))
+        filled = np.minimum(np.arange(batch_size), count - 1)
+        if count < batch_size:
+            inputs = {name: array[filled] for name, array in inputs.items()}
+        yield PaddedBatch(inputs, count)
 
 
 def pixel_batches(pixels: np.ndarray, batch_size: int) -> Iterator[PaddedBatch]:

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jax_itm import config as config_lib
 from jax_itm.checkpoint.checkpoints import Checkpoints, Description
 from jax_itm.config import Facts
 from jax_itm.data.sources.raw import plain
@@ -22,6 +21,7 @@ from jax_itm.inference.steps import Encode, Score, encode_step, pair_step, score
 from jax_itm.methods import Method, build, example_batch
 from jax_itm.methods.base import FirstScorer, PairScorer
 from jax_itm.progress import track
+from jax_itm.protocols import SCORES
 from jax_itm.types import Array, Config, Params, PyTree
 
 
@@ -273,7 +273,7 @@ def load(workdir: str, step: int | None = None, devices: int | None = None, scor
 
 
 def _with_score(config: Config, score: str) -> Config:
-    if "score" not in config or score not in config_lib.SCORES:
+    if "score" not in config or score not in SCORES:
         raise UserError(f"--score {score}: {config.preset} has no such score")
     config.score = score
     return config

@@ -8,11 +8,11 @@ from typing import Protocol, runtime_checkable
 import jax.numpy as jnp
 
 from jax_itm.arrays import Encoded, l2_normalise, mean_pool
-from jax_itm.config import SCORES
 from jax_itm.errors import UserError
 from jax_itm.losses.columns import ColumnSelection, Moments, relatedness, select_both
 from jax_itm.losses.token_similarity import TokenSet, maxmean, maxmean_pairs, token_set
 from jax_itm.platforms import full_product
+from jax_itm.protocols import SCORES
 from jax_itm.types import Array, Config, Float, Params, PyTree
 
 

@@ -139,7 +139,7 @@ def _image_components(matcher: Matcher, method: DualEncoder, split: Split) -> En
     transform = image_transform_of(matcher.config, matcher.facts)
 
     def inputs(images: np.ndarray) -> dict[str, np.ndarray]:
-        records = [split.image(int(image)) for image in images]
+        records = (split.image(int(image)) for image in images)
         return collate_images(records, matcher.config.data.max_regions, transform)
 
     return _components(matcher, method, "image", inputs, len(split))

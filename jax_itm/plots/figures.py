@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator, SymmetricalLogLocator
 
 from jax_itm.errors import UserError
+from jax_itm.storage import replacing
 
 Number = int | float
 
@@ -50,9 +51,8 @@ def check_png(path: str, option: str = "--out") -> None:
 
 def save_figure(figure: Figure, path: str) -> None:
     """Writes a figure completely or not at all."""
-    partial = Path(f"{path}.partial")
-    figure.savefig(partial, dpi=120, format="png")
-    partial.replace(path)
+    with replacing(Path(path)) as partial:
+        figure.savefig(partial, dpi=120, format="png")
 
 
 def hide_frame(axes: Axes) -> None:

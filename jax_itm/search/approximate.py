@@ -12,6 +12,7 @@ import numpy as np
 from jax_itm.errors import UserError
 from jax_itm.search.nearest import ExactNearest, Neighbours
 from jax_itm.search.store import Store
+from jax_itm.storage import replacing
 
 EXACT_UP_TO = 100_000  # pictures; beyond, comparing a query with all of them takes too long
 FILE = "nearest.faiss"
@@ -88,9 +89,8 @@ def build_approximate(store: Store) -> Quality | None:
     ids, vectors = store.vectors("picture")
     index = divided(ids, vectors)
     quality = _with_probes(index, store, ExactNearest(ids, vectors))
-    partial = path.with_suffix(".partial")
-    _faiss().write_index(index, os.fspath(partial))
-    partial.replace(path)
+    with replacing(path) as partial:
+        _faiss().write_index(index, os.fspath(partial))
     store.set_facts(**{FACT: json.dumps(quality._asdict())})
     return quality
 

@@ -17,8 +17,8 @@ from jax_itm.lock import locked
 from jax_itm.progress import track
 from jax_itm.search.approximate import Quality, build_approximate, check_installed
 from jax_itm.search.encodings import check_searchable, fingerprint, to_items
-from jax_itm.search.files import ReadFile, Stamp, read_file, read_texts, scan
-from jax_itm.search.store import FILE, Store
+from jax_itm.search.files import ReadFile, digest_of, read_file, read_texts, scan
+from jax_itm.search.store import FILE, Stamp, Store
 
 READERS = min(4, os.cpu_count() or 1)  # threads; Pillow decodes outside Python's lock
 
@@ -114,6 +114,9 @@ def _claim(store: Store, matcher: Matcher, workdir: str, images: Path) -> None:
 def _update(store: Store, matcher: Matcher, images: Path, stamps: Mapping[str, Stamp]) -> Changes:
     """Encodes what is new or changed, and removes what is gone or changed."""
     before = store.stamps()
+    same = _same_contents(store, images, before, stamps)
+    store.restamp(same)
+    before |= same
     failed = {name: stamp for name, (stamp, _) in store.unreadable().items()}
     gone = [name for name, stamp in before.items() if stamps.get(name) != stamp]
     new = {n: s for n, s in stamps.items() if before.get(n) != s and failed.get(n) != s}
@@ -130,6 +133,22 @@ def _update(store: Store, matcher: Matcher, images: Path, stamps: Mapping[str, S
     if not store.count("picture"):
         raise UserError(unreadable[0])
     return Changes(added, len(gone), len(before) - len(gone), 0, unreadable, matcher.step)
+
+
+def _same_contents(
+    store: Store, images: Path, before: Mapping[str, Stamp], stamps: Mapping[str, Stamp]
+) -> dict[str, Stamp]:
+    """The new stamps of files that were touched, copied or given other rights, but hold what they held."""
+    differ = {name: stamps[name] for name, stamp in before.items() if stamps.get(name, stamp) != stamp}
+    names = [name for name, stamp in differ.items() if stamp.size == before[name].size]
+    if not names:
+        return {}
+    digests = store.digests()
+    with ThreadPoolExecutor(READERS) as pool:
+        now = track(pool.map(lambda name: digest_of(images / name), names), len(names), "comparing pictures")
+        return {
+            name: differ[name] for name, digest in zip(names, now, strict=True) if digest == digests[name]
+        }
 
 
 def _read_files(images: Path, stamps: Mapping[str, Stamp], matcher: Matcher) -> Iterator[ReadFile]:

@@ -1,5 +1,6 @@
 """The files of an index's sources: pictures in a folder, and captions."""
 
+import hashlib
 import io
 import os
 from pathlib import Path
@@ -48,7 +49,8 @@ def scan(folder: Path) -> dict[str, Stamp]:
     stamps = {}
     for file in picture_files(folder):
         status = file.stat()
-        stamps[file.relative_to(folder).as_posix()] = Stamp(status.st_size, status.st_mtime_ns)
+        stamp = Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        stamps[file.relative_to(folder).as_posix()] = stamp
     if not stamps:
         raise UserError(f"--images {folder}: no pictures there ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return stamps
@@ -67,7 +69,17 @@ def read_file(folder: Path, name: str, stamp: Stamp, transform: ImageTransform) 
     except UserError as error:
         return ReadFile(name, stamp, reason=str(error))
     height, width = pixels.shape[:2]
-    return ReadFile(name, stamp, Picture(name, stamp, width, height, thumbnail(pixels)), small)
+    picture = Picture(name, stamp, width, height, digest_of(folder / name), thumbnail(pixels))
+    return ReadFile(name, stamp, picture, small)
+
+
+def digest_of(file: Path) -> bytes:
+    """A digest of a file's contents; empty where it cannot be read."""
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).digest()
+    except OSError:
+        return b""
 
 
 def thumbnail(pixels: np.ndarray) -> bytes:

@@ -6,7 +6,7 @@ and the same command completes it. Ids are never reused.
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -17,16 +17,17 @@ from jax_itm.errors import UserError
 from jax_itm.search.encodings import Items
 
 FILE = "index.sqlite"
-FORMAT = "1"
+FORMAT = "2"
 KINDS = ("picture", "caption")
 ROWS_AT_ONCE = 500  # SQLite allows 32,766 values in a query
 
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE pictures (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE NOT NULL, size INTEGER NOT NULL,
-    modified INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL);
+    modified INTEGER NOT NULL, changed INTEGER NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
+    digest BLOB NOT NULL);
 CREATE TABLE unreadable (name TEXT PRIMARY KEY, size INTEGER NOT NULL, modified INTEGER NOT NULL,
-    reason TEXT NOT NULL);
+    changed INTEGER NOT NULL, reason TEXT NOT NULL);
 CREATE TABLE captions (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE NOT NULL);
 CREATE TABLE picture_vectors (
     id INTEGER PRIMARY KEY REFERENCES pictures ON DELETE CASCADE, value BLOB NOT NULL);
@@ -42,10 +43,17 @@ CREATE TABLE thumbnails (
 
 
 class Stamp(NamedTuple):
-    """By what a changed file is noticed: its bytes, and when it was modified in nanoseconds."""
+    """By what a file is noticed that may have changed; times are in nanoseconds.
+
+    Attributes:
+        size: in bytes.
+        modified: the date of its contents, which a copy may bring along.
+        changed: when anything of the file was last changed, which no program can set. (On Windows: created.)
+    """
 
     size: int
     modified: int
+    changed: int
 
 
 class Picture(NamedTuple):
@@ -56,6 +64,7 @@ class Picture(NamedTuple):
         stamp: of its file.
         width: in pixels, upright.
         height: in pixels, upright.
+        digest: of its file's contents.
         thumbnail: a JPEG.
     """
 
@@ -63,6 +72,7 @@ class Picture(NamedTuple):
     stamp: Stamp
     width: int
     height: int
+    digest: bytes
     thumbnail: bytes
 
 
@@ -115,12 +125,23 @@ class Store:
 
     def stamps(self) -> dict[str, Stamp]:
         """The stamp of each picture by its name."""
-        return {name: Stamp(*s) for name, *s in self._rows("SELECT name, size, modified FROM pictures")}
+        rows = self._rows("SELECT name, size, modified, changed FROM pictures")
+        return {name: Stamp(*stamp) for name, *stamp in rows}
+
+    def digests(self) -> dict[str, bytes]:
+        """The digest of each picture's contents by its name."""
+        return dict(self._rows("SELECT name, digest FROM pictures"))
+
+    def restamp(self, stamps: Mapping[str, Stamp]) -> None:
+        """Gives pictures, by name, other stamps."""
+        with self.transaction() as connection:
+            update = "UPDATE pictures SET size = ?, modified = ?, changed = ? WHERE name = ?"
+            connection.executemany(update, [(*stamp, name) for name, stamp in stamps.items()])
 
     def unreadable(self) -> dict[str, tuple[Stamp, str]]:
         """The stamp of each file that could not be read, and why, by its name."""
-        rows = self._rows("SELECT name, size, modified, reason FROM unreadable ORDER BY name")
-        return {name: (Stamp(size, modified), reason) for name, size, modified, reason in rows}
+        rows = self._rows("SELECT name, size, modified, changed, reason FROM unreadable ORDER BY name")
+        return {name: (Stamp(*stamp), reason) for name, *stamp, reason in rows}
 
     def captions(self) -> list[str]:
         """All captions, by id."""
@@ -174,9 +195,10 @@ class Store:
         """Adds pictures with their encodings."""
         ids = []
         with self.transaction() as connection:
-            for name, stamp, width, height, thumbnail in pictures:
-                row = (name, *stamp, width, height)
-                insert = "INSERT INTO pictures (name, size, modified, width, height) VALUES (?, ?, ?, ?, ?)"
+            columns = "name, size, modified, changed, width, height, digest"
+            insert = f"INSERT INTO pictures ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            for name, stamp, width, height, digest, thumbnail in pictures:
+                row = (name, *stamp, width, height, digest)
                 ids.append(connection.execute(insert, row).lastrowid)
                 connection.execute("INSERT INTO thumbnails VALUES (?, ?)", (ids[-1], thumbnail))
             self._add_items("picture", ids, items)
@@ -192,7 +214,7 @@ class Store:
         """Notes files that cannot be read: name, stamp and reason."""
         with self.transaction() as connection:
             rows = [(name, *stamp, reason) for name, stamp, reason in files]
-            connection.executemany("INSERT OR REPLACE INTO unreadable VALUES (?, ?, ?, ?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO unreadable VALUES (?, ?, ?, ?, ?)", rows)
 
     def remove(self, table: str, names: Iterable[str]) -> None:
         """Removes the rows of these names from "pictures", "captions" or "unreadable"."""

@@ -135,8 +135,9 @@ class Matrix:
 
     def tile_width(self, group: int) -> int:
         """Width of a tile of a group's columns: where a device's tiles are small, several in one."""
-        most = max(self.largest_tile // self.tile, 1)
-        return self.tile * max(k for k in range(1, most + 1) if self.tiles * group % k == 0)
+        there = self.tiles * group
+        most = min(max(self.largest_tile // self.tile, 1), there)
+        return self.tile * max(k for k in range(1, most + 1) if there % k == 0)
 
     def group(self, x: tuple[Array, ...], symmetric: bool = False) -> int:
         """How many devices' columns are on a device at a time; `x` are a device's own.

@@ -18,6 +18,7 @@ from jax_itm.errors import UserError
 from jax_itm.evaluation.comparison import compare
 from jax_itm.plots.differences import Added
 from jax_itm.plots.runs import training_minutes
+from jax_itm.storage import replacing
 from jax_itm.study.plan import Row, Search, Study, Task, needs
 from jax_itm.study.search import Drawn, validations
 
@@ -216,9 +217,8 @@ def read_lines(path: Path) -> dict[str, dict[str, Any]]:
             lines.append(json.loads(text))
         except json.JSONDecodeError:
             break
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return {line["run"]: line for line in lines}
 
 

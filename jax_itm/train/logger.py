@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
-from jax_itm.storage import AppendableFolder
+from jax_itm.storage import AppendableFolder, replacing
 from jax_itm.train.wandb_log import open_wandb
 from jax_itm.types import Batch, Config
 
@@ -127,9 +127,8 @@ def _drop_lines_after(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except json.JSONDecodeError:
             break
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(kept))
-    partial.replace(path)
+    with replacing(path) as partial:
+        partial.write_text("".join(kept))
 
 
 class Pace(NamedTuple):

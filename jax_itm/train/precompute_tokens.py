@@ -80,7 +80,7 @@ def _batches(config: Config, source: Source, split: Split, side: str) -> Iterato
             yield {"ids": ids[k : k + rows], "mask": mask[k : k + rows]}
     else:
         for k in range(0, len(split), rows):
-            records = [split.image(i) for i in range(k, min(k + rows, len(split)))]
+            records = (split.image(i) for i in range(k, min(k + rows, len(split))))
             yield collate_images(records, data.max_regions, image_transform_of(config, source.facts))
 
 

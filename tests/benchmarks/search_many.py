@@ -37,7 +37,7 @@ def write(store: Store, pictures: int, dim: int) -> None:
     store.set_facts(dim=str(dim), revision="1")
     for start in range(0, pictures, BATCH):
         count = min(BATCH, pictures - start)
-        rows = [Picture(f"{start + k:09d}.jpg", Stamp(0, 0), 1, 1, b"") for k in range(count)]
+        rows = [Picture(f"{start + k:09d}.jpg", Stamp(0, 0, 0), 1, 1, b"", b"") for k in range(count)]
         store.add_pictures(rows, Items(made_vectors(count, dim, seed=1 + start), None))
 
 

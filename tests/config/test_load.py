@@ -9,7 +9,6 @@ from jax_itm.config import (
     check,
     default,
     explain,
-    fields,
     from_dict,
     from_json,
     options,
@@ -53,6 +52,16 @@ CONFIG = "configs/dias_scenes.py"
         ("optimizer.betas=(0.9,)", "must be two numbers from 0 to below 1"),
         ("optimizer.freeze=('(',)", "is no regular expression"),
         ("image.drop=1", "image.drop=1.0: must be below 1"),
+        ("image.drop={[]:1}", "must be of type float"),
+        ("image.width=70000", "image.width=70000: must be at most 65536"),
+        ("optimizer.lr=True", "optimizer.lr=True: must be of type float"),
+        ("optimizer.lr=" + "9" * 400, "must be of type float"),
+        ("seed=" + "9" * 400, "must be at most"),
+        ("batch_size=" + "-" * 100_000 + "1", "must be of type int"),
+        ("duration=1.2.3 steps", 'write "1000 steps"'),
+        ("duration=1e400 steps", "more than 2,147,483,647 steps"),
+        ("start=" + "x" * 300, "no file can be called so"),
+        ("imports=('.x',)", "must be a tuple of names of modules"),
     ],
 )
 def test_a_wrong_override_is_one_line_that_says_what_is_right(override, message):
@@ -160,31 +169,6 @@ def test_the_choices_of_a_loss_are_those_of_its_field():
     assert LOSSES["decoupling"]["modality_form"].choices == components.MODALITY_FORMS
     for name, choices in sampling.CHOICES.items():
         assert LOSSES["sampling"][name].choices == tuple(choices)
-
-
-HOSTILE = (None, -1, 0, 1e9, "", [], (), {}, float("nan"), float("inf"), True, "x" * 10)
-
-
-@pytest.mark.parametrize("preset", ["dias", "cdds", "iais"])
-def test_every_field_takes_a_value_or_refuses_it_in_one_line(preset):
-    """Which of the two it is depends on the field; nothing else may happen."""
-    names = list(fields(default(preset)))
-    refused = 0
-    for name in names:
-        for value in HOSTILE:
-            config = default(preset).unlock()
-            section, _, leaf = name.rpartition(".")
-            owner = config
-            for part in filter(None, section.split(".")):
-                owner = owner[part]
-            with owner.ignore_type():
-                owner[leaf] = value
-            try:
-                check(config)
-            except UserError as error:
-                refused += 1
-                assert "\n" not in str(error) and "config." in str(error)
-    assert refused > 5 * len(names)  # a control: most of these are nonsense for most fields
 
 
 @pytest.mark.parametrize("name", ["data.max_words", "data.min_count", "data.vocab_size", "data.tokenizer"])

@@ -13,7 +13,7 @@ from jax_itm.data.prepared import open_split
 from jax_itm.data.scenes import render
 from jax_itm.errors import UserError
 from tests.helpers.errors import refuses
-from tests.helpers.pictures import karpathy, picture, truncated_jpeg, write_folder
+from tests.helpers.pictures import karpathy, picture, replace_unnoticed, truncated_jpeg, write_folder
 from tests.helpers.precomp import BOXES, write_precomp
 
 
@@ -126,7 +126,7 @@ def test_prepare_again_notices_a_changed_source(tmp_path, change, monkeypatch):
     assert prepare("precomp", tmp_path / "data", raw)["reused"]
 
 
-@pytest.mark.parametrize("what", ["caption", "picture", "one more"])
+@pytest.mark.parametrize("what", ["caption", "picture", "picture of equal size and date", "one more"])
 def test_prepare_again_notices_a_changed_folder(tmp_path, what):
     folder = write_folder(tmp_path / "raw")
     table = folder / "a.csv"
@@ -138,6 +138,8 @@ def test_prepare_again_notices_a_changed_folder(tmp_path, what):
         table.write_text("path,caption\n0.jpg,A cow\n1.jpg,A cat\n")
     elif what == "picture":
         picture(5, (30, 30)).save(folder / "images" / "1.jpg")
+    elif what == "picture of equal size and date":
+        replace_unnoticed(folder / "images" / "1.jpg")
     else:
         table.write_text("path,caption\n0.jpg,A dog\n1.jpg,A cat\n2.jpg,A hen\n")
     with pytest.raises(UserError, match="has changed since"):

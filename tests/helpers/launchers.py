@@ -28,9 +28,12 @@ case "$*" in
 *"queued-resources create"*)
   rm -rf "$worker" && mkdir "$worker" && echo WAITING_FOR_RESOURCES >"$state" ;;
 *"queued-resources delete"*) rm "$state" ;;
-*"tpu-vm scp"*) cp "$5" "$worker/${6#*:}" ;;
+*"tpu-vm scp"*) cp "${@:5:3}" "$worker" ;;
+*"storage cp"*)
+  for word in "${@:3}"; do words+=("${word/#gs:\/\//$FAKE/bucket/}"); done
+  mkdir -p "$(dirname "${words[-1]}")" && cp "${words[@]}" ;;
 *"tpu-vm ssh"*)
-  if [[ $* == *"tail -n +1"* ]]; then
+  if [[ $* == *"follow +1"* ]]; then
     if fault cut; then exit 255; fi
     if fault preempted; then echo PREEMPTED >"$state"; fi
   fi
@@ -41,6 +44,13 @@ esac
 FAKES = {
     "gcloud": GCLOUD,
     "python3": "",
+    # The metadata server of a machine.
+    "curl": r"""
+case "$*" in
+*/jax-itm-launch) echo gs://b/run/launch ;;
+*/zone) echo projects/1/zones/z ;;
+*/name) echo itm-launcher ;;
+esac""",
     "uv": r"""
 if [ "$1" = venv ]; then mkdir -p .venv/bin && cp "$FAKE/bin/trainer" .venv/bin/python; fi
 if [ "$1" = pip ] && [ -e "$FAKE/broken" ]; then rm "$FAKE/broken" && exit 1; fi""",
@@ -65,6 +75,35 @@ get) if [ -e "$FAKE/jobset.yaml" ]; then echo "itm $(head -n 1 "$FAKE/ends")"; s
 esac
 """,
 }
+RUN = ("configs/dias_scenes.py:a=b", "--config.seed=1", "--config.optimizer.lr_factors=(('^text/', 0.1),)")
+TRAIN = "train --config configs/dias_scenes.py:a=b"
+TPU = (
+    "--name",
+    "itm",
+    "--zone",
+    "z",
+    "--type",
+    "v5litepod-32",
+    "--workdir",
+    "gs://b/run",
+    "--wait",
+    "0",
+    *RUN,
+)
+GKE = (
+    "--name",
+    "itm",
+    "--image",
+    "r/itm",
+    "--workdir",
+    "gs://b/run",
+    "--data",
+    "gs://d/sets",
+    "--wait",
+    "0",
+    *RUN,
+)
+SLURM = ("--workdir", "runs/x", "--sbatch", "--nodes=4 --time=1:00", *RUN)
 TOOLS = ("env", "bash", "dirname", "rm", "mktemp", "tar")  # needed before a launcher looks for other programs
 
 

@@ -1,5 +1,6 @@
 """The Matcher as a notebook uses it: encodings of single items, scores, ranking, and what it refuses."""
 
+import weakref
 from types import SimpleNamespace
 
 import jax
@@ -11,6 +12,7 @@ from jax_itm.config import Facts
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.distributed.mesh import make_mesh
 from jax_itm.errors import UserError
+from jax_itm.inference.inputs import image_batches
 from jax_itm.inference.matcher import Matcher
 from jax_itm.methods import Method, build, example_batch
 from tests.helpers.methods import QUICK, small
@@ -135,3 +137,21 @@ def test_what_is_refused(matcher, call, message):
     matcher = Matcher(matcher.description, plain, matcher.mesh, matcher.params)
     with pytest.raises(UserError, match=message):
         call(matcher, matcher.encode_images(regions(), boxes_of(regions())), matcher.encode_texts(CAPTIONS))
+
+
+def test_few_pictures_are_in_memory_at_their_full_size():
+    full = []
+
+    def records():
+        for value in range(10):
+            pixels = np.full((40, 30, 3), value, np.uint8)
+            full.append(weakref.ref(pixels))
+            assert sum(picture() is not None for picture in full) <= 3
+            yield {"pixels": pixels}
+
+    config = small(**{"image.name": "vit", "data.modality": "pixels"})
+    batches = list(image_batches(config, Facts(), records(), 8))
+    assert [batch.count for batch in batches] == [8, 2]
+    values = [batch.inputs["pixels"][:, 0, 0, 0].tolist() for batch in batches]
+    assert values == [list(range(8)), [8] + [9] * 7]  # the last fills the last batch up
+    assert {batch.inputs["pixels"].shape for batch in batches} == {(8, 16, 16, 3)}

@@ -4,50 +4,17 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import requires, version
 from pathlib import Path
 
-import jsonschema
 import pytest
-import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-from tests.helpers.launchers import Sandbox
+from tests.helpers.launchers import GKE, RUN, SLURM, TPU, TRAIN
 from tests.helpers.paths import ROOT
 
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), ROOT / "launch" / "slurm.sbatch"])
-RUN = ("configs/dias_scenes.py:a=b", "--config.seed=1", "--config.optimizer.lr_factors=(('^text/', 0.1),)")
-TRAIN = "train --config configs/dias_scenes.py:a=b"
-TPU = (
-    "--name",
-    "itm",
-    "--zone",
-    "z",
-    "--type",
-    "v5litepod-32",
-    "--workdir",
-    "gs://b/run",
-    "--wait",
-    "0",
-    *RUN,
-)
-GKE = (
-    "--name",
-    "itm",
-    "--image",
-    "r/itm",
-    "--workdir",
-    "gs://b/run",
-    "--data",
-    "gs://d/sets",
-    "--wait",
-    "0",
-    *RUN,
-)
-SLURM = ("--workdir", "runs/x", "--sbatch", "--nodes=4 --time=1:00", *RUN)
-
-
-@pytest.fixture
-def sandbox(tmp_path) -> Sandbox:
-    return Sandbox(tmp_path)
 
 
 def linter(name: str) -> str:
@@ -73,6 +40,24 @@ def test_dockerfile():
     assert not done.returncode, done.stdout
 
 
+def test_the_exact_versions_are_those_that_jax_needs():
+    """jax names the TPU library and the CUDA plugin that fit it, and no package has two versions."""
+    lines = [
+        line
+        for file in sorted((ROOT / "launch").glob("constraints*.txt"))
+        for line in file.read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    pairs = [line.split("==") for line in lines]
+    versions = {canonicalize_name(name): pinned for name, pinned in pairs}
+    assert len(versions) == len(lines) and versions["jax"] == version("jax")
+    for text in requires("jax") or ():
+        needed = Requirement(text)
+        for extra in ("tpu", "cuda13"):
+            if needed.marker and needed.marker.evaluate({"extra": extra}):
+                assert needed.specifier.contains(versions[canonicalize_name(needed.name)]), text
+
+
 @pytest.mark.parametrize(
     ("script", "words", "expected"),
     [
@@ -80,7 +65,7 @@ def test_dockerfile():
         (
             "tpu_vm.sh",
             TPU,
-            ["queued-resources create itm --zone z", "--spot", "--worker all", TRAIN, "delete itm"],
+            ["queued-resources create itm --zone z", "--spot", "--worker all", RUN[0], "delete itm"],
         ),
         ("slurm.sbatch", SLURM, ["sbatch --nodes=4 --time=1:00 launch/slurm.sbatch", "srun", TRAIN]),
         (
@@ -119,6 +104,7 @@ def test_a_dry_run_prints_everything_and_runs_nothing(sandbox, script, words, ex
         ("gke.sh", [*GKE, "--image", 'x" y'], '--image x" y: must be REPOSITORY/NAME'),
         ("gke.sh", [*GKE, "--queue", "a b"], "--queue a b: must be a queue of Kueue"),
         ("gke.sh", [*GKE, "--data", "gs://A:b/x"], "--data gs://A:b/x: no name of a bucket"),
+        ("gke.sh", [*GKE, "--config.name=a\nb"], "$'--config.name=a\\nb': has a line break"),
         ("gke.sh", [*GKE, "--memory", "lots"], "--memory lots: must be such as 64Gi"),
         ("local.sh", ("a.py", "b.py"), "local.sh: b.py: only one CONFIG is allowed, and a.py is one"),
         ("local.sh", ("--devices", "-1"), "local.sh: --devices -1: must be a whole number"),
@@ -172,64 +158,6 @@ def test_a_failed_installation_is_repeated(sandbox):
     assert sandbox.run("local.sh").returncode == 1 and not sandbox.calls("trainer")
 
 
-def test_a_preempted_slice_is_created_again_and_the_run_resumes(sandbox):
-    for fault in ("preempted", "deaf"):
-        (sandbox.fake / fault).touch()
-    done = sandbox.run("tpu_vm.sh", *TPU, "--data", "gs://d/sets", ends=(143, 0))
-    assert not done.returncode, done.stderr
-    assert "itm: preempted; starting again" in done.stdout and "checkpoints   gs://b/run" in done.stdout
-    assert "no route to host" in done.stderr
-    assert len(sandbox.calls("gcloud compute tpus queued-resources create itm")) == 2
-    assert sandbox.calls("queued-resources create itm", "--runtime-version v2-alpha-tpuv5-lite --spot")
-    assert (
-        len(sandbox.calls("queued-resources delete itm --zone z --quiet --force")) == 2
-    )  # preempted; given back
-    assert len(sandbox.calls("storage rsync --recursive gs://d/sets data")) >= 2
-    trained = sandbox.calls("trainer -m jax_itm train")
-    assert trained == 2 * [
-        f"trainer -m jax_itm {TRAIN} --config.seed=1 --config.optimizer.lr_factors=(('^text/', 0.1),)"
-        " --workdir gs://b/run --config.data.data_dir=data"
-    ]
-    assert "step 1" in done.stdout
-
-
-@pytest.fixture
-def existing_slice(sandbox):
-    (sandbox.fake / "state").write_text("ACTIVE\n")
-    (sandbox.fake / "worker").mkdir()
-    return sandbox
-
-
-def test_an_existing_slice_is_used_and_wrong_input_is_not_tried_again(existing_slice):
-    sandbox = existing_slice
-    done = sandbox.run("tpu_vm.sh", *TPU, ends=(0, 2))  # prepare; train
-    assert done.returncode == 2 and "tpu_vm.sh: the input was refused" in done.stderr
-    assert not sandbox.calls("queued-resources create") and not sandbox.calls("queued-resources delete")
-    assert (
-        len(sandbox.calls("trainer -m jax_itm prepare"))
-        == len(sandbox.calls("trainer -m jax_itm train"))
-        == 1
-    )
-
-
-def test_a_broken_connection_is_not_a_failure(existing_slice):
-    sandbox = existing_slice
-    for fault in ("cut", "slow"):
-        (sandbox.fake / fault).touch()
-    done = sandbox.run("tpu_vm.sh", *TPU, "--data", "gs://d/sets", "--tries", "1", ends=(0,))
-    assert not done.returncode, done.stderr
-    assert len(sandbox.calls("trainer -m jax_itm train")) == 1 and "starting again" not in done.stdout
-
-
-def test_a_failing_training_is_tried_as_often_as_configured(existing_slice):
-    sandbox = existing_slice
-    done = sandbox.run("tpu_vm.sh", *TPU, "--data", "gs://d/sets", "--tries", "2", ends=(75, 1))
-    assert done.returncode == 1 and "tpu_vm.sh: failed 2 times, see above; itm is kept" in done.stderr
-    assert "itm: ended with status 75" in done.stdout
-    assert len(sandbox.calls("trainer -m jax_itm train")) == 2
-    assert (sandbox.fake / "worker" / "jax_itm" / "earlier.log").read_text() == "step 1\n"
-
-
 @pytest.mark.parametrize("status", [143, 75, 137])
 def test_a_slurm_job_that_ran_out_of_time_or_lost_a_process_is_queued_again(sandbox, status):
     assert sandbox.run("slurm.sbatch", *SLURM, ends=(status,)).returncode == 0
@@ -240,152 +168,3 @@ def test_a_slurm_job_that_ran_out_of_time_or_lost_a_process_is_queued_again(sand
     assert sandbox.run("slurm.sbatch", *SLURM, ends=(2,)).returncode == 2
     assert sandbox.run("slurm.sbatch", *SLURM, ends=(status,), SLURM_RESTART_COUNT="100").returncode == 2
     assert not sandbox.calls("scontrol")
-
-
-def test_a_jobset_is_followed_to_its_end(sandbox):
-    done = sandbox.run("gke.sh", *GKE, ends=("", "StartupPolicyCompleted", "Completed"))
-    assert done.returncode == 0, done.stderr
-    logs = sandbox.calls("kubectl logs --follow --tail -1")
-    assert len(logs) == 3 and "step 1" in done.stdout
-    assert ["--since-time" in line for line in logs] == [
-        False,
-        True,
-        True,
-    ]  # what was shown is not shown again
-    check_jobset(yaml.safe_load((sandbox.fake / "jobset.yaml").read_text()))
-
-
-def test_where_a_jobset_runs_and_what_it_may_take(sandbox):
-    more = (
-        "--queue",
-        "team",
-        "--context",
-        "c1",
-        "--namespace",
-        "n1",
-        "--memory",
-        "32Gi",
-        "--shm",
-        "4Gi",
-        "--cpu",
-        "6",
-    )
-    done = sandbox.run("gke.sh", *GKE, *more, ends=("Completed",))
-    assert done.returncode == 0, done.stderr
-    calls = sandbox.calls("kubectl")
-    assert calls and all("--context c1 --namespace n1" in call for call in calls)
-    jobset = yaml.safe_load((sandbox.fake / "jobset.yaml").read_text())
-    assert jobset["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "team"}
-    assert jobset["spec"]["ttlSecondsAfterFinished"] == 86400
-    pod = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
-    resources = pod["containers"][0]["resources"]
-    assert resources["requests"] == {"cpu": 6, "memory": "32Gi"} and resources["limits"]["memory"] == "32Gi"
-    assert pod["volumes"][0]["emptyDir"] == {"medium": "Memory", "sizeLimit": "4Gi"}
-
-
-def test_whose_slice_it_is(sandbox):
-    more = (
-        "--project",
-        "p1",
-        "--account",
-        "a@b",
-        "--network",
-        "n",
-        "--labels",
-        "team=x",
-        "--keep",
-        "--dry_run",
-    )
-    done = sandbox.run("tpu_vm.sh", *TPU, *more)
-    assert done.returncode == 0, done.stderr
-    create = next(line for line in done.stdout.splitlines() if "create itm" in line)
-    for part in ("--project p1", "--service-account a@b", "--network n", "--labels team=x"):
-        assert part in create
-    assert "delete itm" not in done.stdout
-
-
-def test_a_failed_jobset_is_created_again(sandbox):
-    done = sandbox.run("gke.sh", *GKE, ends=("Failed",))
-    assert done.returncode == 2 and "itm has failed, see above" in done.stderr
-    assert not sandbox.calls("kubectl delete")
-    assert sandbox.run("gke.sh", *GKE, ends=("Failed", "Completed")).returncode == 0
-    assert len(sandbox.calls("kubectl delete jobset itm")) == 1
-
-
-def closed(required: str, **properties) -> dict:
-    """The schema of an object with these fields and no others."""
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": required.split(),
-        "additionalProperties": False,
-    }
-
-
-def check_jobset(jobset: dict) -> None:
-    """The fields that gke.yaml uses, by the names and types of jobset.x-k8s.io/v1alpha2 and batch/v1.
-
-    A subset, written after the JobSet's published schema: a field that is not here is refused.
-    """
-    text, number = {"type": "string"}, {"type": "integer", "minimum": 0}
-    items = lambda schema: {"type": "array", "items": schema, "minItems": 1}
-    names = {"type": "object", "additionalProperties": text}
-    container = closed(
-        "name image args resources",
-        name={"pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"},
-        image=text,
-        args=items(text),
-        ports=items(closed("containerPort", containerPort=number)),
-        resources=closed("limits", limits={"type": "object"}, requests={"type": "object"}),
-        volumeMounts=items(closed("name mountPath", name=text, mountPath=text, readOnly={"type": "boolean"})),
-    )
-    csi = closed("driver", driver=text, readOnly={"type": "boolean"}, volumeAttributes=names)
-    pod = closed(
-        "containers restartPolicy",
-        restartPolicy={"enum": ["Never"]},  # what a podFailurePolicy needs
-        terminationGracePeriodSeconds=number,
-        serviceAccountName=text,
-        nodeSelector=names,
-        containers=items(container),
-        volumes=items(
-            closed("name", name=text, csi=csi, emptyDir=closed("medium", medium=text, sizeLimit=text))
-        ),
-    )
-    exits = closed("operator values", containerName=text, operator={"enum": ["In"]}, values=items(number))
-    rule = closed("action onExitCodes", action={"enum": ["FailJob"]}, onExitCodes=exits)
-    job = closed(
-        "parallelism completions completionMode template",
-        parallelism=number,
-        completions=number,
-        completionMode={"enum": ["Indexed"]},
-        backoffLimit=number,
-        podFailurePolicy=closed("rules", rules=items(rule)),
-        template=closed("spec", metadata=closed("", annotations=names), spec=pod),
-    )
-    failed = closed("action", action={"enum": ["FailJobSet"]}, onJobFailureReasons=items(text))
-    replicated = closed(
-        "name replicas template", name=text, replicas=number, template=closed("spec", spec=job)
-    )
-    schema = closed(
-        "apiVersion kind metadata spec",
-        apiVersion={"const": "jobset.x-k8s.io/v1alpha2"},
-        kind={"const": "JobSet"},
-        metadata=closed("name", name=text, annotations=names, labels=names),
-        spec=closed(
-            "replicatedJobs",
-            ttlSecondsAfterFinished=number,
-            failurePolicy=closed("maxRestarts", maxRestarts=number, rules=items(failed)),
-            replicatedJobs=items(replicated),
-        ),
-    )
-    jsonschema.validate(jobset, schema)
-    spec = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
-    inside = spec["template"]["spec"]["containers"][0]
-    assert spec["parallelism"] == spec["completions"] == 8
-    assert inside["resources"]["limits"] == {"google.com/tpu": 4, "memory": "64Gi"}
-    assert inside["args"] == [
-        *TRAIN.split(),
-        *("--workdir", "gs://b/run", *RUN[1:], "--config.data.data_dir=/buckets/d/sets"),
-    ]
-    assert inside["volumeMounts"][0]["mountPath"] == "/buckets/d"
-    assert spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["containerName"] == inside["name"]

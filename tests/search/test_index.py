@@ -17,7 +17,7 @@ from jax_itm.errors import UserError
 from jax_itm.search.build import make_index
 from jax_itm.search.index import SearchIndex
 from jax_itm.search.store import FILE, Store
-from tests.helpers.pictures import picture, truncated_jpeg
+from tests.helpers.pictures import picture, replace_unnoticed, truncated_jpeg
 from tests.helpers.searching import CAPTIONS, make, untrained_clip, write_pictures
 
 
@@ -103,6 +103,21 @@ def test_an_index_follows_its_folder(run, tmp_path):
     hits = [SearchIndex(tmp_path / name).pictures_for_text("a dog", 9) for name in ("index", "fresh")]
     updated, anew = ({hit.name: hit.score for hit in some} for some in hits)
     assert updated == pytest.approx(anew, abs=1e-6)
+
+
+def test_a_picture_of_equal_size_and_date_is_noticed_and_a_touched_one_is_kept(run, tmp_path):
+    images = write_pictures(tmp_path / "pictures", 4)
+    make_index(tmp_path / "index", run, images)
+    before = Store(tmp_path / "index").digests()
+    replace_unnoticed(images / "a" / "002.png")
+    (images / "b" / "001.png").touch()
+    (images / "b" / "003.png").chmod(0o600)
+    changes = make_index(tmp_path / "index", run, images)
+    assert (changes.added, changes.removed, changes.kept) == (1, 1, 3)
+    after = Store(tmp_path / "index").digests()
+    assert {name for name in before if before[name] != after[name]} == {"a/002.png"}
+    changes = make_index(tmp_path / "index", run, images)
+    assert (changes.added, changes.removed, changes.kept) == (0, 0, 4)
 
 
 def test_captions_follow_their_file(run, tmp_path):

@@ -10,6 +10,7 @@ from jax_itm.plots.page import curves, models, queries, retrieval_panels
 from jax_itm.plots.page.curves import Panel
 from jax_itm.plots.report import name_apart
 from jax_itm.plots.runs import Run, read_run
+from jax_itm.storage import replacing
 from jax_itm.version import __version__
 
 
@@ -65,9 +66,8 @@ def write_page(workdirs: Sequence[str], out: str, data_dir: str | None = None) -
         left_out=opened.left_out,
         version=__version__,
     )
-    partial = Path(f"{out}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(out)
+    with replacing(Path(out)) as partial:
+        partial.write_text(text, encoding="utf-8")
     return tables.table(results)
 
 
