@@ -40,7 +40,7 @@ def jax_itm(place, *command, path=EXAMPLES):
     """Runs a command in a process of its own: what it registers ends with it."""
     environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": f"{ROOT}:{path}"}
     line = [sys.executable, "-m", "jax_itm", *command]
-    return subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(line, cwd=place, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def train(place, run, modules, *fields, method="info_nce"):
