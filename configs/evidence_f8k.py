@@ -20,18 +20,19 @@ BASES = {  # config, and the rate that was chosen for it
     "info_nce": ("configs/contrastive_f8k.py:method=info_nce", {"optimizer.lr": 6e-3}),
     "triplet": ("configs/contrastive_f8k.py:method=vsepp", {"optimizer.lr": 4e-3}),
 }
-RAMP = {"start": "1 epochs", "ramp": "1 epochs"}
+EARLY = {"start": "1 epochs", "ramp": "1 epochs"}
+LATE = {"start": "6 epochs", "ramp": "3 epochs"}  # once the encoders overfit
 
 
-def spatial(weight: float, select_on: str = "none") -> dict[str, Any]:
+def spatial(weight: float, select_on: str = "none", when: Mapping[str, str] = EARLY) -> dict[str, Any]:
     """L_inter and L_intra, `weight` a pair of a row each: a mean over rows, as the base losses are."""
-    fields = {"weight": weight, "inter": 1 / BATCH, "intra": 1 / BATCH, "select_on": select_on, **RAMP}
+    fields = {"weight": weight, "inter": 1 / BATCH, "intra": 1 / BATCH, "select_on": select_on, **when}
     return {f"losses.spatial.{name}": value for name, value in fields.items()}
 
 
-def dimension(weight: float, form: str = "barlow") -> dict[str, Any]:
+def dimension(weight: float, form: str = "barlow", when: Mapping[str, str] = EARLY) -> dict[str, Any]:
     """L_dim on a running correlation: a batch has fewer pairs than dimensions."""
-    fields = {"weight": weight, "form": form, "samples": "running", **RAMP}
+    fields = {"weight": weight, "form": form, "samples": "running", **when}
     return {f"losses.dimension.{name}": value for name, value in fields.items()}
 
 
@@ -42,10 +43,10 @@ def sampling(weight: float) -> dict[str, Any]:
 
 TERMS: dict[str, Sequence[Mapping[str, Any]]] = {  # name -> its trials
     "": [{}],
-    "dimension": [dimension(0.1), dimension(1.0)],
-    "spatial": [spatial(1.0), spatial(3.0), spatial(3.0, "proximity")],
-    "dias": [spatial(1.0) | dimension(0.1), spatial(3.0) | dimension(0.1)],
-    "sampling": [sampling(0.1), sampling(0.3)],
+    "dimension": [dimension(0.03), dimension(0.1), dimension(1.0)],
+    "spatial": [spatial(1.0), spatial(0.25), spatial(1.0, when=LATE)],
+    "dias": [spatial(0.25, select) | dimension(0.03) for select in ("none", "proximity")],
+    "sampling": [sampling(0.1)],
 }
 
 
