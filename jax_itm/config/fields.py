@@ -74,7 +74,7 @@ IMAGE: dict[str, Any] = {
         "the normalisation in the MLP; batch: over the global batch",
         choices=("none", "batch"),
     ),
-    "drop": rate(0.2, "fraction of the regions hidden in training"),
+    "drop": rate(0.2, "fraction of the regions, or of a pretrained encoder's patches, hidden in training"),
     "boxes": Field(False, "regions: append each region's location to its features"),
     "patch": size(16, "vit: side of a patch in pixels"),
     "width": size(192, "vit: width of a layer"),

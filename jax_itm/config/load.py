@@ -118,7 +118,10 @@ def call(path: str, name: str, option: str = "") -> Any:
         raise UserError(f"{option}{file}: no such file")
     sys.path.insert(0, str(Path(file).resolve().parents[1]))  # so that a config may import another
     try:
-        function = runpy.run_path(file)[name]
+        found = runpy.run_path(file)
+        if name not in found:
+            raise UserError(f"{option}{path}: has no function {name}")
+        function = found[name]
         return function(arg) if arg else function()
     except (AttributeError, KeyError, TypeError, ImportError, SyntaxError) as error:
         raise UserError(f"{option}{path}: {' '.join(str(error).split())}") from error

@@ -26,7 +26,7 @@ class Drawn:
         try:
             import optuna
         except ImportError as error:
-            raise UserError("study: a Search needs Optuna: pip install jax_itm[study]") from error
+            raise UserError("study: a Search needs Optuna: pip install -e .[study]") from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         fields = {name: _distribution(values) for name, values in search.fields.items()}
         median = optuna.pruners.MedianPruner(search.never_pruned)

@@ -113,8 +113,9 @@ def example(monkeypatch):
 class Inputs:
     """What these terms read of `TermInputs`."""
 
-    def __init__(self, images, texts, **options):
+    def __init__(self, images, texts, image_ids=None, **options):
         self.image, self.text, self.options = Inputs.Side(images), Inputs.Side(texts), Inputs.Options(options)
+        self.image_ids = image_ids
 
     class Side:
         def __init__(self, embedding):
@@ -130,11 +131,9 @@ def embeddings(devices):
     return [jax.device_put(l2_normalise(side), batch_sharded(make_mesh(devices))) for side in x]
 
 
-def loop_uniformity(v, t):
-    potentials = [
-        [np.exp(-2 * np.sum((x[i] - x[j]) ** 2)) for i in range(len(x)) for j in range(len(x)) if i != j]
-        for x in (v, t)
-    ]
+def loop_uniformity(v, t, ids=range(16)):
+    pairs = [(i, j) for i in range(len(v)) for j in range(len(v)) if ids[i] != ids[j]]
+    potentials = [[np.exp(-2 * np.sum((x[i] - x[j]) ** 2)) for i, j in pairs] for x in (v, t)]
     return sum(np.log(np.mean(potential)) for potential in potentials) / 2
 
 
@@ -158,6 +157,13 @@ def test_a_term_is_that_of_a_loop_and_equal_on_eight_devices(example, module, te
     np.testing.assert_allclose(alone[0], expected, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), alone, spread)
     assert all(np.abs(grad).max() > 1e-3 for grad in alone[1])
+
+
+def test_captions_of_one_image_do_not_repel(example):
+    ids = np.arange(16) // 3
+    v, t = embeddings(1)
+    value = example("uniformity").uniformity(Inputs(v, t, jnp.asarray(ids), t=2.0)).value
+    np.testing.assert_allclose(value, loop_uniformity(np.asarray(v), np.asarray(t), ids), rtol=1e-5)
 
 
 def test_the_encoder_sees_no_padding(example):

@@ -198,6 +198,8 @@ def test_unknown_rows_and_files(place, capsys):
     (place / "other.py").write_text(STUDY.format(place=place, method="vsepp"))
     assert main(["study", str(place / "none.py")]) == 2
     assert "none.py: no such file" in capsys.readouterr().err
+    assert main(["study", str(place / "tiny.py")]) == 2
+    assert "tiny.py: has no function get_study" in capsys.readouterr().err
     assert main(["study", str(place / "other.py"), "--out", str(place / "o"), "--rows", "third"]) == 2
     assert "--rows third: no such row; there are first, second" in capsys.readouterr().err
 
