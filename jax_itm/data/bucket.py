@@ -8,6 +8,7 @@ folder of its disk (`JAX_ITM_CACHE`, or ~/.cache/jax_itm), which after an epoch 
 import hashlib
 import os
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from jax_itm.data.shards import INDEX
 from jax_itm.errors import UserError
 
 CACHE = "JAX_ITM_CACHE"
+_COPYING: dict[Path, threading.Lock] = {}  # by local file
 
 
 class CachedFolder(NamedTuple):
@@ -30,8 +32,14 @@ class CachedFolder(NamedTuple):
             UserError: it cannot be read, or the copy cannot be written.
         """
         local = self.path / name
-        if local.exists():
-            return local
+        # One thread copies, the others wait for it: a file is read once, and not all file systems of fsspec
+        # can read one file twice at once.
+        with _COPYING.setdefault(local, threading.Lock()):
+            if not local.exists():
+                self._copy(name, local)
+        return local
+
+    def _copy(self, name: str, local: Path) -> None:
         try:
             handle, partial = tempfile.mkstemp(dir=self.path, prefix=f"{name}.")
             os.close(handle)
@@ -48,7 +56,6 @@ class CachedFolder(NamedTuple):
             raise UserError(
                 f"{self.url}/{name}: cannot be copied to {self.path} ({_one_line(error)})"
             ) from error
-        return local
 
 
 def cached_folder(data_dir: str, name: str, version: str) -> CachedFolder:

@@ -256,11 +256,12 @@ def restore(config: Config, workdir: str, mesh: Mesh, data: Data, accept_new_dat
 
 
 def changed_data(now: Facts, saved: Facts) -> str:
-    """How the data differ from those that a run was started on; "" if they do not."""
-    for split, identity in now.data.items():
-        if saved.data.get(split, identity) != identity:
-            return f"config.data.{split}: is {identity}, not {saved.data[split]}"
-    return ""
+    """How the data differ from those that a run was started on, split by split; "" if they do not."""
+    return "; ".join(
+        f"config.data.{split}: is {identity}, not {saved.data[split]}"
+        for split, identity in now.data.items()
+        if saved.data.get(split, identity) != identity
+    )
 
 
 def check_resumable(config: Config, saved: Config, workdir: str) -> None:

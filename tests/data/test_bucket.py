@@ -2,14 +2,17 @@
 
 import itertools
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import pytest
 
 from jax_itm.data.batches import BatchOptions, train_batches
+from jax_itm.data.bucket import cached_folder
 from jax_itm.data.image_transforms import ImageTransform
 from jax_itm.data.preparation import prepare
-from jax_itm.data.prepared import describe, open_split, splits_of
+from jax_itm.data.prepared import VERSION, describe, open_split, splits_of
 from jax_itm.data.tokenizer import Tokenizer
 from jax_itm.errors import UserError
 from tests.data.test_shards import equal
@@ -57,6 +60,23 @@ def test_what_was_read_is_not_copied_again(bucket, tmp_path):
         take(8, bucket)
     left = {file.suffix for file in (tmp_path / "cache").rglob("*") if file.is_file()}
     assert left <= {".json", ".array_record"}  # nothing half-copied
+
+
+def test_threads_that_need_one_file_copy_it_once(bucket, monkeypatch):
+    memory = type(fsspec.filesystem("memory"))
+    copy, copied = memory.get_file, []
+
+    def slow(self, source, *rest, **how):
+        copied.append(source)
+        time.sleep(0.1)
+        return copy(self, source, *rest, **how)
+
+    monkeypatch.setattr(memory, "get_file", slow)
+    folder = cached_folder(bucket, "huggingface", VERSION)
+    names = ["train-000000-000.array_record", "train-000001-000.array_record"] * 4
+    with ThreadPoolExecutor(8) as pool:
+        files = set(pool.map(folder.file, names))
+    assert sorted(file.name for file in files) == names[:2] and len(copied) == 2
 
 
 def test_a_set_that_was_prepared_anew_is_read_anew(bucket, tmp_path):
