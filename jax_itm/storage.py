@@ -2,11 +2,12 @@
 
 import contextlib
 import importlib.util
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from etils import epath
 
@@ -67,6 +68,17 @@ def check_writable(file: str, option: str) -> None:
         raise UserError(f"{option} {file}: there is no folder {folder}")
     if Path(file).is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"{option} {file}: cannot be written")
+
+
+def json_lines(path: FilePath) -> list[dict[str, Any]]:
+    """The lines of a file of JSON lines, up to one that is cut short; none where there is no file."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from jax_itm.errors import UserError
 from jax_itm.evaluation.comparison import compare
 from jax_itm.plots.differences import Added
 from jax_itm.plots.runs import training_minutes
-from jax_itm.storage import replacing
+from jax_itm.storage import json_lines, replacing
 from jax_itm.study.plan import Row, Search, Study, Task, needs
 from jax_itm.study.search import Drawn, validations
 
@@ -62,13 +62,13 @@ class Runner:
 
     def _ready(self, rows: Sequence[Row]) -> Iterable[Task]:
         """What can be run by now, in the order of the rows."""
-        first, *others = self.study.seeds
+        others = self.study.seeds[1:]
         for row in rows:
             if any(
                 needed in rows and not self._ended(needed.name) for needed in map(self._named, needs(row))
             ):
                 continue
-            trials = [Task(row, trial, first) for trial in range(row.count)]
+            trials = self._trials(row)
             yield from trials
             if len(trials) == 1 or all(task.key in self.done for task in trials):
                 yield from (Task(row, self.chosen(row), seed) for seed in others)
@@ -77,8 +77,8 @@ class Runner:
         """The trial of the highest rSum on the first seed."""
         if row.count == 1:
             return 0
-        ended = {trial: self.done[Task(row, trial, self.study.seeds[0]).key] for trial in range(row.count)}
-        return max(ended, key=lambda trial: ("pruned" not in ended[trial], ended[trial]["rsum"]))
+        ended = [self.done[task.key] for task in self._trials(row)]
+        return max(range(row.count), key=lambda trial: ("pruned" not in ended[trial], ended[trial]["rsum"]))
 
     def trial_fields(self, task: Task) -> dict[str, Any]:
         """The fields of its trial, listed or drawn."""
@@ -88,6 +88,10 @@ class Runner:
             if isinstance(trials, Search)
             else dict(trials[task.trial])
         )
+
+    def _trials(self, row: Row) -> list[Task]:
+        """Its trials, which are of the first seed."""
+        return [Task(row, trial, self.study.seeds[0]) for trial in range(row.count)]
 
     def tasks(self, row: Row) -> list[Task]:
         """The chosen trial's, by seed."""
@@ -119,11 +123,14 @@ class Runner:
             result = json.loads((workdir / "result.json").read_text())
         self._end(task, known | {"minutes": training_minutes(logged)} | result)
 
+    def _comparable(self, task: Task) -> Drawn | None:
+        """The drawn trials that a run is compared with; None of listed ones, and of other seeds."""
+        return self._drawn.get(task.row.name) if task.seed == self.study.seeds[0] else None
+
     def _is_hopeless(self, task: Task, metrics: Path) -> bool:
-        if not isinstance(task.row.trials, Search) or task.seed != self.study.seeds[0]:
-            return False
+        drawn = self._comparable(task)
         with self._lock:
-            return self._drawn[task.row.name].is_hopeless(task.trial, metrics)
+            return drawn is not None and drawn.is_hopeless(task.trial, metrics)
 
     def _end(self, task: Task, line: dict[str, Any]) -> None:
         """Keeps a run's line, and lets the row's later trials be compared with it."""
@@ -136,9 +143,8 @@ class Runner:
         print(f"{task.key}: rSum {line['rsum']:.1f}{early}", flush=True)
 
     def _compare_with(self, task: Task, line: Mapping[str, Any]) -> None:
-        if isinstance(task.row.trials, Search) and task.seed == self.study.seeds[0]:
-            metrics = self.out / task.key / "metrics.jsonl"
-            self._drawn[task.row.name].end(task.trial, metrics, line["rsum"], "pruned" in line)
+        if drawn := self._comparable(task):
+            drawn.end(task.trial, self.out / task.key / "metrics.jsonl", line["rsum"], "pruned" in line)
 
     def _check_ended(self, row: Row) -> None:
         """What has ended must be what the study describes now."""
@@ -192,10 +198,8 @@ class Runner:
 
     def _ended(self, name: str) -> bool:
         row = self._named(name)
-        first = self.study.seeds[0]
-        trials = [Task(row, trial, first) for trial in range(row.count)]
         known = lambda tasks: all(task.key in self.done for task in tasks)
-        return known(trials) and known(self.tasks(row))
+        return known(self._trials(row)) and known(self.tasks(row))
 
     def _of_seed(self, name: str, seed: int) -> Path:
         row = self._named(name)
@@ -211,12 +215,7 @@ def read_lines(path: Path) -> dict[str, dict[str, Any]]:
     """The runs that ended, by folder; a line that a crash cut short is dropped, in the file too."""
     if not path.exists():
         return {}
-    lines = []
-    for text in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
+    lines = json_lines(path)
     with replacing(path) as partial:
         partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return {line["run"]: line for line in lines}

@@ -1,11 +1,11 @@
 """Trials that are drawn at random, and end early where they are below the median: by Optuna."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jax_itm.errors import UserError
+from jax_itm.storage import json_lines
 from jax_itm.study.plan import Search
 
 
@@ -75,12 +75,4 @@ def _distribution(values: Any) -> Any:
 
 def validations(metrics: Path) -> Mapping[int, float]:
     """The rSum of each validation in a run's metrics.jsonl, by step; none where there is no file yet."""
-    found = {}
-    for text in metrics.read_text().splitlines() if metrics.exists() else ():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            break  # being written
-        if "val/rsum" in line:
-            found[line["step"]] = line["val/rsum"]
-    return found
+    return {line["step"]: line["val/rsum"] for line in json_lines(metrics) if "val/rsum" in line}

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
-from jax_itm.storage import AppendableFolder, replacing
+from jax_itm.storage import AppendableFolder, json_lines, replacing
 from jax_itm.train.wandb_log import open_wandb
 from jax_itm.types import Batch, Config
 
@@ -120,13 +120,7 @@ def _drop_lines_after(path: Path, step: int) -> None:
     """Drops the lines after `step`, and a last line that a crash cut short."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except json.JSONDecodeError:
-            break
+    kept = [json.dumps(line) + "\n" for line in json_lines(path) if line["step"] <= step]
     with replacing(path) as partial:
         partial.write_text("".join(kept))
 
