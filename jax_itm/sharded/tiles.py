@@ -20,7 +20,7 @@ from jax_itm.types import Array, Bool, Float, Int, PyTree
 
 GATHER_BYTES = 16 * 2**20  # the columns of all devices, up to which the schedule "auto" gathers them anywhere
 GATHER_SHARE = 1 / 32  # of an accelerator's memory for the columns of a group; their gradients take as much
-KEEP_SHARE = 1 / 16  # of an accelerator's memory for the scores of a device's rows
+KEEP_SHARE = 1 / 6  # of an accelerator's memory for the scores of a device's rows
 
 
 class Plan(NamedTuple):
@@ -30,7 +30,7 @@ class Plan(NamedTuple):
         schedule: "ring" passes the columns from device to device: memory is a few shards, whatever the batch.
             "gather" fetches all columns at once, in one collective. "auto" takes on accelerators the columns
             of as many devices at a time as 1/32 of their memory holds, and keeps the scores that a backward
-            pass needs again where 1/16 holds them; on CPUs it takes all columns where they are small. On one
+            pass needs again where 1/6 holds them; on CPUs it takes all columns where they are small. On one
             device the ring and the gather are the same.
         tile: the largest height and width of a tile; 0 chooses by the kind of device.
         dtype: of the products: "float32", which is full precision on every platform; "tf32", on GPUs what it
@@ -134,9 +134,16 @@ class Matrix:
         return -(-self.rows // self.tiles)
 
     def tile_width(self, group: int) -> int:
-        """Width of a tile of a group's columns: where a device's tiles are small, several in one."""
+        """Width of a tile of a group's columns: where a device's tiles are small, several in one.
+
+        Accelerators fill the area of the largest tile, since every turn of a loop has a price; a CPU's cache,
+        and who asks for a size, want no side longer.
+        """
         there = self.tiles * group
-        most = min(max(self.largest_tile // self.tile, 1), there)
+        most = self.largest_tile // self.tile
+        if not (self.plan.tile or is_cpu()):
+            most = most**2
+        most = min(max(most, 1), there)
         return self.tile * max(k for k in range(1, most + 1) if there % k == 0)
 
     def group(self, x: tuple[Array, ...], symmetric: bool = False) -> int:

@@ -176,7 +176,7 @@ def _kaggle(path: Path) -> Iterator[tuple[str, str]]:
         except csv.Error as error:
             raise UserError(f"{path}:{number}: not CSV ({error})") from error
         if len(cells) != 2 or not all(cells):
-            raise UserError(f"{path}:{number}: must be ID.jpg| k| caption, or ID.jpg,caption")
+            raise UserError(f"{path}:{number}: must be ID.jpg| k| caption, or ID.jpg,caption; never empty")
         yield cells[0], cells[1]
 
 
