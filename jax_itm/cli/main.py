@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from signal import SIGPIPE
 from typing import Protocol
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
@@ -77,9 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; a UserError becomes one line and its exit status."""
     without_tpu()
     parser = _parser()
-    args, rest = parser.parse_known_args(argv)
-    takes_fields = bool(getattr(args, "config", None))
-    unknown = [option for option in rest if not (takes_fields and option.startswith("--config."))]
+    given = sys.argv[1:] if argv is None else argv
+    # argparse would take a field whose value holds a space for a positional argument.
+    fields = [option for option in given if option.startswith("--config.")]
+    args, unknown = parser.parse_known_args([option for option in given if option not in fields])
+    if not getattr(args, "config", None):
+        unknown = fields + unknown
     if unknown:
         parser.error(f"{unknown[0]}: not an option of {args.command}")
     # Pillow warns of pictures that are refused right afterwards.
@@ -89,7 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.set_verbosity(logging.ERROR if args.debug else logging.FATAL)
     try:
         with progress_of(args.command):
-            return COMMANDS[args.command].run(args, rest)
+            return COMMANDS[args.command].run(args, fields)
+    except BrokenPipeError:  # what reads the output has ended, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + SIGPIPE
     except (UserError, OSError) as error:  # OSError: a full disk, a directory without write permission
         if args.debug:
             raise

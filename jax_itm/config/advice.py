@@ -18,11 +18,11 @@ ADVICE: dict[str, str] = {
         "Put one such file beside the pictures ([your own pictures](data.md#your-own-pictures)); of "
         "several, name one: `--source DIR/captions.csv`."
     ),
-    "<path>:1: needs the columns path and caption, has <columns>": (
+    "<path>:1: needs the columns path and caption, separated by commas; has <columns>": (
         "Call the columns of the CSV's first line `path` and `caption`, in any order; a column "
         "`split` is read, too."
     ),
-    "<base>: no such image in <where> of <base> (<number of missing> of <number of files> are missing)": (
+    "<missing>: no such image in <where> (<number of missing> of <number of files> are missing)": (
         "The paths in the captions are relative to their file's folder, or to its folder `images`."
     ),
     "--source <raw files>: has changed since <path> was prepared from it; remove that to prepare it "
@@ -34,7 +34,7 @@ ADVICE: dict[str, str] = {
     ),
     "config.<name>: no such field; did you mean <name>?": (
         "`python -m jax_itm config FILE` prints the fields of that run; fields depend on the preset "
-        "([configuration](configuration.md))."
+        "([configuration](configuration.md)). Your own term's fields need its module in `config.imports`."
     ),
     "config.<name>=<text>: must be of type <kind>, such as <old>": (
         "Values are Python literals: quote a tuple for the shell, `--config.optimizer.betas='(0.9, 0.98)'`."
@@ -68,7 +68,7 @@ ADVICE: dict[str, str] = {
     "config.<name>=<value>: the run in <workdir> was started with <get>; resume it with that value, "
     "or choose another --workdir": (
         "What a run computes stays as it was; fields marked **resume** may change "
-        "([resuming](training.md#resuming))."
+        "([resuming](training.md#resuming)). To begin a new run with its parameters: `--config.start=RUN`."
     ),
     "<changed>, with which the run in <workdir> was started; resume it on that data, choose another "
     "--workdir, or accept the new data with --accept_new_data": (

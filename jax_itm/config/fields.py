@@ -25,7 +25,7 @@ from jax_itm.protocols import PROTOCOLS
 PROJECTION_FIELDS: Section = {
     "hidden": optional_count(
         0,
-        "width of an MLP that is added to the projection; 0: regions dim // 2, pretrained none",
+        "width of an MLP that is added to the projection; 0: dim // 2 for regions, none if pretrained",
         at_most=65536,
     ),
     "feature_dropout": rate(
@@ -260,7 +260,7 @@ COMMON: Section = {
         at_most=1e9,
         resume=True,
     ),
-    "log_every": count(20, "steps between two lines of the log", resume=True),
+    "log_every": count(20, "steps between two records of a run's log; the last step has one", resume=True),
     "log": LOG,
     "image": IMAGE,
     "text": TEXT,

@@ -76,8 +76,13 @@ def read(path: str, overrides: list[str]) -> Config:
 
 def _override_texts(overrides: list[str]) -> list[tuple[str, str]]:
     """[("batch_size", "8"), ..] of ["--config.batch_size=8", ..]."""
-    parts = [override.removeprefix("--config.").partition("=") for override in overrides]
-    return [(name, text) for name, _, text in parts]
+    texts = []
+    for override in overrides:
+        name, equals, text = override.removeprefix("--config.").partition("=")
+        if not equals:
+            raise UserError(f"{override}: needs its value after =, as in --config.duration='2 epochs'")
+        texts.append((name, text))
+    return texts
 
 
 def _read_file(path: str, overrides: list[tuple[str, str]]) -> Config:
@@ -132,7 +137,7 @@ def call(path: str, name: str, option: str = "") -> Any:
 def import_modules(names: Any) -> None:
     """Imports the modules that register loss terms of one's own (`config.imports`)."""
     if not isinstance(names, tuple) or not all(map(_is_module, names)):
-        raise UserError(f"config.imports={names!r}: must be a tuple of names of modules")
+        raise UserError(f"config.imports={names!r}: must be a tuple of names of modules, as ('my_term',)")
     for name in names:
         try:
             importlib.import_module(name)

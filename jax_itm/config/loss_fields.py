@@ -240,15 +240,29 @@ def model_fields(model: str) -> Section:
     return {"losses": LOSSES, "head": HEAD, "score": score}
 
 
+LOGGED = (  # what `metrics.jsonl` holds of a training step, under train/, besides the terms
+    "loss",
+    "weighted",
+    "gap",
+    "grad_norm",
+    "learning_rate",
+    "step_seconds",
+    "examples_per_second",
+    "data_wait_fraction",
+)
+
+
 def register_loss(name: str, options: Section, help: str) -> None:
     """Makes `config.losses.NAME` known, with its weight, `start`, `ramp` and `options`.
 
     Raises:
-        UserError: the name is taken by another term, or is no identifier.
+        UserError: the name is taken by another term or by a value of the log, or is no identifier.
     """
     section = term(0.0, help, **options)
     if LOSSES.get(name, section) != section:
         raise UserError(f"config.losses.{name}: there is such a loss term already")
+    if name in LOGGED:
+        raise UserError(f"config.losses.{name}: the log uses this name; choose another")
     if not name.isidentifier():
         raise UserError(f"config.losses.{name}: the name of a loss term must be an identifier")
     LOSSES[name] = section

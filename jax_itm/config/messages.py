@@ -46,10 +46,11 @@ traceback. In Python it is `jax_itm.errors.UserError`; functions of the library 
 is a `ValueError`, too.
 
 Below are all {count} messages, by package and module. A name in angle brackets stands for a value. Messages
-that name no file or field are the end of a line that does. To find yours, search the page for a few words
-that do not change. This page is generated: `python -m jax_itm.config.messages > docs/errors.md`.
+without a file or field are the last part of a longer line that names one. To find yours, search the page
+for a few words that do not change. This page is generated:
+`python -m jax_itm.config.messages > docs/errors.md`.
 
-One line is JAX's, said otherwise: `a device has too little memory` ([memory](training.md#memory)).
+One message rewords an error of JAX: `a device has too little memory` ([memory](training.md#memory)).
 
 ## What to do
 

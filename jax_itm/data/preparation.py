@@ -75,7 +75,8 @@ def prepare(
             if location != metadata.get(option):
                 raise UserError(
                     f"--{option} {options[option]}: {path} was prepared from"
-                    f" {metadata.get(option) or 'none'}; choose another --data_dir or remove it"
+                    f" {metadata.get(option) or 'none'}; choose another --data_dir (config.data.data_dir), or"
+                    f" remove {path}"
                 )
         _check_unchanged(name, known, raw_files, max_pixels, metadata, path)
     else:

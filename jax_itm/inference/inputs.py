@@ -39,6 +39,12 @@ def image_records(
         for k, image in enumerate(images):
             yield {"pixels": _pixels(image, f"image {k}", config.data.max_pixels)}
         return
+    for image in images:
+        if isinstance(image, str | Path):
+            raise UserError(
+                f"{image}: this run was trained on region features, not on picture files;"
+                " train one on pictures, such as configs/own.py"
+            )
     if boxes is None and config.image.boxes:
         raise UserError("boxes: this run was trained on the boxes of the regions, too")
     if boxes is not None and len(boxes) != len(images):
@@ -59,8 +65,6 @@ def _pixels(image: Any, where: str, max_pixels: int) -> np.ndarray:
 
 
 def _regions(image: Any, where: str, size: int) -> np.ndarray:
-    if isinstance(image, str | Path):
-        raise UserError(f"{image}: this run was trained on region features, not on picture files")
     regions = np.asarray(image)
     if regions.ndim != 2 or regions.shape[1] != size:
         raise UserError(f"{where}: this run was trained on regions (r, {size}), not {regions.shape}")

@@ -146,7 +146,7 @@ def loss_term(
         params, stats, project, uses_params_of: as in `Term`.
 
     Raises:
-        UserError: the name is no identifier, or another term has it.
+        UserError: the name is no identifier, or another term or a value of the log has it.
     """
 
     def register(function: Function) -> Function:

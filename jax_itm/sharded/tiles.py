@@ -21,6 +21,7 @@ from jax_itm.types import Array, Bool, Float, Int, PyTree
 GATHER_BYTES = 16 * 2**20  # the columns of all devices, up to which the schedule "auto" gathers them anywhere
 GATHER_SHARE = 1 / 32  # of an accelerator's memory for the columns of a group; their gradients take as much
 KEEP_SHARE = 1 / 6  # of an accelerator's memory for the scores of a device's rows
+WIDE_SHARE = 1 / 64  # of an accelerator's memory for the scores of a tile, where those of all its rows fit
 
 
 class Plan(NamedTuple):
@@ -136,13 +137,17 @@ class Matrix:
     def tile_width(self, group: int) -> int:
         """Width of a tile of a group's columns: where a device's tiles are small, several in one.
 
-        Accelerators fill the area of the largest tile, since every turn of a loop has a price; a CPU's cache,
-        and who asks for a size, want no side longer.
+        Accelerators fill the area of the largest tile, since every turn of a loop has a price; and more where
+        all scores of a device fit, since what turns add to is cleared first. A CPU's cache, and who asks for
+        a size, want no side longer.
         """
         there = self.tiles * group
         most = self.largest_tile // self.tile
         if not (self.plan.tile or is_cpu()):
             most = most**2
+            if self.keeps_scores:
+                scores = len(self.products.learnt + self.products.constant)
+                most = max(most, int(device_memory() * WIDE_SHARE / (4 * scores * self.tile**2)))
         most = min(max(most, 1), there)
         return self.tile * max(k for k in range(1, most + 1) if there % k == 0)
 

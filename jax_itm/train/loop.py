@@ -137,7 +137,7 @@ def loop(run: Run, workdir: str, stop_signal: StopSignal) -> int:
             # Reads the *previous* step's outcome, so the devices already work on this one; a stop signal is
             # therefore seen one step late.
             stopped_by = fetch_and_check(run, previous).stop_signal
-            if outcome.step % config.log_every == 0:
+            if outcome.step % config.log_every == 0 or outcome.step == run.total_steps:
                 log_step(run, outcome, clock, alarm, log)
     return 0  # without a turn: the restored state is past the last step
 

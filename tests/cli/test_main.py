@@ -85,3 +85,26 @@ def test_config_refuses_what_train_would_refuse(tmp_path, capsys):
     assert "config.dimm: no such field; did you mean 'dim'?" in capsys.readouterr().err
     assert main(["config", str(tmp_path / "none.py")]) == 2
     assert "none.py: no such file" in capsys.readouterr().err
+
+
+def test_fields_whose_values_hold_spaces_reach_every_command(tmp_path, capsys):
+    file = tmp_path / "run.py"
+    file.write_text(CONFIG)
+    own = ["--config.data.name=folder", f"--config.data.source={tmp_path / 'none'}"]
+    assert main(["prepare", "--config", str(file), "--config.duration=2 epochs", *own]) == 2
+    assert capsys.readouterr().err.startswith(f"jax_itm: --source {tmp_path / 'none'}: ")
+
+
+def test_a_field_without_its_value_is_one_line(tmp_path, capsys):
+    file = tmp_path / "run.py"
+    file.write_text(CONFIG)
+    assert main(["config", str(file), "--config.duration"]) == 2
+    assert "--config.duration: needs its value after =" in capsys.readouterr().err
+
+
+def test_output_that_nobody_reads_is_no_error(tmp_path):
+    file = tmp_path / "run.py"
+    file.write_text(CONFIG)
+    command = f"set -o pipefail; {sys.executable} -m jax_itm config {file} | true"
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert run.returncode in (0, 141) and not run.stderr

@@ -99,6 +99,7 @@ PIXELS = np.zeros((8, 9, 3), np.uint8)
         ([np.zeros((1, 12)), np.zeros((0, 12))], [BOX, BOX], "image 1: 0 regions of float64, must be at"),
         ([np.full((1, 12), "x")], [BOX], "image 0: 1 regions of <U1"),
         ([np.full((1, 12), np.inf)], [BOX], "image 0: a region is not finite"),
+        (["a.jpg"], None, "a.jpg: this run was trained on region features, not on picture files"),
         ([np.zeros((1, 12))], None, "boxes: this run was trained on the boxes of the regions, too"),
         ([np.zeros((1, 12))], [BOX, BOX], "boxes: of 2 images, but there are 1"),
         ([np.zeros((2, 12))], [BOX], "boxes of image 0: 1, but it has 2 regions"),

@@ -147,6 +147,9 @@ def test_a_registered_term_is_never_replaced_by_another(own_term):
             register(lambda inputs: 0.0)
     with pytest.raises(UserError, match=r"config\.losses\.my-term: .* must be an identifier"):
         loss_term("my-term")(lambda inputs: 0.0)
+    for name in ("gap", "loss", "step_seconds"):
+        with pytest.raises(UserError, match=rf"config\.losses\.{name}: the log uses this name"):
+            loss_term(name)(lambda inputs: 0.0)
 
 
 @pytest.fixture

@@ -189,7 +189,9 @@ def _csv(path: Path, unused: set[str]) -> Iterator[Entry]:
     try:
         columns = next(rows, [])
         if not {"path", "caption"} <= set(columns):
-            raise UserError(f"{path}:1: needs the columns path and caption, has {columns}")
+            raise UserError(
+                f"{path}:1: needs the columns path and caption, separated by commas; has {columns}"
+            )
         if twice := [name for name in columns if columns.count(name) > 1]:
             raise UserError(f"{path}:1: has the column {twice[0]!r} twice")
         unused |= _unknown_columns(columns, f"{path}:1")

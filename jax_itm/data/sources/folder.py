@@ -71,10 +71,9 @@ def read_pictures(
     files = {path: find_picture(base, path, folders, by_name) for path in paths}
     missing = [path for path, file in files.items() if file is None]
     if missing:
-        where = ", ".join(folder or "." for folder in folders)
+        where = " or ".join(str(base / folder) for folder in folders)
         raise UserError(
-            f"{base / missing[0]}: no such image in {where} of {base}"
-            f" ({len(missing):,} of {len(files):,} are missing)"
+            f"{missing[0]}: no such image in {where} ({len(missing):,} of {len(files):,} are missing)"
         )
     check_distinct({path: os.path.normpath(file) for path, file in files.items() if file})
     tally: Counter[str] = Counter()
