@@ -5,7 +5,7 @@
 
 VIT and BERT are directories, or names on the hub, such as google/vit-base-patch16-224-in21k and
 bert-base-uncased; a side without one starts from random values, at the full rate. With `preset`
-(practical, paper) and `without`, as in `cdds_scenes.py`.
+(practical, paper, light) and `without`, as in `cdds_scenes.py`.
 
 25 epochs, AdamW, 2e-4, batch 64, d = 512: the paper's. INFERRED from LAPS, whose protocol the paper copies:
 weight decay, the step decay at epochs 9, 15, 20, clipping, a tenth of the rate for pretrained encoders, crops
@@ -39,15 +39,27 @@ ABLATIONS = {
 }
 
 
+def start(preset: str, method: str = "cdds"):
+    """What a preset changes: `light` is InfoNCE, with sampling as a light term and without the UNet."""
+    if preset != "light" or method != "cdds":
+        return default(method)
+    config = default("info_nce")
+    config.losses.sampling.weight = 0.1
+    return config
+
+
 def ablated(config, preset: str, without: str):
     """The preset, and the method without one of its parts."""
-    if preset not in ("paper", "practical"):
-        raise UserError(f"config argument preset={preset}: paper or practical")
+    if preset not in ("paper", "practical", "light"):
+        raise UserError(f"config argument preset={preset}: paper, practical or light")
     if without and without not in ABLATIONS:
         raise UserError(f"config argument without={without}: one of {', '.join(ABLATIONS)}")
+    if preset == "light" and without:
+        raise UserError(f"config argument without={without}: not with preset=light, which is sampling alone")
     if preset == "paper":
         config.losses.sampling.identity = 0.0
-        config.name += "-paper"
+    if preset != "practical":
+        config.name += f"-{preset}"
     if without:
         config.update_from_flattened_dict(ABLATIONS[without])
         config.name += f"-no_{without}"
@@ -56,7 +68,7 @@ def ablated(config, preset: str, without: str):
 
 def get_config(arg: str = ""):
     chosen = options(arg, preset="practical", without="", image="", text="")
-    config = default("cdds")
+    config = start(chosen["preset"])
     config.name, config.batch_size, config.duration, config.dim = "cdds_f30k", 64, "25 epochs", 512
     config.data.name, config.data.data_dir = "flickr30k", "data/f30k"
     config.data.modality, config.data.image_size = "pixels", 224

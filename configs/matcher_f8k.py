@@ -1,7 +1,7 @@
 """A matcher on a dual encoder's tokens, on Flickr8k's grid features: alignment before fusion.
 
     python -m jax_itm prepare --encode --config configs/study_f8k.py --config.data.source=FOLDER
-    python -m jax_itm study configs/evidence_f8k.py --rows sigmoid    # or another dual encoder of that study
+    python -m jax_itm study configs/evidence_f8k.py --rows sigmoid-long    # or another dual encoder
     python -m jax_itm neighbours --workdir RUN
     python -m jax_itm train --config configs/matcher_f8k.py:start=RUN --workdir runs/matcher
     python -m jax_itm evaluate --workdir runs/matcher --split dev --isd \

@@ -18,7 +18,7 @@ def compare(first: Sequence[str], second: Sequence[str]) -> dict[str, Difference
 
     Args:
         first: paths of JSON files that `evaluate` has written.
-        second: the same, of the other setting.
+        second: the same, of the other setting. If both have the same seeds, runs of one seed are pairs.
 
     Returns:
         What `metrics.differences` returns.
@@ -30,8 +30,12 @@ def compare(first: Sequence[str], second: Sequence[str]) -> dict[str, Difference
     reference = sides[0][0]
     for stored in (*sides[0], *sides[1]):
         _check_same_queries(reference, stored)
+    seeds = [[stored.protocol.get("seed") for stored in side] for side in sides]
+    same_seeds = set(seeds[0]) == set(seeds[1]) and all(len(side) == len(set(side)) for side in seeds)
+    if same_seeds:
+        sides = [sorted(side, key=lambda stored: str(stored.protocol.get("seed"))) for side in sides]
     of_first, of_second = ([stored.queries.ranks for stored in side] for side in sides)
-    return differences(of_first, of_second, reference.queries.caption_image)
+    return differences(of_first, of_second, reference.queries.caption_image, same_seeds=same_seeds)
 
 
 def _check_same_queries(one: Stored, other: Stored) -> None:
@@ -64,7 +68,11 @@ def comparison_table(found: Mapping[str, Difference], first: Sequence[str], seco
 def how(first_runs: int, second_runs: int) -> str:
     """What the intervals and p say, for so many runs of each setting."""
     several = min(first_runs, second_runs) > 1
-    seeds = "and other seeds" if several else "not for other seeds, as a setting has a single run"
+    seeds = (
+        "and other seeds (in pairs, where both settings have the same)"
+        if several
+        else "not for other seeds, as a setting has a single run"
+    )
     return (
         f"Intervals: for other queries (bootstrap over images with their captions) {seeds}. p: permutation"
         " test, images swapped between the settings as these runs have them."

@@ -86,17 +86,20 @@ def differences(
     level: float = LEVEL,
     draws: int = DRAWS,
     seed: int = 0,
+    same_seeds: bool = False,
 ) -> dict[str, Difference]:
     """Each recall and rSum of two settings on the same queries: a paired comparison.
 
-    Both see the same images in each draw; their runs are drawn apart. With one run each, the interval is that
-    of other queries alone, and says nothing of other seeds.
+    Both see the same images in each draw. With one run each, the interval is that of other queries alone, and
+    says nothing of other seeds.
 
     Args:
         first: the ranks of the first setting's runs.
         second: of the second's.
         caption_image: int (captions,), the image of each caption.
         level, draws, seed: as for `intervals`.
+        same_seeds: whether run k of both settings has one seed, and so the same initial values and batches:
+            they are drawn together then. Otherwise the runs of the two settings are drawn apart.
 
     Returns:
         {"i2t R@1": Difference, .., "rSum": Difference}.
@@ -111,7 +114,10 @@ def differences(
     """
     sides = [[_hits(ranks, caption_image) for ranks in runs] for runs in (first, second)]
     changes = []
+    if same_seeds and len(first) != len(second):
+        raise ValueError(f"same_seeds: {len(first)} runs and {len(second)}")
     for images, of_first, of_second in _draws(sides, draws, seed):
+        of_second = of_first if same_seeds else of_second
         changes.append(_metrics(sides[1], images, of_second) - _metrics(sides[0], images, of_first))
     ends = _percentiles(np.concatenate(changes), level)
     images = np.ones((1, len(sides[0][0].captions)))

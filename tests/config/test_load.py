@@ -76,7 +76,8 @@ def test_a_wrong_override_is_one_line_that_says_what_is_right(override, message)
         ("configs/nope.py", "nope.py: no such file"),
         (f"{CONFIG}:modalty=pixels", "did you mean 'modality'"),
         ("configs/contrastive_scenes.py:method=infonce", "did you mean 'info_nce'"),
-        ("configs/cdds_scenes.py:preset=best", "preset=best: paper or practical"),
+        ("configs/cdds_scenes.py:preset=best", "preset=best: paper, practical or light"),
+        ("configs/cdds_f8k.py:preset=light,without=noise", "without=noise: not with preset=light"),
         ("configs/cdds_coco.py:without=nose", "without=nose: one of decoupling, modality, fit"),
     ],
 )

@@ -96,6 +96,17 @@ def test_seeds_enter_the_interval():
     assert spread.high - spread.low > 20 + single.high - single.low
 
 
+def test_runs_of_one_seed_are_drawn_together():
+    """Seeds that move both settings alike do not widen the interval of the difference."""
+    runs = [ranks(7, best) for best in (0.3, 0.5, 0.9)]
+    together = differences(runs, runs, CAPTION_IMAGE, same_seeds=True)["rSum"]
+    apart = differences(runs, runs, CAPTION_IMAGE)["rSum"]
+    assert together.interval == (0, 0)
+    assert apart.interval.low < -10 and apart.interval.high > 10
+    with pytest.raises(ValueError, match="same_seeds: 3 runs and 2"):
+        differences(runs, runs[:2], CAPTION_IMAGE, same_seeds=True)
+
+
 def test_ranks_of_other_captions_are_refused():
     with pytest.raises(ValueError, match="do not fit caption_image"):
         intervals([ranks(1)], CAPTION_IMAGE[:-1])
