@@ -4,8 +4,9 @@
     python -m jax_itm study configs/evidence_f8k.py --jobs 2 [--rows triplet,triplet-dias,..]
 
 Words are MiniLM's, frozen; the budget is that of `study_f8k.py` (four epochs), in rows called "long" that of
-its long rows: the encoders overfit 6,000 images then, which is where a constraint can help. Rows of one base
-differ in `config.losses` alone. Trials are chosen on dev, with the first seed.
+its long rows: the encoders overfit 6,000 images then, which is where a constraint can help. The words of the
+rows called "bigru" are learned. Rows of one base differ in `config.losses` alone. Trials are chosen on dev,
+with the first seed.
 """
 
 from collections.abc import Mapping, Sequence

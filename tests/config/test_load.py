@@ -86,6 +86,12 @@ def test_a_wrong_file_or_argument(path, message):
         read(path, [])
 
 
+def test_the_light_preset_of_cdds_is_infonce_with_sampling():
+    light = flatten(read("configs/cdds_f8k.py:preset=light", []))
+    plain = flatten(read("configs/cdds_f8k.py:method=info_nce", ["--config.losses.sampling.weight=0.1"]))
+    assert light | {"name": ""} == plain | {"name": ""}
+
+
 def test_a_typo_inside_a_config_file(tmp_path):
     (tmp_path / "mine.py").write_text(
         "from jax_itm.config import default\ndef get_config():\n"
