@@ -9,6 +9,7 @@ from jax_itm.config import (
     check,
     default,
     explain,
+    flatten,
     from_dict,
     from_json,
     options,
