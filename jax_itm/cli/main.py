@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import select
 import sys
 import warnings
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ from jax_itm.cli import (
 )
 from jax_itm.distributed.offline import without_tpu
 from jax_itm.errors import LESS_MEMORY, UserError, memory_shortage
+
+STDOUT = 1  # its file descriptor
 
 
 class Command(Protocol):
@@ -93,13 +96,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.set_verbosity(logging.ERROR if args.debug else logging.FATAL)
     try:
         with progress_of(args.command):
-            return COMMANDS[args.command].run(args, fields)
-    except BrokenPipeError:  # what reads the output has ended, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + SIGPIPE
+            status = COMMANDS[args.command].run(args, fields)
+        sys.stdout.flush()
+        return status
     except (UserError, OSError) as error:  # OSError: a full disk, a directory without write permission
         if args.debug:
             raise
+        if isinstance(error, BrokenPipeError) and nobody_reads():
+            return 128 + SIGPIPE
         print(f"jax_itm: {error}", file=sys.stderr)
         return error.status if isinstance(error, UserError) else 2
     except RuntimeError as error:  # JAX's own kind of it
@@ -107,6 +111,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"jax_itm: {_out_of_memory(str(error))}", file=sys.stderr)
         return 2
+
+
+def nobody_reads() -> bool:
+    """Whether what reads the output has ended, such as `head`; other pipes may break, too."""
+    poll = select.poll()
+    poll.register(STDOUT, 0)
+    ended = any(event & select.POLLERR for _, event in poll.poll(0))
+    if ended:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)  # the interpreter flushes once more
+    return ended
 
 
 def progress_of(command: str) -> AbstractContextManager[None]:

@@ -22,7 +22,7 @@ ADVICE: dict[str, str] = {
         "Call the columns of the CSV's first line `path` and `caption`, in any order; a column "
         "`split` is read, too."
     ),
-    "<missing>: no such image in <where> (<number of missing> of <number of files> are missing)": (
+    "<missing>: no such image in <where> (<number of missing> of <total> are missing<hint>)": (
         "The paths in the captions are relative to their file's folder, or to its folder `images`."
     ),
     "--source <raw files>: has changed since <path> was prepared from it; remove that to prepare it "

@@ -30,10 +30,10 @@ def compare(first: Sequence[str], second: Sequence[str]) -> dict[str, Difference
     reference = sides[0][0]
     for stored in (*sides[0], *sides[1]):
         _check_same_queries(reference, stored)
-    seeds = [[stored.protocol.get("seed") for stored in side] for side in sides]
-    same_seeds = set(seeds[0]) == set(seeds[1]) and all(len(side) == len(set(side)) for side in seeds)
+    of_seed = [{stored.protocol.get("seed"): stored for stored in side} for side in sides]
+    same_seeds = of_seed[0].keys() == of_seed[1].keys() and len(of_seed[0]) == len(sides[0]) == len(sides[1])
     if same_seeds:
-        sides = [sorted(side, key=lambda stored: str(stored.protocol.get("seed"))) for side in sides]
+        sides[1] = [of_seed[1][seed] for seed in of_seed[0]]
     of_first, of_second = ([stored.queries.ranks for stored in side] for side in sides)
     return differences(of_first, of_second, reference.queries.caption_image, same_seeds=same_seeds)
 

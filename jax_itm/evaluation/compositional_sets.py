@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_itm.data.images import read_picture
-from jax_itm.data.sources.folder import find_picture
+from jax_itm.data.sources.folder import find_picture, refuse_missing
 from jax_itm.data.sources.raw import caption, image_name, parse_json, read_json, read_lines
 from jax_itm.errors import UserError
 
@@ -139,10 +139,6 @@ def _find(base: Path, name: Any, where: str) -> Picture:
 
 def _check_pictures(base: Path, sets: Mapping[str, list[Item]]) -> None:
     paths = {picture.path for items in sets.values() for item in items for picture in item.pictures}
-    missing = sorted(path for path in paths if not path.is_file())
+    missing = sorted(str(path.relative_to(base)) for path in paths if not path.is_file())
     if missing:
-        where = ", ".join(folder or "." for folder in FOLDERS)
-        raise UserError(
-            f"{missing[0]}: no such image in {where} of {base}"
-            f" ({len(missing):,} of {len(paths):,} are missing; a link to their folder is enough)"
-        )
+        refuse_missing(missing, len(paths), base, FOLDERS, "; a link to their folder is enough")

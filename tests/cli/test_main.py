@@ -102,6 +102,15 @@ def test_a_field_without_its_value_is_one_line(tmp_path, capsys):
     assert "--config.duration: needs its value after =" in capsys.readouterr().err
 
 
+def test_another_broken_pipe_is_an_error(monkeypatch, capsys):
+    def breaks(args, fields):
+        raise BrokenPipeError("a reader has ended")
+
+    monkeypatch.setattr(COMMANDS["report"], "run", breaks)
+    assert main(["report", "runs/x", "--out", "x.png"]) == 2
+    assert "a reader has ended" in capsys.readouterr().err
+
+
 def test_output_that_nobody_reads_is_no_error(tmp_path):
     file = tmp_path / "run.py"
     file.write_text(CONFIG)

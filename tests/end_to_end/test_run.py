@@ -17,6 +17,7 @@ import pytest
 import jax_itm
 from jax_itm.checkpoint.checkpoints import Checkpoints
 from jax_itm.cli.main import main
+from jax_itm.config.loss_fields import LOGGED, LOSSES
 from jax_itm.distributed.mesh import make_mesh
 from jax_itm.methods.terms import TERMS
 from jax_itm.train import loop
@@ -39,6 +40,8 @@ def test_training_learns_and_logs(place):
     rsum = [x["val/rsum"] for x in lines if "val/rsum" in x]
     assert len(losses) == 12 and np.all(np.isfinite(losses))  # harder negatives are drawn as it learns
     assert len(rsum) == 2 and 250 < rsum[0] < rsum[1]
+    logged = {key.split("/")[1] for line in lines for key in line if key.startswith("train/")}
+    assert logged - set(LOSSES) <= set(LOGGED)  # names that no term may take
     last = lines[-2]
     assert {"train/weighted/dimension", "train/weighted/spatial", "train/learning_rate"} <= set(last)
     assert last["train/weighted/dimension"] == pytest.approx(10 * last["train/dimension"])

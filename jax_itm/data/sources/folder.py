@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from PIL import Image
@@ -71,10 +72,7 @@ def read_pictures(
     files = {path: find_picture(base, path, folders, by_name) for path in paths}
     missing = [path for path, file in files.items() if file is None]
     if missing:
-        where = " or ".join(str(base / folder) for folder in folders)
-        raise UserError(
-            f"{missing[0]}: no such image in {where} ({len(missing):,} of {len(files):,} are missing)"
-        )
+        refuse_missing(missing, len(files), base, folders)
     check_distinct({path: os.path.normpath(file) for path, file in files.items() if file})
     tally: Counter[str] = Counter()
     read = partial(_read_image, max_pixels=max_pixels, tally=tally)
@@ -93,6 +91,16 @@ def _records(
     for path, captions in islice(images.items(), start, stop):
         image = read(files[path] or Path(path))
         yield {"name": path, "captions": captions, "image": image}
+
+
+def refuse_missing(
+    missing: Sequence[str], total: int, base: Path, folders: Sequence[str], hint: str = ""
+) -> NoReturn:
+    """Raises UserError: names the first of the missing pictures, where they may be, and how many they are."""
+    where = " or ".join(str(base / folder) for folder in folders)
+    raise UserError(
+        f"{missing[0]}: no such image in {where} ({len(missing):,} of {total:,} are missing{hint})"
+    )
 
 
 def find_picture(base: Path, path: str, folders: Sequence[str], by_name: bool = False) -> Path | None:
