@@ -17,7 +17,7 @@ from jax_itm.losses.alignment import schedule
 from jax_itm.losses.masked_words import masked_lm_terms
 from jax_itm.losses.mining import Negatives
 from jax_itm.methods.base import Aux, Durations, weight_at
-from jax_itm.methods.miner import Miner
+from jax_itm.methods.miner import BY_IMAGE, Miner
 from jax_itm.methods.pool_contrast import pool_contrast
 from jax_itm.models.token_matcher import TokenMatcher
 from jax_itm.models.uniter import Embedded, Matched, Uniter
@@ -160,26 +160,20 @@ class CrossEncoder:
         """`rank`, and the alignment with its schedule's weight in it; its two sides are means a pair."""
         pools = lambda tree: jax.tree.map(lambda x: x.reshape(-1, self.mining.pool, *x.shape[1:]), tree)
 
-        def of_pool(
-            texts: Embedded, images: Embedded, negatives: tuple[Negatives, Negatives], rng: PRNGKeyArray
-        ) -> tuple[Anchored, Anchored]:
-            keys = jax.random.split(rng)
-            return (
-                self._anchored(params, texts, images, negatives[0], keys[0], True),
-                self._anchored(params, texts, images, negatives[1], keys[1], False),
-            )
+        def of_pool(texts: Embedded, images: Embedded, negatives: Negatives, rng: PRNGKeyArray) -> Anchored:
+            # A loop over the ways, so that the model is compiled once.
+            way = lambda inputs: self._anchored(params, texts, images, *inputs)
+            ways: Anchored = jax.lax.map(way, (negatives, jax.random.split(rng), BY_IMAGE))
+            return ways
 
         texts, images, image_id = pools((texts, images, image_id))
         draw_key, rng = jax.random.split(rng)
         negatives = self.miner.negatives(params, texts, images, image_id, draw_key, step)
         by_pool = jax.vmap(of_pool)(texts, images, negatives, jax.random.split(rng, len(image_id)))
-        by_image, by_text = jax.tree.map(jnp.mean, by_pool)
-        aligned = self._alignment_terms(by_image.alignment, by_text.alignment, self.mining.anchors, step)
-        return {
-            "rank": by_image.rank + by_text.rank,
-            **aligned,
-            "gap": (by_image.gap + by_text.gap) / 2,
-        }
+        ways = jax.tree.map(lambda x: jnp.mean(x, axis=0), by_pool)  # by image, by text
+        vision, language = ways.alignment
+        aligned = self._alignment_terms(vision, language, self.mining.anchors, step)
+        return {"rank": jnp.sum(ways.rank), **aligned, "gap": jnp.mean(ways.gap)}
 
     def _contrasted(
         self,
@@ -220,13 +214,13 @@ class CrossEncoder:
         images: Embedded,
         negatives: Negatives,
         rng: PRNGKeyArray,
-        by_image: bool,
+        by_image: Bool[Array, ""],
     ) -> Anchored:
         """Mean rank loss, summed alignment and mean score gap of one pool's anchors."""
         anchor = jnp.arange(self.mining.anchors)[:, None]
         pairs = jnp.concatenate([anchor, negatives.rows], axis=1)  # the matched pair first
         same = jnp.broadcast_to(anchor, pairs.shape)
-        of_text, of_image = (pairs, same) if by_image else (same, pairs)
+        of_text, of_image = jnp.where(by_image, pairs, same), jnp.where(by_image, same, pairs)
 
         def part(inputs: tuple[Array, Array, Bool[Array, "a k"], Array]) -> tuple[Array, ...]:
             of_text, of_image, real, index = inputs
@@ -238,7 +232,12 @@ class CrossEncoder:
             scores = matched.score.reshape(of_text.shape)
             hinges = losses.rank_loss(scores[:, 0], scores[:, 1:], self.options.rank.margin)
             own = slice(None, None, of_text.shape[1])
-            aligned = self._alignment(params, matched.last[own], text.mask[own], image.mask[own], by_image)
+            inputs_of_maps = matched.last[own], text.mask[own], image.mask[own]
+            aligned = jax.lax.cond(
+                by_image,
+                lambda: self._alignment(params, *inputs_of_maps, True),
+                lambda: self._alignment(params, *inputs_of_maps, False),
+            )
             chance = jax.nn.sigmoid(jax.lax.stop_gradient(scores))
             gap = jnp.where(real, chance[:, :1] - chance[:, 1:], 0)
             return jnp.sum(jnp.where(real, hinges, 0)), jnp.sum(aligned), jnp.sum(gap), jnp.sum(real)

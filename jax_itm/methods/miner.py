@@ -7,10 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jax_itm.losses.mining import Negatives, draw_random, mine_hardest
 from jax_itm.models.uniter import Embedded
 from jax_itm.types import Array, Config, Float, Int, Params, PRNGKeyArray
+
+BY_IMAGE = np.array([True, False])  # the two ways: anchors are images, then captions
 
 
 @dataclass(frozen=True)
@@ -28,20 +32,24 @@ class Miner:
     random_steps: int
 
     def hardest(
-        self, params: Params, texts: Embedded, images: Embedded, image_id: Int[Array, "m"], by_image: bool
+        self, params: Params, texts: Embedded, images: Embedded, image_id: Int[Array, "m"]
     ) -> Negatives:
-        """The hardest candidates of each anchor in one pool.
+        """The hardest candidates of each anchor in one pool: of its first images, then of its first captions.
 
-        Anchors are the first images (`by_image`) or captions; candidates are the other side's rows.
+        Candidates are the other side's rows. The ways are a loop, so that the model is compiled once.
         """
         row = lambda tree, k: jax.tree.map(lambda x: x[k][None], tree)
-
-        def score(pair: tuple[Array, Array]) -> Array:
-            text, image = pair[::-1] if by_image else pair
-            return self.match(params, row(texts, text), row(images, image))[0]
-
         options = self.options
-        return mine_hardest(score, image_id, options.anchors, options.hardest, options.tile)
+
+        def of_way(by_image: Array) -> Negatives:
+            def score(pair: tuple[Array, Array]) -> Array:
+                anchor, other = pair
+                text, image = jnp.where(by_image, other, anchor), jnp.where(by_image, anchor, other)
+                return self.match(params, row(texts, text), row(images, image))[0]
+
+            return mine_hardest(score, image_id, options.anchors, options.hardest, options.tile)
+
+        return jax.lax.map(of_way, BY_IMAGE)
 
     def negatives(
         self,
@@ -51,19 +59,18 @@ class Miner:
         image_id: Int[Array, "p m"],
         rng: PRNGKeyArray,
         step: Array,
-    ) -> tuple[Negatives, Negatives]:
-        """By image and by caption, of all pools: leaves have the pools on axis 0."""
+    ) -> Negatives:
+        """Of all pools: leaves have the pools on axis 0, and on axis 1 the ways, by image and by caption."""
         options = self.options
         params, texts, images = jax.lax.stop_gradient((params, texts, images))
 
-        def at_random() -> tuple[Negatives, Negatives]:
+        def at_random() -> Negatives:
             draw = lambda key, ids: draw_random(key, ids, options.anchors, options.hardest)
-            keys = jax.random.split(rng, (2, len(image_id)))
-            return jax.vmap(draw)(keys[0], image_id), jax.vmap(draw)(keys[1], image_id)
+            keys = jax.random.split(rng, (2, len(image_id))).T
+            return jax.vmap(lambda keys, ids: jax.vmap(lambda key: draw(key, ids))(keys))(keys, image_id)
 
-        def mined() -> tuple[Negatives, Negatives]:
-            way = lambda by_image: jax.vmap(lambda t, v, k: self.hardest(params, t, v, k, by_image))
-            return way(True)(texts, images, image_id), way(False)(texts, images, image_id)
+        def mined() -> Negatives:
+            return jax.vmap(lambda t, v, k: self.hardest(params, t, v, k))(texts, images, image_id)
 
         if not self.random_steps:
             return mined()

@@ -16,26 +16,39 @@ from jax_itm.platforms import is_cpu
 from jax_itm.types import Array, PyTree
 
 
-def in_turn(layers: Sequence[nn.Module], x: Array, *args: Any) -> tuple[Array, Sequence[Array]]:
+def in_turn(layers: Sequence[nn.Module], x: Array, *args: Any) -> tuple[Array, Array]:
     """`x` through bound modules alike, each called as `layer(x, *args)`.
 
     Returns:
-        The output of the last, and those of all.
+        The output of the last, and its input.
     """
+    before = x
     if _one_by_one(layers):
-        outputs = []
+        for layer in layers:
+            before, x = x, layer(x, *args)
+        return x, before
+    call, values = _stacked(layers)
+    step = lambda carry, value: ((call(value, carry[0], *args), carry[0]), None)
+    (x, before), _ = jax.lax.scan(step, (x, before), values)
+    return x, before
+
+
+def outputs_in_turn(layers: Sequence[nn.Module], x: Array, *args: Any) -> Sequence[Array]:
+    """The outputs of bound modules alike, each of which takes that of the one before."""
+    outputs = []
+    if _one_by_one(layers):
         for layer in layers:
             x = layer(x, *args)
             outputs.append(x)
-        return x, outputs
+        return outputs
     call, values = _stacked(layers)
 
     def step(x: Array, value: PyTree) -> tuple[Array, Array]:
         x = call(value, x, *args)
         return x, x
 
-    last, outputs = jax.lax.scan(step, x, values)
-    return last, [outputs[k] for k in range(len(layers))]
+    _, stacked = jax.lax.scan(step, x, values)
+    return [stacked[k] for k in range(len(layers))]
 
 
 def side_by_side(modules: Sequence[nn.Module], *args: Any) -> Sequence[Array]:

@@ -107,8 +107,8 @@ class TokenMatcher(nn.Module):
         x = jnp.concatenate([summary, self.drop(text.x, deterministic=not train)], axis=1)
         x = jnp.concatenate([x, self.drop(image.x, deterministic=not train)], axis=1)
         mask = jnp.concatenate([jnp.ones((rows, 1), bool), text.mask, image.mask], axis=1)
-        last, _ = in_turn(self.layer[:-1], x, mask, train)
-        x = self.out_norm(self.layer[-1](last, mask, train))
+        x, last = in_turn(self.layer, x, mask, train)
+        x = self.out_norm(x)
         x = x.astype(jnp.promote_types(self.dtype, jnp.float32))  # scores are float32 at least
         score = self.head_out(gelu(self.head_hidden(x[:, 0])).astype(x.dtype))[:, 0]
         if self.late:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jax_itm.arrays import Encoded, l2_normalise, mean_pool
 from jax_itm.models.layers import TransformerLayer, maybe_remat
-from jax_itm.models.repeated import in_turn, side_by_side
+from jax_itm.models.repeated import outputs_in_turn, side_by_side
 from jax_itm.types import Array, Bool, Float, PRNGKeyArray
 
 
@@ -117,10 +117,10 @@ class Unet(nn.Module):
             )
             for k in range(self.layers)
         ]
-        x, outputs = in_turn(layers, x, mask, False)
+        outputs = outputs_in_turn(layers, x, mask, False)
         samples = 1 if noise is None else noise.shape[1]
         repeat = lambda x: jnp.broadcast_to(x[:, None], (x.shape[0], samples, *x.shape[1:]))
-        noisy = _merge_samples(repeat(x) if noise is None else repeat(x) + noise)
+        noisy = _merge_samples(repeat(outputs[-1]) if noise is None else repeat(outputs[-1]) + noise)
         skips = [_merge_samples(repeat(x)) for x in reversed(outputs)]
         masks = _merge_samples(repeat(mask))
         decoders = [

@@ -239,8 +239,7 @@ class Uniter(nn.Module):
         """
         x = self.drop(jnp.concatenate([text.x, image.x], axis=1), deterministic=not train)
         mask = jnp.concatenate([text.mask, image.mask], axis=1)
-        last, _ = in_turn(self.layer[:-1], x, mask, train)
-        x = self.layer[-1](last, mask, train)
+        x, last = in_turn(self.layer, x, mask, train)
         # Scores are float32 at least.
         pooled = jnp.tanh(self.pooler(x[:, 0])).astype(jnp.promote_types(self.dtype, jnp.float32))
         return Matched(self.rank_output(pooled)[:, 0], last, x)

@@ -69,9 +69,7 @@ def main():
 
         def mine(params, batch):
             texts, images = method._embed(params, batch)
-            return [
-                method.miner.hardest(params, texts, images, batch["image_id"], side) for side in (True, False)
-            ]
+            return method.miner.hardest(params, texts, images, batch["image_id"])
 
         signal = per_device(mesh, 0)
         states = [jax.tree.map(jnp.copy, state)]  # the update takes the memory of the one before

@@ -77,7 +77,8 @@ def test_mining_takes_the_hardest_of_other_images(built, by_image):
     method, params, inputs = built
     pool = jax.tree.map(lambda x: x[:POOL], inputs)
     texts, images = method._embed(params, pool)
-    actual, real = method.miner.hardest(params, texts, images, jnp.asarray(pool["image_id"]), by_image)
+    ways = method.miner.hardest(params, texts, images, jnp.asarray(pool["image_id"]))
+    actual, real = (x[0 if by_image else 1] for x in ways)
     encoded = method.encode_image(params, pool["image"]), method.encode_text(params, pool["text"])
     scores = np.asarray(method.score(params, *encoded))
     scores = scores if by_image else scores.T
@@ -127,9 +128,9 @@ def test_negatives_are_drawn_at_first_and_mined_later(built, draws):
     texts, images = method._embed(params, jax.tree.map(lambda x: x[0], pool))
     full = jax.tree.map(lambda x: x[None], (texts, images))
     step = jnp.int32(1 if draws else 2)
-    find = jax.jit(lambda rng: method.miner.negatives(params, *full, pool["image_id"], rng, step)[0])
-    rows = np.array([find(jax.random.key(k)).rows[0, 1, 0] for k in range(60)])
-    mined = method.miner.hardest(params, texts, images, pool["image_id"][0], True).rows[1, 0]
+    find = jax.jit(lambda rng: method.miner.negatives(params, *full, pool["image_id"], rng, step))
+    rows = np.array([find(jax.random.key(k)).rows[0, 0, 1, 0] for k in range(60)])
+    mined = method.miner.hardest(params, texts, images, pool["image_id"][0]).rows[0, 1, 0]
     assert 1 not in rows
     assert sorted(set(rows)) == ([0, 2, 3] if draws else [mined])
 

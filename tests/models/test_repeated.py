@@ -67,3 +67,19 @@ def test_each_layer_of_a_loop_drops_other_units(monkeypatch):
     run = lambda key: bert.apply(params, TEXT, train=True, rngs={"dropout": key}).features
     np.testing.assert_array_equal(run(KEY), run(KEY))
     assert not np.array_equal(run(KEY), run(jax.random.key(1)))
+
+
+def test_a_loop_returns_the_input_of_its_last_layer_too(monkeypatch):
+    """IAIS's attention maps are made of it."""
+    uniter = Uniter(vocab=10, hidden=8, layers=3, heads=2)
+    params = uniter.init(KEY, {"text": TEXT, "image": REGIONS})
+
+    def match(module):
+        return module.match(module.embed_text(TEXT), module.embed_image(REGIONS))
+
+    results = []
+    for cpu in (True, False):
+        monkeypatch.setattr("jax_itm.models.repeated.is_cpu", lambda cpu=cpu: cpu)
+        results.append(uniter.apply(params, method=match))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *results)
+    assert not np.allclose(results[0].last, results[0].x)
