@@ -5,8 +5,8 @@
 
 Words are MiniLM's, frozen; the budget is that of `study_f8k.py` (four epochs), in rows called "long" that of
 its long rows: the encoders overfit 6,000 images then, which is where a constraint can help. The words of the
-rows called "bigru" are learned. Rows of one base differ in `config.losses` alone. Trials are chosen on dev,
-with the first seed.
+rows called "bigru" are learned. Rows of one base differ in `config.losses` alone; "ema" averages parameters.
+Trials are chosen on dev, with the first seed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,8 @@ def terms(base: str) -> dict[str, Sequence[Trial]]:
     if base == "sigmoid-long":
         row = 1 / LONG["batch_size"]
         weights = [spatial(row, row), spatial(row / 4, row / 4), spatial(row, row, when=LATE)]
-        return {"": [{}], "spatial": weights}
+        dias = spatial(row / 4, row / 4, "proximity") | dimension(0.03)
+        return {"": [{}], "spatial": weights, "dias": [dias], "ema": [{"ema": 0.995}]}
     row = 1 / SHORT["batch_size"]
     inter, intra, weight = (0.005, 0.01, 4.0) if base == "triplet" else (row / 4, row / 4, 0.03)
     dias = [spatial(inter, intra, "proximity", when) | dimension(weight, when) for when in (FROM_2, FROM_3)]

@@ -33,8 +33,8 @@ def get_config(arg: str = ""):
         config.name, config.duration, config.optimizer.lr = "matcher_f8k_tuned", "150 steps", 2e-4
         config.optimizer.warmup, config.evaluate.every = "10 steps", "150 steps"
     else:
-        config.duration, config.optimizer.warmup = "1500 steps", "100 steps"
-        config.mining.random_for, config.mining.ramp = "225 steps", "1275 steps"
+        config.duration, config.optimizer.warmup = "1000 steps", "100 steps"
+        config.mining.random_for, config.mining.ramp = "150 steps", "850 steps"
         config.evaluate.every = "500 steps"
     config.evaluate.images = 100  # all pairs of them; `evaluate` re-ranks the whole split
     return config

@@ -222,6 +222,7 @@ MATCHER: Section = {
     "heads": size(4, "attention heads of a layer"),
     "dropout": rate(0.1, "inside the layers"),
     "late": Field(True, "add the late interaction of words and regions to the score"),
+    "pooled": Field(False, "add the cosine of the encoders' embeddings to the score"),
     "frozen": Field(True, "do not train the encoders of config.start"),
 }
 

@@ -103,10 +103,10 @@ class CrossEncoder:
         with jax.default_matmul_precision(self.precision):
             return self.model.apply({"params": params}, *inputs, method=method, **options)
 
-    def _embed(self, params: Params, batch: Batch) -> tuple[Embedded, Embedded]:
+    def _embed(self, params: Params, batch: Batch, **options: Any) -> tuple[Embedded, Embedded]:
         return (
-            self._apply(params, "embed_text", batch["text"]),
-            self._apply(params, "embed_image", batch["image"]),
+            self._apply(params, "embed_text", batch["text"], **options),
+            self._apply(params, "embed_image", batch["image"], **options),
         )
 
     # -- the loss -----------------------------------------------------------------------------------------
@@ -114,7 +114,8 @@ class CrossEncoder:
     def loss(self, params: Params, batch: Batch, rng: PRNGKeyArray, step: Array) -> tuple[Array, Aux]:
         """`rank`, `attention_alignment` and `masked_lm`, those that have a weight."""
         options = self.options
-        texts, images = self._embed(params, batch)
+        dropout = {"dropout": jax.random.fold_in(rng, 3)}
+        texts, images = self._embed(params, batch, train=True, rngs=dropout)
         terms: Terms = {}
         if options.masked_lm.weight:
             terms |= self._masked_words(params, batch["text"], images, jax.random.fold_in(rng, 2))

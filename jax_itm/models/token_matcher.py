@@ -14,6 +14,7 @@ from jax_itm.platforms import FULL
 from jax_itm.types import SIDES, Array, Bool, Float, Inputs
 
 LATE_WEIGHT = 5.0  # at the start, of each direction's mean cosine
+POOLED_WEIGHT = 10.0  # at the start, of the embeddings' cosine: the sigmoid loss's own start
 FAR = -2.0  # below every cosine
 
 
@@ -26,10 +27,10 @@ class TokenMatcher(nn.Module):
     that aligned tokens stay aligned) and a small one of each side's own, which starts at zero, bring them to
     the matcher's width. The score is
 
-        s = a_t mean_w max_r cos(w, r) + a_v mean_r max_w cos(w, r) + MLP([CLS])
+        s = a_t mean_w max_r cos(w, r) + a_v mean_r max_w cos(w, r) + MLP([CLS]) + a_e cos(e_t, e_v)
 
-    of the last layer's words w and regions r (the late interaction of FILIP, Yao et al., ICLR 2022), with
-    learnt a_t and a_v, which both start at 5.
+    of the last layer's words w and regions r (the late interaction of FILIP, Yao et al., ICLR 2022) and, if
+    `pooled`, the dual encoder's embeddings e_t and e_v. The learnt a_t and a_v start at 5, a_e at 10.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -50,6 +51,7 @@ class TokenMatcher(nn.Module):
         heads: attention heads of a layer.
         dropout: of the tokens and of what each part of a layer adds.
         late: whether the late interaction is part of the score.
+        pooled: whether the cosine of the encoders' embeddings is part of the score.
         frozen: whether the encoders have no gradient.
         remat: whether the backward pass computes the layers again.
         dtype: of the computation.
@@ -62,6 +64,7 @@ class TokenMatcher(nn.Module):
     heads: int = 4
     dropout: float = 0.1
     late: bool = True
+    pooled: bool = False
     frozen: bool = True
     remat: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
@@ -84,20 +87,23 @@ class TokenMatcher(nn.Module):
         self.head_hidden = Dense(self.hidden, dtype=self.dtype)
         self.head_out = Dense(1, kernel_init=nn.initializers.zeros)  # in the precision of its input
         self.late_weights = self.param("late_weights", nn.initializers.constant(LATE_WEIGHT), (2,))
+        if self.pooled:
+            self.pooled_weight = self.param("pooled_weight", nn.initializers.constant(POOLED_WEIGHT), ())
         self.drop = nn.Dropout(self.dropout)
 
-    def embed_text(self, text: Inputs) -> Embedded:
-        """The words in the matcher's width."""
-        return self._embed("text", self.text(text))
+    def embed_text(self, text: Inputs, train: bool = False) -> Embedded:
+        """The words in the matcher's width; `train` is for the encoder's dropout."""
+        return self._embed("text", self.text(text, train))
 
-    def embed_image(self, image: Inputs) -> Embedded:
+    def embed_image(self, image: Inputs, train: bool = False) -> Embedded:
         """The regions or patches in the matcher's width."""
-        return self._embed("image", self.image(image))
+        return self._embed("image", self.image(image, train))
 
     def _embed(self, side: str, encoded: Encoded) -> Embedded:
-        tokens = jax.lax.stop_gradient(encoded.tokens) if self.frozen else encoded.tokens
-        normed = self.token_norm(tokens.astype(self.dtype))
-        return Embedded(self.shared(normed) + self.own[side](normed), encoded.mask)
+        encoded = jax.lax.stop_gradient(encoded) if self.frozen else encoded
+        normed = self.token_norm(encoded.tokens.astype(self.dtype))
+        x = self.shared(normed) + self.own[side](normed)
+        return Embedded(x, encoded.mask, encoded.embedding if self.pooled else None)
 
     def match(self, text: Embedded, image: Embedded, train: bool = False) -> Matched:
         """The score of each pair (text k with image k); the sequence is a summary token, words, regions."""
@@ -114,6 +120,9 @@ class TokenMatcher(nn.Module):
         if self.late:
             words = (x[:, 1 : count + 1], text.mask)
             score = score + late_interaction(words, (x[:, count + 1 :], image.mask), self.late_weights)
+        if text.pooled is not None and image.pooled is not None:
+            cosine = jnp.einsum("bd,bd->b", text.pooled, image.pooled, precision=FULL)
+            score = score + self.pooled_weight * cosine
         return Matched(score, last, x)
 
     def maps(

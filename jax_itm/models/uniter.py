@@ -26,10 +26,12 @@ class Embedded(NamedTuple):
     Attributes:
         x: embedded words or regions.
         mask: all true positions; of words with [CLS] and [SEP].
+        pooled: a dual encoder's embedding of the side, of a matcher whose score it is part of.
     """
 
     x: Float[Array, "b n h"]
     mask: Bool[Array, "b n"]
+    pooled: Float[Array, "b d"] | None = None
 
 
 class Matched(NamedTuple):
@@ -212,15 +214,18 @@ class Uniter(nn.Module):
             kernel_init=nn.initializers.normal(self.init_std),
         )
 
-    def embed_text(self, text: Inputs) -> Embedded:
-        """`LN(word + position + type_0)` of [CLS] words [SEP]; words at `hidden` are masked."""
+    def embed_text(self, text: Inputs, train: bool = False) -> Embedded:
+        """`LN(word + position + type_0)` of [CLS] words [SEP]; words at `hidden` are masked.
+
+        `train` changes nothing: the dropout of embeddings is in `match`.
+        """
         ids: Int[Array, "b w"] = text["ids"]
         words = self.embeddings.words(ids)
         if "hidden" in text:
             words = jnp.where(text["hidden"][..., None], self.word_head.masked.astype(self.dtype), words)
         return Embedded(self.embeddings.complete(words), text["mask"])
 
-    def embed_image(self, image: Inputs) -> Embedded:
+    def embed_image(self, image: Inputs, train: bool = False) -> Embedded:
         """`LN(LN(W_f f + b) + LN(W_p p + b) + type_1)`; p is the 7-d location, there is no position id."""
         features = image["regions"].astype(self.dtype)
         location = box_location(image["boxes"])

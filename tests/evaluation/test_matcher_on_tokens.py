@@ -23,7 +23,7 @@ def get_config():
     config = default("matcher")
     config.name, config.batch_size, config.duration, config.dim = "matcher", 16, "20 steps", 16
     config.text.name, config.text.pooling, config.image.pooling = "bow", "mean", "mean"
-    config.matcher.update({"hidden": 16, "heads": 2})
+    config.matcher.update({"hidden": 16, "heads": 2, "pooled": True})
     config.mining.update({"random_for": "5 steps", "ramp": "10 steps"})
     config.data.name, config.data.validation = "precomp", "dev"
     config.optimizer.lr, config.evaluate.every, config.evaluate.batch_size = 1e-3, "10 steps", 8

@@ -29,7 +29,11 @@ def tokens_settings(**fields):
     return config
 
 
-CONFIGS = {"uniter": lambda **fields: settings(**SOFTMAX, **fields), "tokens": tokens_settings}
+CONFIGS = {
+    "uniter": lambda **fields: settings(**SOFTMAX, **fields),
+    "tokens": tokens_settings,
+    "pooled": lambda **fields: tokens_settings(matcher__pooled=True, **fields),
+}
 
 
 def loop(scores, ids):
@@ -74,7 +78,7 @@ def test_the_loss_is_that_of_all_pairs_of_each_pool(kind):
     np.testing.assert_allclose(total, weighted, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "parts"), [("uniter", 1), ("tokens", 1), ("tokens", 2)])
+@pytest.mark.parametrize(("kind", "parts"), [("uniter", 1), ("tokens", 1), ("tokens", 2), ("pooled", 1)])
 def test_one_sgd_step_is_equal_on_one_and_eight_devices(kind, parts):
     method = build(CONFIGS[kind](micro_batches=parts) if parts > 1 else CONFIGS[kind](), FACTS)
     whole = build(CONFIGS[kind](), FACTS)

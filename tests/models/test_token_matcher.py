@@ -87,3 +87,24 @@ def test_frozen_encoders_have_no_gradient(built, frozen):
     largest = {name: max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(grads[name])) for name in grads}
     assert (largest["image"] == largest["text"] == 0) == frozen
     assert min(value for name, value in largest.items() if name not in ("image", "text")) > 0
+
+
+def test_the_encoders_cosine_is_part_of_the_score(built):
+    module, variables, inputs = built
+    pooled = matcher(pooled=True)
+    params = variables["params"] | {"pooled_weight": jnp.float32(3)}
+    embed = lambda side: pooled.apply({"params": params}, inputs[side], method=f"embed_{side}").pooled
+    cosine = jnp.sum(embed("text") * embed("image"), axis=1)
+    with_it, without = pooled.apply({"params": params}, inputs), module.apply(variables, inputs)
+    np.testing.assert_allclose(with_it - without, 3 * cosine, atol=1e-5)
+
+
+def test_training_hides_what_its_encoders_hide(built):
+    _, variables, inputs = built
+    module = matcher().clone(image=RegionEncoder(8, drop=0.5))
+    embed = lambda *args, **rngs: module.apply(
+        variables, inputs["image"], *args, method="embed_image", **rngs
+    )
+    seen, hidden = embed().mask, embed(True, rngs={"dropout": jax.random.key(0)}).mask
+    assert jnp.sum(hidden) < jnp.sum(seen)
+    assert not jnp.any(hidden & ~seen)
