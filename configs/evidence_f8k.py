@@ -42,6 +42,11 @@ def dimension(weight: float, when: Mapping[str, str] = FROM_2) -> Trial:
     return {f"losses.dimension.{name}": value for name, value in fields.items()}
 
 
+def dias(inter: float, intra: float, weight: float, when: Mapping[str, str] = FROM_2) -> Trial:
+    """Its terms: L_inter and L_intra of the proximity selection, and L_dim."""
+    return spatial(inter, intra, "proximity", when) | dimension(weight, when)
+
+
 def terms(base: str) -> dict[str, Sequence[Trial]]:
     """Name -> trials. The triplet loss is a sum over pairs and the others are means over rows, so one weight
     has another effect on each; `inter` and `intra` have CyCLIP's ratio to the base (docs/methods/dias.md)."""
@@ -51,12 +56,16 @@ def terms(base: str) -> dict[str, Sequence[Trial]]:
     if base == "sigmoid-long":
         row = 1 / LONG["batch_size"]
         weights = [spatial(row, row), spatial(row / 4, row / 4), spatial(row, row, when=LATE)]
-        dias = spatial(row / 4, row / 4, "proximity") | dimension(0.03)
-        return {"": [{}], "spatial": weights, "dias": [dias], "ema": [{"ema": 0.995}]}
+        return {
+            "": [{}],
+            "spatial": weights,
+            "dias": [dias(row / 4, row / 4, 0.03)],
+            "ema": [{"ema": 0.995}],
+        }
     row = 1 / SHORT["batch_size"]
     inter, intra, weight = (0.005, 0.01, 4.0) if base == "triplet" else (row / 4, row / 4, 0.03)
-    dias = [spatial(inter, intra, "proximity", when) | dimension(weight, when) for when in (FROM_2, FROM_3)]
-    return {"": [{}], "dias": dias, "sampling": sampling}
+    trials = [dias(inter, intra, weight, when) for when in (FROM_2, FROM_3)]
+    return {"": [{}], "dias": trials, "sampling": sampling}
 
 
 def get_study():

@@ -66,11 +66,11 @@ class Miner:
 
         def at_random() -> Negatives:
             draw = lambda key, ids: draw_random(key, ids, options.anchors, options.hardest)
-            keys = jax.random.split(rng, (2, len(image_id))).T
-            return jax.vmap(lambda keys, ids: jax.vmap(lambda key: draw(key, ids))(keys))(keys, image_id)
+            both_ways = jax.vmap(draw, in_axes=(0, None))
+            return jax.vmap(both_ways)(jax.random.split(rng, (2, len(image_id))).T, image_id)
 
         def mined() -> Negatives:
-            return jax.vmap(lambda t, v, k: self.hardest(params, t, v, k))(texts, images, image_id)
+            return jax.vmap(self.hardest, in_axes=(None, 0, 0, 0))(params, texts, images, image_id)
 
         if not self.random_steps:
             return mined()
